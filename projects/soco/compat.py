@@ -1,0 +1,269 @@
+"""Where SoCo meets libraries that are older than its PyTorch: MMCV's ops, and training on a CPU.
+
+`mmdet` imports `mmcv.ops`, whose functions live in a compiled extension, `mmcv._ext`, that is on
+the package index as source only. Importing this module **before** `mmdet` (or `mmcv.ops`) puts a
+stand-in there which serves what SoCo, Mask R-CNN, RetinaNet and FCOS call (`nms`, RoIAlign,
+sigmoid focal loss) from torchvision and torch, on any device. Where the compiled extension is
+installed nothing is replaced; `ops_backend()` tells which of the two serves.
+"""
+
+from __future__ import annotations
+
+import copy
+import importlib.machinery
+import importlib.util
+import os
+import sys
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, Callable, Iterator
+
+import torch
+import torch.nn.functional as F
+import torchvision
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from mmengine.config import Config
+
+_EXT = 'mmcv._ext'
+_WAY_OUT = 'bash tools/setup_env.sh --mmcv source'
+
+
+def _nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int) -> Tensor:
+    """Indices (k,) of the boxes (n, 4) that stay, highest score first; `offset` widens them."""
+    dtype = torch.promote_types(torch.promote_types(boxes.dtype, scores.dtype), torch.float32)
+    boxes, scores = boxes.to(dtype), scores.to(dtype)
+    if offset:
+        boxes = boxes + boxes.new_tensor([0, 0, offset, offset])
+    return torchvision.ops.nms(boxes, scores, iou_threshold)
+
+
+def _check_pool_mode(pool_mode: int) -> None:
+    if pool_mode != 1:
+        raise NotImplementedError(
+            "RoIAlign with pool_mode='max' is not among the ops that torchvision can serve in "
+            f"MMCV's place. Use pool_mode='avg', or build MMCV's own ops: {_WAY_OUT}")
+
+
+# RoIAlign runs in float32 or wider, as in torchvision under autocast; only its ends are half.
+def _roi_align_forward(
+        input: Tensor, rois: Tensor, output: Tensor, argmax_y: Tensor, argmax_x: Tensor, *,
+        aligned_height: int, aligned_width: int, spatial_scale: float, sampling_ratio: int,
+        pool_mode: int, aligned: bool) -> None:
+    """Fills `output` (k, C, h, w) from `input` (n, C, H, W) at `rois` (k, 5)."""
+    _check_pool_mode(pool_mode)
+    dtype = torch.promote_types(input.dtype, torch.float32)
+    output.copy_(torch.ops.torchvision.roi_align(
+        input.to(dtype), rois.to(dtype), spatial_scale, aligned_height, aligned_width,
+        sampling_ratio, aligned))
+
+
+def _roi_align_backward(
+        grad_output: Tensor, rois: Tensor, argmax_y: Tensor, argmax_x: Tensor, grad_input: Tensor,
+        *, aligned_height: int, aligned_width: int, spatial_scale: float, sampling_ratio: int,
+        pool_mode: int, aligned: bool) -> None:
+    """Fills `grad_input` (n, C, H, W) from `grad_output` (k, C, h, w)."""
+    _check_pool_mode(pool_mode)
+    dtype = torch.promote_types(grad_output.dtype, torch.float32)
+    grad_input.copy_(torch.ops.torchvision._roi_align_backward(
+        grad_output.to(dtype), rois.to(dtype), spatial_scale, aligned_height, aligned_width,
+        *grad_input.shape, sampling_ratio, aligned))
+
+
+def _focal_terms(input: Tensor, target: Tensor, alpha: float,
+                 weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Per logit (n, c): +1 where it should be high and -1 where low, and its term's factor.
+
+    A target outside [0, c) is background: no class is positive, and no class weight applies.
+    """
+    classes = torch.arange(input.size(1), device=input.device)
+    positive = target[:, None] == classes
+    factor = torch.where(positive, alpha, 1 - alpha)
+    if weight.numel():
+        is_class = (target >= 0) & (target < input.size(1))
+        factor = factor * torch.where(is_class, weight[target.where(is_class, 0)], 1.0)[:, None]
+    return torch.where(positive, 1.0, -1.0), factor
+
+
+def _sigmoid_focal_loss_forward(input: Tensor, target: Tensor, weight: Tensor, output: Tensor, *,
+                                gamma: float, alpha: float) -> None:
+    """Fills `output` (n, c) with the loss of logits `input` (n, c), class indices `target` (n,)."""
+    sign, factor = _focal_terms(input, target, alpha, weight)
+    logits = sign * input
+    output.copy_(-factor * torch.sigmoid(-logits).pow(gamma) * F.logsigmoid(logits))
+
+
+def _sigmoid_focal_loss_backward(input: Tensor, target: Tensor, weight: Tensor, grad_input: Tensor,
+                                 *, gamma: float, alpha: float) -> None:
+    """Fills `grad_input` (n, c) with the derivative of each loss term by its logit."""
+    sign, factor = _focal_terms(input, target, alpha, weight)
+    logits = sign * input
+    p, miss = torch.sigmoid(logits), torch.sigmoid(-logits)
+    slope = miss.pow(gamma) * (gamma * p * F.logsigmoid(logits) - miss)
+    grad_input.copy_(sign * factor * slope)
+
+
+_SERVED: dict[str, Callable] = {
+    'nms': _nms,
+    'roi_align_forward': _roi_align_forward,
+    'roi_align_backward': _roi_align_backward,
+    'sigmoid_focal_loss_forward': _sigmoid_focal_loss_forward,
+    'sigmoid_focal_loss_backward': _sigmoid_focal_loss_backward,
+    'get_compiler_version': lambda: 'n/a (mmcv-lite, ops served by torchvision)',
+    'get_compiling_cuda_version': lambda: 'n/a (mmcv-lite, ops served by torchvision)',
+}
+
+
+def _missing_op(name: str) -> Callable:
+    """A function that stands for the op `name` and says, when called, why it cannot run."""
+    if name.startswith('__'):
+        raise AttributeError(f'module {_EXT!r} has no attribute {name!r}')
+
+    def op(*args: Any, **kwargs: Any) -> None:
+        raise NotImplementedError(
+            f'The MMCV op {name!r} is compiled code, and this environment has mmcv-lite, whose '
+            'ops torchvision serves: nms, roi_align and sigmoid_focal_loss only. To have all '
+            f'ops of MMCV, build them from source (about ten minutes): {_WAY_OUT}')
+
+    op.__name__ = name
+    return op
+
+
+def _install_ops() -> str:
+    """Puts the stand-in into `sys.modules` unless compiled ops are there; returns who serves."""
+    loaded = sys.modules.get(_EXT)
+    if loaded is not None:
+        return vars(loaded).get('served_by', 'mmcv')
+    package = importlib.util.find_spec('mmcv')
+    if package is None:
+        raise ModuleNotFoundError(
+            'MMCV is not installed in this environment, and mmdet and mmselfsup need it. '
+            'Make an environment that has it: bash tools/setup_env.sh', name='mmcv')
+    if importlib.machinery.PathFinder.find_spec(_EXT, package.submodule_search_locations):
+        return 'mmcv'
+    if 'mmcv.ops' in sys.modules:
+        raise ImportError(
+            'mmcv.ops was imported before projects.soco.compat, so its ops can no longer be '
+            'served by torchvision. Restart Python (or the notebook kernel) and put '
+            '`import projects.soco.compat` before the first import of mmdet or mmcv.ops.')
+    module = ModuleType(_EXT, 'Ops of MMCV, served by torchvision; see projects.soco.compat.')
+    # Without a loader, mmengine's mmcv_full_available() rightly says no.
+    module.__spec__ = importlib.machinery.ModuleSpec(_EXT, None)
+    vars(module).update(_SERVED, served_by='torchvision', __getattr__=_missing_op)
+    sys.modules[_EXT] = module
+    return 'torchvision'
+
+
+_OPS_BACKEND = _install_ops()
+
+
+def ops_backend() -> str:
+    """Tells who serves MMCV's ops: 'mmcv' (compiled) or 'torchvision' (this module)."""
+    return _OPS_BACKEND
+
+
+def init_cpu_process_group() -> None:
+    """Joins the gloo process group that the launcher's environment describes.
+
+    To be called before mmengine's Runner is built where there is no CUDA device: the Runner's
+    own start needs one, and skips itself when a group exists. Does nothing in a second call.
+
+    Raises:
+        ValueError: when `RANK`, `WORLD_SIZE`, `MASTER_ADDR` or `MASTER_PORT` is not set.
+    """
+    if torch.distributed.is_initialized():
+        return
+    missing = [name for name in ('RANK', 'WORLD_SIZE', 'MASTER_ADDR', 'MASTER_PORT')
+               if name not in os.environ]
+    if missing:
+        raise ValueError(
+            f'Cannot join a process group: {", ".join(missing)} not set in the environment. '
+            'Start the processes through torchrun, as in: bash tools/dist_train.sh CONFIG 2')
+    torch.distributed.init_process_group('gloo')
+
+
+# Normalisation layers over a (N, C) input: plain BN refuses it, SyncBN takes both shapes.
+_VECTOR_NECKS = ('NonLinearNeck', 'ODCNeck', 'SwAVNeck')
+
+
+def _type_name(node: dict) -> str:
+    """The type of a config node, without registry scope or module path ('' when it has none)."""
+    kind = node.get('type', '')
+    name = kind if isinstance(kind, str) else getattr(kind, '__name__', '')
+    return name.rsplit('.', 1)[-1]
+
+
+def _is_sync_bn(node: dict) -> bool:
+    return _type_name(node) in ('SyncBN', 'MMSyncBN', 'SyncBatchNorm', 'NaiveSyncBN')
+
+
+def _uses_sync_bn(node: dict) -> bool:
+    """Whether the node is SyncBN, or a neck that builds SyncBN because no norm is written."""
+    return _is_sync_bn(node) or (_type_name(node) in _VECTOR_NECKS and 'norm_cfg' not in node)
+
+
+def _is_amp(node: dict) -> bool:
+    return _type_name(node) == 'AmpOptimWrapper'
+
+
+def _walk(node: Any, path: str = '') -> Iterator[tuple[str, dict]]:
+    """Every dict below `node` that has a type, with its dotted path, outermost first."""
+    if isinstance(node, dict):
+        if 'type' in node:
+            yield path, node
+        items = list(node.items())
+    elif isinstance(node, (list, tuple)):
+        items = list(enumerate(node))
+    else:
+        return
+    for key, value in items:
+        yield from _walk(value, f'{path}.{key}' if path else str(key))
+
+
+def needs_cuda(cfg: Config) -> list[str]:
+    """Lists why a config, as it is written, can only be trained in parallel on CUDA devices.
+
+    Args:
+        cfg: any OpenMMLab config.
+
+    Returns:
+        One reason a line, such as 'SyncBN (model.backbone.norm_cfg and 3 more places)'; empty
+        for a config that was made for a CPU.
+    """
+    nodes = list(_walk(cfg._cfg_dict.to_dict()))
+    reasons = []
+    for label, uses in (('SyncBN', _uses_sync_bn), ('AmpOptimWrapper', _is_amp)):
+        paths = [path for path, node in nodes if uses(node)]
+        if paths:
+            more = f' and {len(paths) - 1} more places' if len(paths) > 1 else ''
+            reasons.append(f'{label} ({paths[0]}{more})')
+    return reasons
+
+
+def cpu_config(cfg: Config) -> Config:
+    """Copies a config into one that trains on a CPU: the same model and data, no CUDA-only part.
+
+    SyncBN becomes BN (BN1d in necks over vectors), AmpOptimWrapper becomes OptimWrapper in full
+    precision, and the wrapper for several processes works without devices.
+
+    Args:
+        cfg: any OpenMMLab config; it is left as it was.
+
+    Returns:
+        A config for which `needs_cuda` is empty.
+    """
+    cfg = copy.deepcopy(cfg)
+    for _, node in _walk(cfg._cfg_dict):
+        if _type_name(node) in _VECTOR_NECKS:
+            norm_cfg = node.setdefault('norm_cfg', dict(type='SyncBN'))
+            if _is_sync_bn(norm_cfg):
+                norm_cfg['type'] = 'BN1d'
+        elif _is_sync_bn(node):
+            node['type'] = 'BN'
+        elif _is_amp(node):
+            node['type'] = 'OptimWrapper'
+            for key in ('loss_scale', 'dtype', 'use_fsdp'):
+                node.pop(key, None)
+    wrapper = dict(type='MMDistributedDataParallel', broadcast_buffers=False)
+    cfg.model_wrapper_cfg = {**wrapper, **(cfg.get('model_wrapper_cfg') or {}), 'device_ids': None}
+    return cfg
