@@ -50,7 +50,7 @@ def small_case(kind: str) -> Tuple[reference.SoCo, list, Tensor]:
     views = reference.fill_views([224] + [96] * (num_views - 1), batch=2, seed=3)
     gen = torch.Generator().manual_seed(0)
     corner = torch.rand(2, num_views - 1, 2, 4, 2, generator=gen) * 6
-    side = torch.tensor([18., 60., 84., 40.]).view(1, 1, 1, 4, 1) + corner
+    side = torch.tensor([16., 60., 84., 30.]).view(1, 1, 1, 4, 1) + corner
     boxes = torch.cat([corner, corner + side], dim=-1)
     boxes[:, :, 0] *= 2.3                               # view 1 is 2.3 times as large
     assert set(reference.assign_levels(boxes[:, :, 0].reshape(-1, 4)).tolist()) == {0, 1, 2, 3}
