@@ -1,0 +1,20 @@
+#!/usr/bin/env bash
+# Sets up the environment and runs the tests: bash tools/run_tests.sh [--fast] [pytest arguments]
+#   --fast   leaves out the tests that are marked slow
+set -euo pipefail
+source "$(dirname "${BASH_SOURCE[0]}")/_environment.sh"
+
+arguments=()
+for argument in "$@"; do
+    case "$argument" in
+        --fast) arguments+=(-m 'not slow') ;;
+        *) arguments+=("$argument") ;;
+    esac
+done
+
+bash "$SOCO_ROOT/tools/setup_env.sh"
+soco_find_python
+cd "$SOCO_ROOT"
+# One thread a process: the same numbers on any machine, and no processes in each other's way.
+export OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 NUMBA_NUM_THREADS=1 CUBLAS_WORKSPACE_CONFIG=:4096:8
+exec "$SOCO_PYTHON" -m pytest -n 2 --dist loadfile "${arguments[@]}"
