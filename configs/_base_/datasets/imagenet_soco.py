@@ -1,0 +1,31 @@
+# ImageNet without its labels, three views (paper, section 3.2).
+#
+# data/imagenet/train/**/*.JPEG            the photos
+# data/proposals/imagenet_train.arrow      python tools/generate_proposals.py \
+#                                              data/imagenet/train data/proposals/imagenet_train.arrow
+train_dataloader = dict(
+    batch_size=256,
+    num_workers=16,
+    persistent_workers=True,
+    pin_memory=True,
+    sampler=dict(type='DefaultSampler', shuffle=True),
+    collate_fn=dict(type='default_collate'),
+    dataset=dict(
+        type='SoCoDataset',
+        data_root='data/imagenet/train',
+        proposals='data/proposals/imagenet_train.arrow',
+        pipeline=[
+            dict(type='LoadProposals'),
+            dict(
+                type='ProposalViews',
+                views=[
+                    dict(size=224),  # the whole photo, squashed
+                    dict(size=224, area=(0.5, 1.0)),
+                    dict(size=112, area=(0.5, 1.0)),
+                ],
+                num_proposals=4,
+                jitter_prob=0.5,
+                jitter_ratio=0.1),
+            dict(type='ProposalCutout', prob=0.0, area=(0.1, 0.3)),
+            dict(type='PackSoCoInputs'),
+        ]))

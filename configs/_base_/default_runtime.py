@@ -1,0 +1,25 @@
+# What every pretraining run shares.
+custom_imports = dict(
+    imports=['projects.soco.models', 'projects.soco.datasets', 'projects.soco.engine'],
+    allow_failed_imports=False)
+default_scope = 'mmselfsup'
+
+default_hooks = dict(
+    runtime_info=dict(type='RuntimeInfoHook'),
+    timer=dict(type='IterTimerHook'),
+    logger=dict(type='LoggerHook', interval=50),
+    param_scheduler=dict(type='ParamSchedulerHook'),
+    checkpoint=dict(type='PlainCheckpointHook', interval=1, max_keep_ckpts=3),
+    sampler_seed=dict(type='DistSamplerSeedHook'))
+custom_hooks = [dict(type='MomentumUpdateHook', momentum=0.99)]
+
+env_cfg = dict(
+    cudnn_benchmark=True,  # view sizes never change
+    mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0),
+    dist_cfg=dict(backend='nccl'))
+randomness = dict(seed=0)
+
+visualizer = dict(type='mmengine.Visualizer', vis_backends=[dict(type='LocalVisBackend')])
+log_level = 'INFO'
+load_from = None
+resume = False

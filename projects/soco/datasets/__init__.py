@@ -1,0 +1,6 @@
+from .dataset import SampleKey, SoCoDataset
+from .transforms import LoadProposals, PackSoCoInputs, ProposalCutout, ProposalViews
+
+__all__ = [
+    'LoadProposals', 'PackSoCoInputs', 'ProposalCutout', 'ProposalViews', 'SampleKey', 'SoCoDataset'
+]

@@ -1,0 +1,92 @@
+"""Boxes and crop windows as free functions on arrays.
+
+Boxes are (n, 4) float32, x1 y1 x2 y2, half-open (`x2 = x1 + w`). A window is `(x, y, w, h)` in whole
+pixels of the photo. Everything random takes a `numpy.random.Generator`, so that a sample is a
+function of its seed.
+"""
+import math
+from typing import Tuple
+
+import numpy as np
+
+Window = Tuple[int, int, int, int]
+
+
+def sample_window(width: int, height: int, area: Tuple[float, float],
+                  ratio: Tuple[float, float], rng: np.random.Generator) -> Window:
+    """Draw the window of a RandomResizedCrop.
+
+    Args:
+        width (int): Width of the photo in pixels.
+        height (int): Height of the photo in pixels.
+        area (tuple): Lowest and highest share of the photo's area, within (0, 1].
+        ratio (tuple): Lowest and highest width / height; drawn uniformly on a log scale.
+        rng (np.random.Generator): Source of randomness.
+
+    Returns:
+        Window: `(x, y, w, h)`. After ten draws that do not fit, the largest central window whose
+        ratio is within the range (official behaviour, as torchvision's).
+    """
+    low, high = math.log(ratio[0]), math.log(ratio[1])
+    for _ in range(10):
+        target = rng.uniform(*area) * width * height
+        aspect = math.exp(rng.uniform(low, high))
+        w, h = round(math.sqrt(target * aspect)), round(math.sqrt(target / aspect))
+        if 0 < w <= width and 0 < h <= height:
+            return (int(rng.integers(0, width - w + 1)), int(rng.integers(0, height - h + 1)), w, h)
+    w = min(width, max(1, round(height * ratio[1])))
+    h = min(height, max(1, round(width / ratio[0])))
+    return (width - w) // 2, (height - h) // 2, w, h
+
+
+def overlaps(boxes: np.ndarray, window: Window) -> np.ndarray:
+    """Tell which boxes (n, 4) share some area with a window, as an (n,) bool array."""
+    x, y, w, h = window
+    return ((np.minimum(boxes[:, 2], x + w) > np.maximum(boxes[:, 0], x)) &
+            (np.minimum(boxes[:, 3], y + h) > np.maximum(boxes[:, 1], y)))
+
+
+def to_view(boxes: np.ndarray, window: Window, size: Tuple[int, int]) -> np.ndarray:
+    """Clip boxes to a window and express them in the pixels of the view that is cut from it.
+
+    Args:
+        boxes (np.ndarray): (n, 4) in pixels of the photo.
+        window (Window): What the view shows.
+        size (tuple): Width and height of the view in pixels.
+
+    Returns:
+        np.ndarray: (n, 4) float32 in pixels of the view.
+    """
+    x, y, w, h = window
+    scale = np.array([size[0] / w, size[1] / h] * 2)
+    moved = boxes.astype(np.float64) - np.array([x, y] * 2)
+    return (np.clip(moved, 0, np.array([w, h] * 2)) * scale).astype(np.float32)
+
+
+def jitter_boxes(boxes: np.ndarray, prob: float, ratio: float,
+                 rng: np.random.Generator) -> np.ndarray:
+    """Move and scale some boxes by a share of their own size (official behaviour).
+
+    Args:
+        boxes (np.ndarray): (n, 4).
+        prob (float): Chance of each box to be changed, within [0, 1].
+        ratio (float): x and y move by, and w and h grow by, a uniform draw from
+            `[-ratio, ratio]` times the box's width or height.
+        rng (np.random.Generator): Source of randomness.
+
+    Returns:
+        np.ndarray: (n, 4), not clipped.
+    """
+    chosen = rng.random(len(boxes)) < prob
+    change = rng.uniform(-ratio, ratio, size=(len(boxes), 4)) * chosen[:, None]
+    size = boxes[:, 2:] - boxes[:, :2]
+    corner = boxes[:, :2] + change[:, :2] * size
+    return np.concatenate([corner, corner + size * (1 + change[:, 2:])], axis=1).astype(np.float32)
+
+
+def flip_boxes(boxes: np.ndarray, width: float) -> np.ndarray:
+    """Mirror boxes (..., 4) horizontally in a view that is `width` pixels wide."""
+    flipped = boxes.copy()
+    flipped[..., 0] = width - boxes[..., 2]
+    flipped[..., 2] = width - boxes[..., 0]
+    return flipped

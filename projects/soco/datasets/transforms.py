@@ -1,0 +1,266 @@
+"""From a row of the proposal store to views and row-aligned boxes.
+
+Windows and boxes are chosen on numbers first; then each view is cut and resized once, as uint8.
+Photometric work happens later, batched, in `SoCoDataPreprocessor`. All randomness comes from
+`results['rng']`, which `SoCoDataset` seeds with (seed, epoch, index of the image).
+
+Shapes: V views, P = V - 1 pairs (the first view with each other one), K proposals a pair.
+"""
+from typing import Dict, List, Optional, Sequence, Tuple
+
+import mmcv
+import numpy as np
+import torch
+import torch.nn.functional as F
+from mmcv.transforms import BaseTransform
+from mmselfsup.registry import TRANSFORMS
+
+from .geometry import (Window, flip_boxes, jitter_boxes, overlaps, sample_window, to_view)
+
+NUM_UNIFORMS = 13  # what SoCoDataPreprocessor needs per view: see its `draw`
+
+
+@TRANSFORMS.register_module()
+class LoadProposals(BaseTransform):
+    """Decode the photo and take its boxes from the store's row.
+
+    Required keys: `bytes` (the file's content), `img_path`, `row` (of the `ProposalStore`).
+    Added keys: `img` ((H, W, 3) uint8, BGR, upright), `proposals` ((n, 4) float32, within the photo;
+    empty when the store has none).
+
+    Args:
+        max_proposals (int, optional): Keep at most the first so many boxes. Defaults to None: all.
+
+    Raises:
+        ValueError: The photo cannot be decoded, or has another size than when its proposals were
+            made.
+    """
+
+    def __init__(self, max_proposals: Optional[int] = None) -> None:
+        self.max_proposals = max_proposals
+
+    def transform(self, results: Dict) -> Dict:
+        row = results['row']
+        try:
+            img = mmcv.imfrombytes(results.pop('bytes'), flag='color', backend='cv2')
+        except Exception as error:
+            raise ValueError(f'{results["img_path"]} cannot be decoded ({error}). '
+                             'Restore the file, or make its proposals again so that it is left out '
+                             '(python tools/generate_proposals.py).') from error
+        if img is None or not img.size:
+            raise ValueError(f'{results["img_path"]} is not a readable image any more. Restore the '
+                             'file, or make its proposals again so that it is left out '
+                             '(python tools/generate_proposals.py).')
+        if img.shape[:2] != (row.height, row.width):
+            raise ValueError(
+                f'{results["img_path"]} is {img.shape[1]}x{img.shape[0]} pixels, but its proposals '
+                f'were made for {row.width}x{row.height}: the photos were changed or the store '
+                'belongs to other ones. Make the proposals again '
+                '(python tools/generate_proposals.py) or set data_root to the photos they are for.')
+        boxes = row.boxes[:self.max_proposals]
+        limits = np.array([row.width, row.height] * 2, dtype=np.float32)
+        results.update(img=img, proposals=np.clip(boxes, 0, limits).astype(np.float32))
+        return results
+
+
+@TRANSFORMS.register_module()
+class ProposalViews(BaseTransform):
+    """Cut the views of a photo and the boxes that each pair of views shares (paper, section 3.2).
+
+    The windows of all views are drawn together, up to `max_tries` times, until each pair shares
+    `min_shared` proposals (then half as many, at least 1, from the second try on). For each pair,
+    up to K proposals are drawn from those that overlap both windows; a short list is filled with
+    repeats of itself, and a pair that shares none gets the whole view. Row i of a pair's two box
+    lists is the same object. The first view's boxes are jittered. Each view is mirrored by chance.
+
+    Required keys: `img`, `proposals`, `rng`. Added keys: `views` (list of (H_v, W_v, 3) uint8),
+    `bboxes` ((P, 2, K, 4) float32, pixels of the view).
+
+    Args:
+        views (list[dict]): One dict per view: `size` (int, side in pixels), and either nothing more
+            (the whole photo, squashed), or `area` (share of the photo, a range) and optionally
+            `ratio` (range of width / height, default 3/4 to 4/3), or `same_window_as` (index of an
+            earlier view whose window and proposals it shares; SoCo*).
+        num_proposals (int): K. Defaults to 4.
+        jitter_prob (float): Chance of each of the first view's boxes to be jittered, within [0, 1].
+            Defaults to 0.5.
+        jitter_ratio (float): Largest move or growth as a share of the box. Defaults to 0.1.
+        flip_prob (float): Chance of each view to be mirrored, within [0, 1]. Defaults to 0.5.
+        min_shared (int): Proposals each pair should share. Defaults to 2.
+        max_tries (int): Draws of the windows. Defaults to 5.
+
+    Raises:
+        ValueError: A view's dict is not one of the three forms, or fewer than two views are given.
+    """
+
+    def __init__(self,
+                 views: Sequence[Dict],
+                 num_proposals: int = 4,
+                 jitter_prob: float = 0.5,
+                 jitter_ratio: float = 0.1,
+                 flip_prob: float = 0.5,
+                 min_shared: int = 2,
+                 max_tries: int = 5) -> None:
+        if len(views) < 2:
+            raise ValueError(f'ProposalViews compares views and needs at least 2, not {len(views)}.')
+        for v, view in enumerate(views):
+            unknown = set(view) - {'size', 'area', 'ratio', 'same_window_as'}
+            shared = view.get('same_window_as', 0)
+            if unknown or 'size' not in view or not 0 <= shared < max(v, 1):
+                raise ValueError(
+                    f'views[{v}] = {dict(view)}: give `size` and, for a crop, `area` (and `ratio`), '
+                    'or `same_window_as` with the index of an earlier view.')
+        if num_proposals < 1 or max_tries < 1:
+            raise ValueError('num_proposals and max_tries must be at least 1, not '
+                             f'{num_proposals} and {max_tries}.')
+        self.views = [dict(view) for view in views]
+        self.num_proposals = num_proposals
+        self.jitter_prob = jitter_prob
+        self.jitter_ratio = jitter_ratio
+        self.flip_prob = flip_prob
+        self.min_shared = min_shared
+        self.max_tries = max_tries
+
+    def transform(self, results: Dict) -> Dict:
+        img, rng = results['img'], results['rng']
+        windows, picks = self._draw_windows(results['proposals'], img.shape[1], img.shape[0], rng)
+        bboxes = self._view_boxes(results['proposals'], windows, picks, rng)
+        flips = rng.random(len(self.views)) < self.flip_prob
+        for v, view in enumerate(self.views):
+            if flips[v]:
+                part = (slice(None), 0) if v == 0 else (v - 1, 1)
+                bboxes[part] = flip_boxes(bboxes[part], view['size'])
+        results['views'] = [
+            cut_view(img, window, view['size'], flip)
+            for window, view, flip in zip(windows, self.views, flips)
+        ]
+        results['bboxes'] = bboxes
+        return results
+
+    def _draw_windows(self, proposals: np.ndarray, width: int, height: int,
+                      rng: np.random.Generator) -> Tuple[List[Window], List[np.ndarray]]:
+        """Draw all windows and, for each pair, the K rows of `proposals` that it compares.
+
+        A pair that shares no proposal has an empty list.
+        """
+        wanted = self.min_shared
+        for _ in range(self.max_tries):
+            windows: List[Window] = []
+            for view in self.views:
+                if 'same_window_as' in view:
+                    windows.append(windows[view['same_window_as']])
+                elif 'area' in view:
+                    windows.append(sample_window(width, height, view['area'],
+                                                 view.get('ratio', (3 / 4, 4 / 3)), rng))
+                else:
+                    windows.append((0, 0, width, height))
+            first = overlaps(proposals, windows[0])
+            shared = [np.flatnonzero(first & overlaps(proposals, w)) for w in windows[1:]]
+            if all(len(rows) >= wanted for rows in shared):
+                break
+            wanted = max(wanted // 2, 1)
+        picks: List[np.ndarray] = []
+        for view, rows in zip(self.views[1:], shared):
+            if view.get('same_window_as', 0) > 0:
+                picks.append(picks[view['same_window_as'] - 1])
+                continue
+            chosen = rng.permutation(rows)[:self.num_proposals]
+            if 0 < len(chosen) < self.num_proposals:
+                repeats = rng.integers(0, len(chosen), self.num_proposals - len(chosen))
+                chosen = np.concatenate([chosen, chosen[repeats]])
+            picks.append(chosen)
+        return windows, picks
+
+    def _view_boxes(self, proposals: np.ndarray, windows: List[Window], picks: List[np.ndarray],
+                    rng: np.random.Generator) -> np.ndarray:
+        """Express each pair's proposals in its two views: (P, 2, K, 4)."""
+        sizes = [(view['size'], view['size']) for view in self.views]
+        bboxes = np.empty((len(picks), 2, self.num_proposals, 4), dtype=np.float32)
+        for p, rows in enumerate(picks):
+            shared = self.views[p + 1].get('same_window_as', 0)
+            if len(rows) == 0:
+                bboxes[p, 0] = (0, 0, *sizes[0])
+                bboxes[p, 1] = (0, 0, *sizes[p + 1])
+                continue
+            boxes = proposals[rows]
+            if shared > 0:
+                bboxes[p, 0] = bboxes[shared - 1, 0]
+            else:
+                jittered = jitter_boxes(boxes, self.jitter_prob, self.jitter_ratio, rng)
+                bboxes[p, 0] = to_view(jittered, windows[0], sizes[0])
+            bboxes[p, 1] = to_view(boxes, windows[p + 1], sizes[p + 1])
+        return bboxes
+
+
+def cut_view(img: np.ndarray, window: Window, size: int, flip: bool) -> np.ndarray:
+    """Cut a window and resize it once, bilinear and antialiased (within 1 grey level of PIL).
+
+    Args:
+        img (np.ndarray): (H, W, 3) uint8.
+        window (Window): `(x, y, w, h)` in pixels.
+        size (int): Side of the square view in pixels.
+        flip (bool): Mirror it horizontally.
+
+    Returns:
+        np.ndarray: (size, size, 3) uint8.
+    """
+    x, y, w, h = window
+    crop = torch.from_numpy(np.ascontiguousarray(img[y:y + h, x:x + w]))
+    view = F.interpolate(crop.permute(2, 0, 1)[None], (size, size), mode='bilinear', antialias=True)
+    view = view[0].flip(-1) if flip else view[0]
+    return view.permute(1, 2, 0).numpy()
+
+
+@TRANSFORMS.register_module()
+class ProposalCutout(BaseTransform):
+    """Draw squares inside boxes, to be erased after normalisation (100-epoch recipes, official).
+
+    Required keys: `bboxes`, `views`, `rng`. Added key: `cutouts` ((V, K, 4) int16, x1 y1 x2 y2 in
+    whole pixels of the view; an empty rectangle where nothing is erased).
+
+    Args:
+        prob (float): Chance of each box to be cut, within [0, 1]. Defaults to 0.5.
+        area (tuple): Lowest and highest share of the box's area. Defaults to (0.1, 0.3).
+    """
+
+    def __init__(self, prob: float = 0.5, area: Tuple[float, float] = (0.1, 0.3)) -> None:
+        self.prob = prob
+        self.area = area
+
+    def transform(self, results: Dict) -> Dict:
+        boxes, rng = results['bboxes'][:, 1], results['rng']  # (P, K, 4): never the first view
+        size = np.maximum(boxes[..., 2:] - boxes[..., :2], 0)
+        share = rng.uniform(*self.area, size=boxes.shape[:2])
+        side = np.sqrt(share * size.prod(axis=-1)).round().astype(int)
+        centre = (boxes[..., :2] + rng.random(size.shape) * size).astype(int)
+        chosen = rng.random(side.shape) < self.prob
+        cutouts = np.zeros((len(results['views']), boxes.shape[1], 4), dtype=np.int16)
+        for p, view in enumerate(results['views'][1:]):
+            low = np.clip(centre[p] - side[p, :, None] // 2, 0, None)
+            high = np.clip(centre[p] + side[p, :, None] // 2 + 1, None, view.shape[1::-1])
+            cutouts[p + 1] = np.concatenate([low, high], axis=-1) * chosen[p, :, None]
+        results['cutouts'] = cutouts
+        return results
+
+
+@TRANSFORMS.register_module()
+class PackSoCoInputs(BaseTransform):
+    """Turn a sample into tensors that `default_collate` can batch.
+
+    Output keys: `inputs` (list of V tensors (3, H_v, W_v) uint8), `bboxes` ((P, 2, K, 4) float32),
+    `cutouts` ((V, K, 4) int16), `uniforms` ((V, 13) float32 in [0, 1): the randomness of the
+    photometric augmentation, drawn here so that it belongs to the sample and not to a device,
+    a rank or a batch).
+    """
+
+    def transform(self, results: Dict) -> Dict:
+        views, bboxes = results['views'], results['bboxes']
+        cutouts = results.get('cutouts')
+        if cutouts is None:
+            cutouts = np.zeros((len(views), bboxes.shape[2], 4), dtype=np.int16)
+        uniforms = results['rng'].random((len(views), NUM_UNIFORMS), dtype=np.float32)
+        return dict(
+            inputs=[torch.from_numpy(v).permute(2, 0, 1).contiguous() for v in views],
+            bboxes=torch.from_numpy(bboxes),
+            cutouts=torch.from_numpy(cutouts),
+            uniforms=torch.from_numpy(uniforms))

@@ -1,0 +1,77 @@
+"""LARS with the official order of operations, for all tensors at once."""
+from typing import Callable, Dict, Iterable, Optional
+
+import torch
+from mmengine.registry import OPTIMIZERS
+from torch import Tensor
+from torch.optim import Optimizer
+
+
+@OPTIMIZERS.register_module()
+class SoCoLARS(Optimizer):
+    """Layer-wise adaptive rate scaling before plain SGD (official behaviour).
+
+    For each tensor of two or more dimensions: `g += weight_decay * p`, then
+    `g *= trust_coefficient * |p| / (|g| + eps)` where both norms are positive. One-dimensional
+    tensors (BN, biases) get neither. Then `buf = momentum * buf + g` and `p -= lr * buf`.
+    MMSelfSup's `LARS` differs: another denominator, and lr inside the momentum buffer.
+
+    Nothing here waits for the device.
+
+    Args:
+        params (Iterable): Parameters or parameter groups.
+        lr (float): Learning rate, positive.
+        momentum (float): Within [0, 1). Defaults to 0.9.
+        weight_decay (float): Defaults to 1e-5.
+        trust_coefficient (float): Defaults to 0.001.
+        eps (float): Defaults to 1e-8.
+    """
+
+    def __init__(self, params: Iterable, lr: float, momentum: float = 0.9,
+                 weight_decay: float = 1e-5, trust_coefficient: float = 0.001,
+                 eps: float = 1e-8) -> None:
+        if lr < 0 or not 0 <= momentum < 1 or weight_decay < 0:
+            raise ValueError('SoCoLARS needs lr >= 0, 0 <= momentum < 1 and weight_decay >= 0, not '
+                             f'lr={lr}, momentum={momentum}, weight_decay={weight_decay}.')
+        super().__init__(params, dict(lr=lr, momentum=momentum, weight_decay=weight_decay,
+                                      trust_coefficient=trust_coefficient, eps=eps))
+
+    @torch.no_grad()
+    def step(self, closure: Optional[Callable] = None) -> Optional[float]:
+        """Take one step."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            params = [p for p in group['params'] if p.grad is not None]
+            scaled = [p for p in params if p.ndim > 1]
+            plain = [p for p in params if p.ndim <= 1]
+            if scaled:
+                self._descend(scaled, self._scale(scaled, group), group)
+            if plain:
+                self._descend(plain, [p.grad for p in plain], group)
+        return loss
+
+    @staticmethod
+    def _scale(params: list, group: Dict) -> list:
+        """Return the gradients with weight decay, brought to the length of their tensors."""
+        grads = torch._foreach_add([p.grad for p in params], params, alpha=group['weight_decay'])
+        length_p = torch.stack(torch._foreach_norm(params))
+        length_g = torch.stack(torch._foreach_norm(grads))
+        trust = group['trust_coefficient'] * length_p / (length_g + group['eps'])
+        trust = torch.where((length_p > 0) & (length_g > 0), trust, torch.ones_like(trust))
+        torch._foreach_mul_(grads, list(trust.unbind()))
+        return grads
+
+    def _descend(self, params: list, grads: list, group: Dict) -> None:
+        buffers = [self._buffer(p) for p in params]
+        torch._foreach_mul_(buffers, group['momentum'])
+        torch._foreach_add_(buffers, grads)
+        torch._foreach_add_(params, buffers, alpha=-group['lr'])
+
+    def _buffer(self, param: Tensor) -> Tensor:
+        state = self.state[param]
+        if 'momentum_buffer' not in state:
+            state['momentum_buffer'] = torch.zeros_like(param)
+        return state['momentum_buffer']

@@ -1,0 +1,104 @@
+"""Training that can stop after any optimizer step and go on as if it had not."""
+from typing import Dict, Iterator, List
+
+import numpy as np
+import torch
+from mmengine.dist import get_rank
+from mmengine.hooks import CheckpointHook
+from mmengine.registry import DATA_SAMPLERS, LOOPS
+from mmengine.runner import EpochBasedTrainLoop, Runner
+from torch.utils.data import Sampler
+
+from ..datasets.dataset import SampleKey
+
+
+@DATA_SAMPLERS.register_module()
+class ResumableBatchSampler(Sampler):
+    """Batches of `SampleKey`s that can start in the middle of an epoch.
+
+    An epoch is a whole number of optimizer steps: what is left over is dropped, as the official
+    code drops an incomplete batch.
+
+    Args:
+        sampler (DefaultSampler): Gives the order of the photos and holds seed and epoch.
+        batch_size (int): Photos per rank and iteration.
+        accumulative_counts (int): Iterations per optimizer step. Defaults to 1.
+
+    Raises:
+        ValueError: There are fewer photos than one optimizer step needs.
+    """
+
+    def __init__(self, sampler: Sampler, batch_size: int, accumulative_counts: int = 1) -> None:
+        self.sampler = sampler
+        self.batch_size = batch_size
+        self.start = 0  # iterations of the current epoch that are done already
+        per_step = batch_size * accumulative_counts
+        self.length = len(sampler) // per_step * accumulative_counts
+        if self.length == 0:
+            raise ValueError(
+                f'{len(sampler)} photos per process are fewer than one optimizer step takes '
+                f'(batch_size {batch_size} x accumulative_counts {accumulative_counts}). Lower '
+                'train_dataloader.batch_size, or use more photos.')
+
+    def __iter__(self) -> Iterator[List[SampleKey]]:
+        keys = [SampleKey(index, self.sampler.epoch, self.sampler.seed) for index in self.sampler]
+        for i in range(self.start, self.length):
+            yield keys[i * self.batch_size:(i + 1) * self.batch_size]
+
+    def __len__(self) -> int:
+        return self.length
+
+
+@LOOPS.register_module()
+class ResumableEpochLoop(EpochBasedTrainLoop):
+    """mmengine's epoch loop that resumes inside an epoch.
+
+    Together with `ResumableBatchSampler`, `SoCoDataset` and `MomentumUpdateHook`, a resumed run
+    sees and does what the uninterrupted one would have, with any number of workers: samples are a
+    function of (seed, epoch, index), and the random state is set anew in every iteration from
+    (seed, rank, iteration).
+
+    Args:
+        runner (Runner): The runner.
+        dataloader (dict): Config of the loader.
+        max_epochs (int): Length of the run.
+        **kwargs: See `mmengine.runner.EpochBasedTrainLoop`.
+    """
+
+    def __init__(self, runner: Runner, dataloader: Dict, max_epochs: int, **kwargs) -> None:
+        self.accumulative_counts = runner.cfg.optim_wrapper.get('accumulative_counts', 1)
+        dataloader = dict(dataloader, batch_sampler=dict(
+            type='ResumableBatchSampler', accumulative_counts=self.accumulative_counts))
+        super().__init__(runner, dataloader, max_epochs, **kwargs)
+
+    def run(self) -> torch.nn.Module:
+        """Train from where the run stands to its end."""
+        for hook in self.runner.hooks:
+            if (isinstance(hook, CheckpointHook) and not hook.by_epoch and hook.interval > 0
+                    and hook.interval % self.accumulative_counts):
+                raise ValueError(
+                    f'A checkpoint every {hook.interval} iterations would fall between two optimizer '
+                    f'steps of {self.accumulative_counts} iterations. Make '
+                    'default_hooks.checkpoint.interval a multiple of '
+                    'optim_wrapper.accumulative_counts.')
+        # A resumed run may have ended on the last iteration of an epoch, and brings its own seed.
+        self._epoch = self._iter // len(self.dataloader)
+        self.dataloader.batch_sampler.sampler.seed = self.runner.seed
+        return super().run()
+
+    def run_epoch(self) -> None:
+        """Run the rest of the current epoch."""
+        self.runner.call_hook('before_train_epoch')
+        self.runner.model.train()
+        start = self._iter - self._epoch * len(self.dataloader)
+        self.dataloader.batch_sampler.start = start
+        for idx, data_batch in enumerate(self.dataloader, start):
+            self.run_iter(idx, data_batch)
+        self.runner.call_hook('after_train_epoch')
+        self._epoch += 1
+
+    def run_iter(self, idx: int, data_batch: Dict) -> None:
+        """Run one iteration with a random state of its own."""
+        state = np.random.SeedSequence([self.runner.seed, get_rank(), self._iter])
+        torch.manual_seed(int(state.generate_state(1, np.uint32)[0]))
+        super().run_iter(idx, data_batch)

@@ -1,0 +1,161 @@
+"""Hold the project's model to numbers of the official code.
+
+    python tests/parity.py tests/data/parity/fpn_r18.json ...
+
+Weights and views are rebuilt by the recipe of `tests/reference.py`, go through the importer of
+official checkpoints, and the losses and features are compared one by one.
+"""
+import argparse
+import sys
+from pathlib import Path
+from typing import Dict, List, NamedTuple
+
+ROOT = Path(__file__).resolve().parents[1]
+for folder in (ROOT, ROOT / 'tests'):
+    if str(folder) not in sys.path:
+        sys.path.insert(0, str(folder))
+
+import torch  # noqa: E402
+from mmengine.config import Config  # noqa: E402
+from mmengine.registry import init_default_scope  # noqa: E402
+
+import reference  # noqa: E402
+from projects.soco.compat import cpu_config  # noqa: E402
+from projects.soco.converters import from_official  # noqa: E402
+
+LOSS_TOLERANCE = 1e-4  # absolute
+FEATURE_TOLERANCE = 1e-4  # relative to the mean magnitude of the level
+GRADIENT_TOLERANCE = 1e-3  # relative
+
+
+class Difference(NamedTuple):
+    what: str
+    official: float
+    ours: float
+    difference: float
+    tolerance: float
+
+
+def build_model(kind: str, arch: str) -> torch.nn.Module:
+    """Build the project's model of a parity file's kind from the R50-FPN config."""
+    init_default_scope('mmselfsup')
+    cfg = cpu_config(Config.fromfile(
+        ROOT / 'configs/soco_r50_fpn_400e.py', import_custom_modules=False))
+    import projects.soco.models  # noqa: F401
+    from mmselfsup.registry import MODELS
+    model = cfg.model
+    depth = int(arch[len('resnet'):])
+    model.backbone.depth = depth
+    if depth < 50:
+        model.neck.in_channels = [64, 128, 256, 512]
+    if kind == 'SoCo_FPN_Star':
+        model.data_preprocessor.views.append(dict())
+    if kind == 'SoCo_C4':
+        model.pop('neck')
+        model.data_preprocessor['views'] = model.data_preprocessor.views[:2]
+        model.backbone.update(num_stages=3, out_indices=(2, ), strides=(1, 2, 2),
+                              dilations=(1, 1, 1))
+        model.roi_head = dict(
+            type='SoCoC4RoIHead',
+            bbox_roi_extractor=dict(
+                type='mmdet.SingleRoIExtractor',
+                roi_layer=dict(type='RoIAlign', output_size=14, sampling_ratio=0),
+                out_channels=1024,
+                featmap_strides=[16]),
+            shared_head=dict(type='mmdet.ResLayer', depth=depth, stage=3, stride=2,
+                             norm_cfg=dict(type='BN'), norm_eval=False))
+        model.projector.in_channels = 2048
+    return MODELS.build(model)
+
+
+def load_official(model: torch.nn.Module, data: Dict) -> None:
+    """Fill the model with the parity weights, through the importer, every key accounted for."""
+    weights = {name: reference.fill_value(name, data['seed'], shape)
+               for name, shape in data['keys'].items()
+               if not name.endswith('num_batches_tracked') and not name.startswith('queue')}
+    missing, unexpected = model.load_state_dict(from_official(weights), strict=False)
+    missing = [key for key in missing if not key.endswith('num_batches_tracked')]
+    if missing or unexpected:
+        raise ValueError(f'official keys do not fit: missing {missing[:5]}, extra {unexpected[:5]}')
+
+
+def compare(path: Path) -> List[Difference]:
+    """Run one parity file; return every difference."""
+    data = reference.load_parity(path)
+    model = build_model(data['kind'], data['arch'])
+    load_official(model, data)
+    views = reference.fill_views(data['sizes'], data['batch'], data['seed'])
+    model.eval()
+    with torch.no_grad():
+        losses = model.loss(views, data['boxes'])
+    rows = []
+    for pair, official in ((k, v['loss']) for k, v in data['pairs'].items() if 'loss' in v):
+        ours = float(losses[f'loss_{pair}'])
+        rows.append(Difference(f'loss {pair}', official, ours, abs(ours - official),
+                               LOSS_TOLERANCE))
+    total = float(sum(v for k, v in losses.items() if k.startswith('loss')))
+    rows.append(Difference('loss', data['loss'], total, abs(total - data['loss']), LOSS_TOLERANCE))
+    if 'fpn_view1' in data:
+        rows += compare_levels(model, views[0], data['fpn_view1'])
+    if 'train_mode' in data:
+        rows += compare_training(model, views, data)
+    return rows
+
+
+def compare_levels(model: torch.nn.Module, view: torch.Tensor, levels: List) -> List[Difference]:
+    """Compare the pyramid of view 1: shape, mean and probes of each level."""
+    with torch.no_grad():
+        feats = model.neck(model.backbone(view))
+    rows = []
+    for i, (feat, official) in enumerate(zip(feats, levels, strict=True)):
+        if list(feat.shape) != official['shape']:
+            raise ValueError(f'P{i + 2} is {list(feat.shape)}, officially {official["shape"]}')
+        probes = feat.flatten()[::feat.numel() // 8][:8].tolist()
+        ours = [float(feat.mean()), float(feat.abs().mean()), *probes]
+        theirs = [official['mean'], official['absmean'], *official['probe']]
+        names = ['mean', 'mean |x|'] + [f'probe {n}' for n in range(8)]
+        for name, a, b in zip(names, theirs, ours, strict=True):
+            rows.append(Difference(f'P{i + 2} {name}', a, b, abs(a - b) / official['absmean'],
+                                   FEATURE_TOLERANCE))
+    return rows
+
+
+def compare_training(model: torch.nn.Module, views: List[torch.Tensor],
+                     data: Dict) -> List[Difference]:
+    """Compare loss and gradients with every BN on its batch statistics."""
+    official = data['train_mode']
+    model.train()
+    model.zero_grad()
+    losses = model.loss(views, data['boxes'])
+    loss = sum(v for k, v in losses.items() if k.startswith('loss'))
+    loss.backward()
+    rows = [Difference('train loss', official['loss'], float(loss),
+                       abs(float(loss) - official['loss']), LOSS_TOLERANCE)]
+    params = dict(model.named_parameters())
+    for name, norm in official['grad_norms'].items():
+        (ours_name, ) = from_official({name: torch.empty(0)})
+        ours = float(params[ours_name].grad.norm())
+        rows.append(Difference(f'|grad {name}|', norm, ours, abs(ours - norm) / norm,
+                               GRADIENT_TOLERANCE))
+    return rows
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('files', nargs='+', type=Path, help='parity files (JSON)')
+    failed = 0
+    for path in parser.parse_args().files:
+        rows = compare(path)
+        print(f'{path}\n  {"":32}{"official":>14}{"ours":>14}{"difference":>12}{"allowed":>10}')
+        for row in rows:
+            bad = not row.difference <= row.tolerance
+            failed += bad
+            print(f'  {row.what:32}{row.official:14.7f}{row.ours:14.7f}{row.difference:12.1e}'
+                  f'{row.tolerance:10.0e}{"  BEYOND" if bad else ""}')
+        print(f'  largest difference of the losses: '
+              f'{max(r.difference for r in rows if "loss" in r.what):.1e}')
+    return 1 if failed else 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())
