@@ -1,0 +1,291 @@
+import json
+import logging
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from projects.soco import visualization
+from projects.soco.visualization import (PALETTE, draw_boxes, draw_proposals, draw_training,
+                                         draw_views, read_scalars, save_image, training_figure)
+
+GREY = 128
+
+
+def grey(height: int, width: int) -> np.ndarray:
+    return np.full((height, width, 3), GREY, dtype=np.uint8)
+
+
+def extent(picture: np.ndarray, color: tuple[int, int, int]) -> list[tuple[int, int, int, int]]:
+    """The areas of exactly one colour that are larger than 30 px a side, (x, y, w, h)."""
+    mask = (picture == color).all(-1).astype(np.uint8)
+    areas = cv2.connectedComponentsWithStats(mask)[2][1:, :4]
+    return [tuple(area) for area in areas.tolist() if min(area[2:]) > 30]
+
+
+def test_draw_boxes_colours_the_edges_of_each_box():
+    out = draw_boxes(grey(400, 500), [[50, 100, 250, 300], [300, 40, 480, 380]])
+    assert out.shape == (400, 500, 3) and out.dtype == np.uint8
+    for (x1, y1, x2, y2), color in zip([(50, 100, 250, 300), (300, 40, 480, 380)], PALETTE):
+        for x, y in ((x1, (y1 + y2) // 2), (x2 - 1, (y1 + y2) // 2), ((x1 + x2) // 2, y1),
+                     ((x1 + x2) // 2, y2 - 1)):
+            assert tuple(out[y, x]) == color
+        assert (out[(y1 + y2) // 2, (x1 + x2) // 2] == GREY).all()
+    assert (out[5, 5] == GREY).all()
+
+
+def test_draw_boxes_enlarges_small_pictures_by_a_whole_factor():
+    out = draw_boxes(grey(40, 64), [[10, 10, 50, 30]], labels=[''], colors=[(0, 0, 255)])
+    assert out.shape == (320, 512, 3)
+    assert extent(out, (0, 0, 255)) == [(80, 80, 320, 160)]
+    assert draw_boxes(grey(10, 4000), np.zeros((0, 4))).shape == (10, 4000, 3)
+
+
+def test_draw_boxes_writes_labels_on_chips_in_the_colour_of_the_box():
+    plain = draw_boxes(grey(320, 320), [[40, 40, 280, 280]], labels=[''])
+    numbered = draw_boxes(grey(320, 320), [[40, 40, 280, 280]])
+    named = draw_boxes(grey(320, 320), [[40, 40, 280, 280]], labels=['motorcycle'])
+
+    def chip_width(picture: np.ndarray) -> int:
+        changed = (picture != plain).any(-1)
+        assert changed[:40].sum() == 0 and changed[70:].sum() == 0
+        return int(changed.any(0).sum())
+
+    assert 10 < chip_width(numbered) < 30 < 60 < chip_width(named)
+    assert (numbered == PALETTE[0]).all(-1).sum() > (plain == PALETTE[0]).all(-1).sum() + 50
+
+
+def test_coinciding_boxes_all_stay_visible():
+    boxes = np.repeat([[50., 60., 300., 290.]], 4, axis=0)
+    out = draw_boxes(grey(320, 400), boxes)
+    for color in PALETTE[:4]:
+        assert (out[150] == color).all(-1).any() and (out[:, 170] == color).all(-1).any()
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.tuples(*[st.floats(-50, 400)] * 4), max_size=12))
+def test_chips_never_overlap_and_stay_inside(corners):
+    boxes = np.array([[min(a, c), min(b, d), max(a, c), max(b, d)] for a, b, c, d in corners])
+    places, original = [], visualization._draw_chip
+
+    def spy(*args):
+        places.append(original(*args))
+        return places[-1]
+
+    visualization._draw_chip = spy
+    try:
+        out = draw_boxes(grey(320, 360), boxes)
+    finally:
+        visualization._draw_chip = original
+    assert out.shape == (320, 360, 3) and len(places) == len(boxes)
+    covered = np.zeros(out.shape[:2], int)
+    for x1, y1, x2, y2 in places:
+        assert 0 <= x1 < x2 <= 360 and 0 <= y1 < y2 <= 320
+        covered[y1:y2, x1:x2] += 1
+    assert covered.max() <= 1
+
+
+@pytest.mark.parametrize('image, boxes, options, message', [
+    (np.zeros((4, 4), np.uint8), [], {}, r'`image`.*\(H, W, 3\)'),
+    (np.zeros((4, 4, 3), np.float32), [], {}, '`image`.*uint8.*float32'),
+    (grey(9, 9), [[1, 2, 3]], {}, r'`boxes`.*\(n, 4\).*\(1, 3\)'),
+    (grey(9, 9), [[1, 2, 3, np.nan]], {}, '`boxes` must be finite'),
+    (grey(9, 9), [[1, 2, 3, 4]], dict(labels=['a', 'b']), '`labels` has 2 entries for 1 boxes'),
+    (grey(9, 9), [[1, 2, 3, 4]], dict(colors=[]), '`colors` has 0 entries for 1 boxes'),
+])
+def test_draw_boxes_names_what_is_wrong(image, boxes, options, message):
+    with pytest.raises(ValueError, match=message):
+        draw_boxes(image, boxes, **options)
+
+
+def test_draw_proposals_colours_by_size_small_ones_on_top():
+    large, small = [20, 20, 620, 460], [300, 20, 360, 80]
+    out = draw_proposals(grey(480, 640), [small, large], '2 proposals')
+    top = 16 + 34
+    assert out.shape[1] == 640 + 2 * 16 and out.shape[0] > 480 + top
+    at = {name: tuple(int(v) for v in out[top + y, 16 + x])
+          for name, x, y in (('large', 20, 300), ('small', 330, 79), ('shared', 330, 20))}
+    assert at['large'] == (255, 0, 255) and at['small'] == (0, 255, 255) == at['shared']
+    assert (out[:16] == 255).all() and (out[:, :16] == 255).all()
+    assert (out[16:top] < 100).any(), 'the title is missing'
+    assert (draw_proposals(grey(480, 640), [small, large], '')[16:top] == 255).all()
+
+
+def test_draw_proposals_takes_no_boxes_and_a_long_title():
+    out = draw_proposals(grey(480, 640), np.zeros((0, 4)), 'a very long title ' * 30)
+    assert out.shape == (480 + 34 + 32, 640 + 32, 3)
+    assert (out[:, -16:] == 255).all()
+
+
+def sample_views() -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
+    views = [grey(224, 224), grey(224, 224), grey(112, 112)]
+    bboxes = np.array([
+        [[[20, 30, 120, 110], [100, 120, 210, 200]], [[10, 60, 160, 180], [170, 10, 220, 60]]],
+        [[[60, 40, 180, 200], [5, 5, 55, 60]], [[20, 20, 80, 100], [82, 60, 110, 110]]],
+    ], dtype=np.float32)
+    return views, bboxes, np.array([[[1, 2], [2, 1]], [[2, 0], [1, 0]]])
+
+
+def test_draw_views_gives_an_object_one_colour_in_both_views():
+    views, bboxes, _ = sample_views()
+    out = draw_views(grey(300, 400), np.zeros((0, 4)), views, bboxes)
+    for k in range(2):
+        # Rows from top to bottom, then view 1 before view v; cells are 448 px, so 2 and 4 times.
+        found = sorted(extent(out, PALETTE[k]), key=lambda area: (area[1] > 500, area[0]))
+        assert len(found) == 4
+        for (x, y, w, h), box, factor in zip(found, bboxes[:, :, k].reshape(4, 4), (2, 2, 2, 4)):
+            assert (w, h) == pytest.approx((box[2:] - box[:2]) * factor, abs=12)
+        left, right = found[0], found[1]
+        assert right[0] - left[0] == pytest.approx(
+            448 + 16 + 2 * (bboxes[0, 1, k, 0] - bboxes[0, 0, k, 0]), abs=12)
+
+
+def test_draw_views_writes_the_levels_where_given(monkeypatch):
+    views, bboxes, levels = sample_views()
+    written, original = [], visualization._draw_chip
+    monkeypatch.setattr(visualization, '_draw_chip', lambda draw, box, label, *rest: (
+        written.append(label), original(draw, box, label, *rest))[1])
+    draw_views(grey(300, 400), [[10, 10, 200, 200]], views, bboxes)
+    assert written == ['1', '2', '1', '2', '3', '4', '3', '4']
+    written.clear()
+    draw_views(grey(300, 400), [[10, 10, 200, 200]], views, bboxes, levels)
+    assert written == ['1 P3', '2 P4', '1 P4', '2 P3', '3 P4', '4 P2', '3 P3', '4 P2']
+
+
+def test_draw_views_titles_name_each_view_and_its_size(monkeypatch):
+    views, bboxes, _ = sample_views()
+    titles, original = [], visualization._titled
+    monkeypatch.setattr(visualization, '_titled', lambda picture, title: (
+        titles.append(title), original(picture, title))[1])
+    draw_views(grey(300, 400), [[10, 10, 200, 200]], views, bboxes)
+    assert sorted(titles) == ['photo, 400x300, proposals: 1', 'view 1, 224x224', 'view 1, 224x224',
+                              'view 2, 224x224', 'view 3, 112x112']
+
+
+@pytest.mark.parametrize('change, message', [
+    (lambda v, b, lv: (v[:2], b, lv), r'`bboxes`.*P = 1 pairs for 2 views'),
+    (lambda v, b, lv: (v, b[:, :1], lv), r'`bboxes`.*\(P, 2, K, 4\)'),
+    (lambda v, b, lv: (v[:1], b[:0], lv), 'at least one'),
+    (lambda v, b, lv: (v, b, lv[:1]), r'`levels` must have shape \(2, 2, 2\)'),
+    (lambda v, b, lv: (v, b, lv + 2), r'`levels`.*0 \(P2\) to 3 \(P5\)'),
+    (lambda v, b, lv: ([v[0], v[1] / 2, v[2]], b, lv), r'`views\[1\]`'),
+])
+def test_draw_views_names_what_is_wrong(change, message):
+    views, bboxes, levels = change(*sample_views())
+    with pytest.raises(ValueError, match=message):
+        draw_views(grey(30, 40), np.zeros((0, 4)), views, bboxes, levels)
+
+
+def run(num: int, **more: float) -> list[dict]:
+    return [dict(loss=-i / num, lr=.1, step=5 * i, time=.2, **more) for i in range(1, num + 1)]
+
+
+def panels(records: list[dict], **options: float) -> dict:
+    return {axes.get_title(loc='left'): axes for axes in training_figure(records, **options).axes}
+
+
+def test_training_has_a_panel_for_each_given_key():
+    assert list(panels(run(5))) == ['Loss', 'Learning rate']
+    full = panels(run(5, loss_12=-.5, loss_13=-.3, momentum=.99, obj_std=.5), obj_std_floor=.3)
+    assert list(full) == ['Loss', 'Learning rate', 'Momentum of the target network',
+                          'Spread of object features']
+    labels = [text.get_text() for text in full['Loss'].get_legend().get_texts()]
+    assert labels == ['total', 'views 1, 2', 'views 1, 3']
+    spread = full['Spread of object features']
+    assert list(spread.lines[1].get_ydata()) == [.3, .3]
+    assert [text.get_text() for text in spread.texts] == ['floor 0.3']
+
+
+def test_training_draws_the_logged_values_at_their_iterations():
+    records = run(4, obj_std=.5) + [{'coco/bbox_mAP': .1, 'step': 1}]
+    line = panels(records)['Loss'].lines[0]
+    assert list(line.get_xdata()) == [5, 10, 15, 20]
+    assert list(line.get_ydata()) == [-.25, -.5, -.75, -1]
+    by_iter = panels([dict(iter=7, loss=1.), dict(iter=9, loss=2.)])['Loss'].lines[0]
+    assert list(by_iter.get_xdata()) == [7, 9]
+
+
+def test_training_adds_a_running_mean_to_long_losses():
+    raw, mean = panels(run(100))['Loss'].lines
+    assert len(raw.get_ydata()) == 100
+    assert mean.get_ydata()[0] == pytest.approx(-.03)
+    assert (mean.get_xdata()[0], mean.get_xdata()[-1]) == (25, 500)
+
+
+@pytest.mark.parametrize('records', [[], [{'coco/bbox_mAP': .1, 'step': 1}]])
+def test_training_without_values_says_the_way_out(records, tmp_path):
+    with pytest.raises(ValueError, match=r'Nothing to draw.*logger\.interval'):
+        draw_training(records, tmp_path / 'curve.png')
+    assert not list(tmp_path.iterdir())
+
+
+def test_draw_training_writes_a_picture(tmp_path):
+    out = draw_training(run(50, momentum=.99), tmp_path / 'new' / 'curve.png')
+    assert out == tmp_path / 'new' / 'curve.png'
+    picture = np.asarray(Image.open(out))
+    assert picture.shape[2] == 3 and picture.shape[0] > 500 and picture.shape[1] > 1000
+    assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 20
+
+
+def test_read_scalars_reads_each_line(tmp_path):
+    path = tmp_path / 'scalars.json'
+    path.write_text('{"loss": 1.5, "step": 1}\n\n{"loss": NaN, "step": 2}\n')
+    first, second = read_scalars(path)
+    assert first == dict(loss=1.5, step=1) and np.isnan(second['loss'])
+
+
+def test_read_scalars_skips_a_torn_last_line_with_a_warning(tmp_path, caplog):
+    path = tmp_path / 'scalars.json'
+    path.write_text('{"loss": 1.5, "step": 1}\n{"loss": 1.')
+    with caplog.at_level(logging.WARNING):
+        assert read_scalars(path) == [dict(loss=1.5, step=1)]
+    assert 'line 2' in caplog.text and str(path) in caplog.text
+
+
+@pytest.mark.parametrize('text', ['{"a": 1}\n{"a": \n{"a": 2}\n', '{"a": 1}\n[1]\n',
+                                  '{"a": 1}\n{"a": \n'])
+def test_read_scalars_names_file_and_row_of_a_bad_line(tmp_path, text):
+    path = tmp_path / 'scalars.json'
+    path.write_text(text)
+    with pytest.raises(ValueError, match=r'scalars\.json, line 2 is not a record'):
+        read_scalars(path)
+
+
+def test_read_scalars_names_a_missing_file(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r'No scalars at .*vis_data/scalars\.json'):
+        read_scalars(tmp_path / 'none.json')
+
+
+def test_training_reads_what_was_written(tmp_path):
+    path = tmp_path / 'scalars.json'
+    path.write_text(''.join(json.dumps(record) + '\n' for record in run(3)))
+    assert list(panels(read_scalars(path))) == ['Loss', 'Learning rate']
+
+
+def test_save_image_keeps_every_pixel(tmp_path):
+    picture = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
+    path = save_image(picture, tmp_path / 'a' / 'b.png')
+    np.testing.assert_array_equal(np.asarray(Image.open(path)), picture)
+
+
+def test_save_image_leaves_the_old_file_when_writing_fails(tmp_path, monkeypatch):
+    path = save_image(grey(4, 4), tmp_path / 'a.png')
+    before = path.read_bytes()
+
+    def fail(*_):
+        raise OSError('disk full')
+
+    monkeypatch.setattr(visualization.os, 'fsync', fail)
+    with pytest.raises(OSError, match='disk full'):
+        save_image(grey(8, 8), path)
+    assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
+
+
+def test_save_image_wants_a_png(tmp_path):
+    with pytest.raises(ValueError, match=r'ends in \.png'):
+        save_image(grey(4, 4), tmp_path / 'a.jpg')
+    with pytest.raises(ValueError, match='`array`'):
+        save_image(np.zeros((4, 4), np.uint8), tmp_path / 'a.png')
