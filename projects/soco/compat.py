@@ -14,8 +14,9 @@ import importlib.machinery
 import importlib.util
 import os
 import sys
+from collections.abc import Callable, Iterator
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, Callable, Iterator
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -255,9 +256,10 @@ def cpu_config(cfg: Config) -> Config:
     cfg = copy.deepcopy(cfg)
     for _, node in _walk(cfg._cfg_dict):
         if _type_name(node) in _VECTOR_NECKS:
-            norm_cfg = node.setdefault('norm_cfg', dict(type='SyncBN'))
-            if _is_sync_bn(norm_cfg):
-                norm_cfg['type'] = 'BN1d'
+            if 'norm_cfg' not in node:
+                node['norm_cfg'] = dict(type='BN1d')
+            elif _is_sync_bn(node['norm_cfg']):
+                node['norm_cfg']['type'] = 'BN1d'
         elif _is_sync_bn(node):
             node['type'] = 'BN'
         elif _is_amp(node):

@@ -1,0 +1,486 @@
+"""MMCV's ops, from whichever backend serves them, against definitions; and CPU configs."""
+import math
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import mmcv.ops
+import pytest
+import torch
+import torch.nn.functional as F
+import torchvision
+from mmdet.registry import MODELS
+from mmdet.structures import DetDataSample
+from mmdet.utils import register_all_modules
+from mmengine.config import Config
+from mmengine.structures import InstanceData
+from mmengine.utils.dl_utils import mmcv_full_available
+from torch import Tensor
+
+from projects.soco import compat
+
+ROOT = Path(__file__).resolve().parents[1]
+COMPILED = compat.ops_backend() == 'mmcv'
+needs_stand_in = pytest.mark.skipif(COMPILED, reason='compiled MMCV serves the ops here')
+needs_compiled = pytest.mark.skipif(not COMPILED, reason='mmcv-lite: there are no compiled ops')
+
+
+# nms
+
+
+def plain_nms(boxes: Tensor, scores: Tensor, threshold: float, offset: int) -> list[int]:
+    """Keeps a box unless a kept one of a higher score overlaps it by more than `threshold`."""
+    def overlap(a: list[float], b: list[float]) -> float:
+        w = min(a[2], b[2]) - max(a[0], b[0]) + offset
+        h = min(a[3], b[3]) - max(a[1], b[1]) + offset
+        shared = max(w, 0) * max(h, 0)
+        areas = [(x2 - x1 + offset) * (y2 - y1 + offset) for x1, y1, x2, y2 in (a, b)]
+        return shared / (sum(areas) - shared)
+
+    rows, kept = boxes.tolist(), []
+    for i in scores.argsort(descending=True).tolist():
+        if all(overlap(rows[i], rows[j]) <= threshold for j in kept):
+            kept.append(i)
+    return kept
+
+
+def random_boxes(count: int, size: float = 60) -> Tensor:
+    corner = torch.rand(count, 2) * size
+    return torch.cat([corner, corner + 4 + torch.rand(count, 2) * size / 2], dim=1)
+
+
+@pytest.mark.parametrize('offset', [0, 1])
+@pytest.mark.parametrize('threshold', [0.3, 0.7])
+def test_nms_keeps_what_plain_nms_keeps(
+        device: torch.device, threshold: float, offset: int) -> None:
+    boxes, scores = random_boxes(200), torch.rand(200)
+    dets, kept = mmcv.ops.nms(boxes.to(device), scores.to(device), threshold, offset=offset)
+    expected = plain_nms(boxes, scores, threshold, offset)
+    assert 5 < len(expected) < 200
+    assert kept.tolist() == expected
+    assert torch.equal(dets.cpu(), torch.cat([boxes[kept.cpu()], scores[kept.cpu(), None]], 1))
+
+
+def test_nms_offset_decides_at_the_border(device: torch.device) -> None:
+    boxes = torch.tensor([[0., 0., 9., 9.], [0., 0., 9., 4.]], device=device)
+    scores = torch.tensor([0.9, 0.8], device=device)
+    # Overlap 36 / 81 without the offset, and 50 / 100 with it.
+    assert mmcv.ops.nms(boxes, scores, 0.47, offset=0)[1].tolist() == [0, 1]
+    assert mmcv.ops.nms(boxes, scores, 0.47, offset=1)[1].tolist() == [0]
+
+
+def test_nms_without_boxes(device: torch.device) -> None:
+    dets, kept = mmcv.ops.nms(
+        torch.zeros(0, 4, device=device), torch.zeros(0, device=device), 0.5)
+    assert dets.shape == (0, 5) and kept.shape == (0, )
+
+
+def test_batched_nms_keeps_classes_apart(device: torch.device) -> None:
+    boxes = torch.tensor([[0., 0., 10., 10.]] * 3, device=device)
+    scores = torch.tensor([0.5, 0.9, 0.7], device=device)
+    classes = torch.tensor([0, 0, 1], device=device)
+    _, kept = mmcv.ops.batched_nms(boxes, scores, classes, dict(type='nms', iou_threshold=0.5))
+    assert kept.tolist() == [1, 2]
+
+
+@needs_stand_in
+def test_nms_takes_half_precision(device: torch.device) -> None:
+    boxes = torch.tensor([[0, 0, 8, 8], [0, 0, 8, 7], [20, 20, 28, 28]], device=device).half()
+    scores = torch.tensor([0.5, 0.75, 0.25], device=device)
+    assert mmcv.ops.nms(boxes, scores, 0.5)[1].tolist() == [1, 2]
+
+
+# RoIAlign
+
+
+def random_rois(count: int, images: int, size: float) -> Tensor:
+    index = torch.randint(images, (count, 1)).float()
+    return torch.cat([index, random_boxes(count, size)], dim=1)
+
+
+def roi_align_and_gradient(op: Callable[[Tensor, Tensor], Tensor], feats: Tensor, rois: Tensor,
+                           weight: Tensor) -> tuple[Tensor, Tensor]:
+    feats = feats.clone().requires_grad_()
+    out = op(feats, rois)
+    (out * weight).sum().backward()
+    return out.detach(), feats.grad
+
+
+@pytest.mark.parametrize('aligned', [True, False])
+@pytest.mark.parametrize('sampling_ratio', [0, 2])
+def test_roi_align_equals_torchvisions(
+        device: torch.device, aligned: bool, sampling_ratio: int) -> None:
+    feats = torch.randn(2, 5, 20, 24, device=device)
+    rois = random_rois(30, 2, 160).to(device)
+    weight = torch.randn(30, 5, 7, 5, device=device)
+    ours, our_grad = roi_align_and_gradient(
+        mmcv.ops.RoIAlign((7, 5), 1 / 8, sampling_ratio, aligned=aligned), feats, rois, weight)
+    theirs, their_grad = roi_align_and_gradient(
+        lambda f, r: torchvision.ops.roi_align(f, r, (7, 5), 1 / 8, sampling_ratio, aligned),
+        feats, rois, weight)
+    assert theirs.abs().sum() > 0 and their_grad.abs().sum() > 0
+    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(our_grad, their_grad, rtol=1e-5, atol=1e-5)
+
+
+def test_roi_align_of_a_plane_by_hand(device: torch.device) -> None:
+    """On f(x, y) = 10y + x a bin holds f at its centre, half a pixel back: pixels have centres."""
+    y, x = torch.meshgrid(torch.arange(12.), torch.arange(12.), indexing='ij')
+    feats = torch.stack([10 * y + x, torch.ones(12, 12)])[None].to(device).requires_grad_()
+    rois = torch.tensor([[0., 2., 4., 6., 8.]], device=device)
+    out = mmcv.ops.RoIAlign(2, 1.0, 2)(feats, rois)
+    # Bins of 2 x 2 pixels around (3, 5), (5, 5), (3, 7), (5, 7).
+    expected = [[[10 * 4.5 + 2.5, 10 * 4.5 + 4.5], [10 * 6.5 + 2.5, 10 * 6.5 + 4.5]],
+                [[1., 1.], [1., 1.]]]
+    torch.testing.assert_close(out[0], torch.tensor(expected, device=device))
+    out[0, 0, 0, 0].backward()
+    gradient = torch.zeros(12, 12)
+    gradient[4:6, 2:4] = 1 / 4  # four samples, at the centres of the pixels of the bin
+    torch.testing.assert_close(feats.grad[0, 0].cpu(), gradient)
+    assert feats.grad[0, 1].abs().max() == 0
+
+
+def test_roi_align_gradient_by_finite_differences(device: torch.device) -> None:
+    feats = torch.randn(2, 2, 6, 7, dtype=torch.double, device=device, requires_grad=True)
+    rois = torch.tensor([[0, 1.2, 0.7, 5.1, 4.4], [1, 0, 2, 6.5, 5.9]], device=device).double()
+    assert torch.autograd.gradcheck(
+        lambda f: mmcv.ops.roi_align(f, rois, 3, 0.8, 2, 'avg', True), feats,
+        nondet_tol=1e-9)
+
+
+@needs_stand_in
+@pytest.mark.parametrize('dtype', [torch.half, torch.bfloat16])
+def test_roi_align_takes_half_precision(device: torch.device, dtype: torch.dtype) -> None:
+    feats = torch.randn(1, 3, 10, 10, device=device).to(dtype)
+    rois = torch.tensor([[0., 1., 1., 8., 9.]], device=device).to(dtype)
+    weight = torch.ones(1, 3, 2, 2, device=device)
+    op = mmcv.ops.RoIAlign(2, 1.0, 2)
+    out, grad = roi_align_and_gradient(op, feats, rois, weight.to(dtype))
+    exact, exact_grad = roi_align_and_gradient(op, feats.float(), rois.float(), weight)
+    assert out.dtype == grad.dtype == dtype
+    torch.testing.assert_close(out.float(), exact, rtol=1e-2, atol=1e-2)
+    torch.testing.assert_close(grad.float(), exact_grad, rtol=1e-2, atol=1e-2)
+
+
+@needs_stand_in
+def test_roi_align_refuses_max_pooling() -> None:
+    with pytest.raises(NotImplementedError, match="pool_mode='avg'.*--mmcv source"):
+        mmcv.ops.RoIAlign(2, pool_mode='max')(torch.zeros(1, 1, 4, 4), torch.zeros(1, 5))
+
+
+# sigmoid focal loss: compiled MMCV has it on CUDA only
+
+
+@pytest.fixture
+def focal_device(device: torch.device) -> torch.device:
+    if COMPILED and device.type == 'cpu':
+        pytest.skip('compiled MMCV has the sigmoid focal loss on CUDA only')
+    return device
+
+
+def plain_focal_loss(logits: Tensor, target: Tensor, gamma: float, alpha: float) -> Tensor:
+    """Lin et al., 2017: -a (1 - p)^g log(p) for the class, -(1 - a) p^g log(1 - p) for others."""
+    p = logits.sigmoid()
+    positive = -alpha * (1 - p)**gamma * p.log()
+    negative = -(1 - alpha) * p**gamma * (1 - p).log()
+    is_class = F.one_hot(target, logits.size(1) + 1)[:, :-1].bool()
+    return torch.where(is_class, positive, negative)
+
+
+@pytest.mark.parametrize('weighted', [False, True])
+@pytest.mark.parametrize('gamma, alpha', [(2.0, 0.25), (1.5, 0.6), (0.0, 0.5)])
+def test_focal_loss_and_gradient_follow_the_formula(
+        focal_device: torch.device, gamma: float, alpha: float, weighted: bool) -> None:
+    classes = 4
+    target = torch.arange(12) % (classes + (0 if weighted else 1))  # the last one: background
+    logits = 3 * torch.randn(12, classes, dtype=torch.double)
+    logits[0] = 0
+    class_weight = torch.rand(classes, dtype=torch.double) if weighted else None
+    factor = torch.randn(12, classes, dtype=torch.double)
+
+    plain = logits.clone().requires_grad_()
+    expected = plain_focal_loss(plain, target, gamma, alpha)
+    if weighted:
+        expected = expected * class_weight[target][:, None]
+    (expected * factor).sum().backward()
+
+    ours = logits.float().to(focal_device).requires_grad_()
+    class_weight = class_weight.float().to(focal_device) if weighted else None
+    loss = mmcv.ops.sigmoid_focal_loss(
+        ours, target.to(focal_device), gamma, alpha, class_weight, 'none')
+    (loss * factor.float().to(focal_device)).sum().backward()
+    torch.testing.assert_close(loss.double().cpu(), expected, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(ours.grad.double().cpu(), plain.grad, rtol=1e-5, atol=1e-6)
+
+
+def test_focal_loss_by_hand(focal_device: torch.device) -> None:
+    loss = mmcv.ops.sigmoid_focal_loss(
+        torch.zeros(2, 2, device=focal_device), torch.tensor([1, 2], device=focal_device),
+        2.0, 0.25, None, 'none')
+    low, high = 0.75 * 0.25 * math.log(2), 0.25 * 0.25 * math.log(2)
+    torch.testing.assert_close(loss.cpu(), torch.tensor([[low, high], [low, low]]))
+
+
+@pytest.mark.parametrize('reduction, share', [('mean', 1 / 3), ('sum', 1.0)])
+def test_focal_loss_reductions(focal_device: torch.device, reduction: str, share: float) -> None:
+    logits = torch.randn(3, 5, device=focal_device)
+    target = torch.tensor([0, 5, 3], device=focal_device)
+    every = mmcv.ops.sigmoid_focal_loss(logits, target, 2.0, 0.25, None, 'none')
+    total = mmcv.ops.sigmoid_focal_loss(logits, target, 2.0, 0.25, None, reduction)
+    torch.testing.assert_close(total, every.sum() * share)
+
+
+@needs_stand_in
+def test_focal_loss_stays_finite_at_extreme_logits(focal_device: torch.device) -> None:
+    logits = torch.tensor([[200., -200.], [-200., 200.]], device=focal_device, requires_grad=True)
+    loss = mmcv.ops.sigmoid_focal_loss(
+        logits, torch.tensor([0, 0], device=focal_device), 0.5, 0.25, None, 'none')
+    loss.sum().backward()
+    torch.testing.assert_close(
+        loss.cpu().detach(), torch.tensor([[0., 0.], [0.25 * 200, 0.75 * 200]]))
+    torch.testing.assert_close(logits.grad.cpu(), torch.tensor([[0., 0.], [-0.25, 0.75]]))
+
+
+@needs_stand_in
+def test_focal_loss_weighs_background_with_one(focal_device: torch.device) -> None:
+    logits = torch.randn(1, 2, device=focal_device)
+    background = torch.tensor([2], device=focal_device)
+    weight = torch.tensor([5., 7.], device=focal_device)
+    torch.testing.assert_close(
+        mmcv.ops.sigmoid_focal_loss(logits, background, 2.0, 0.25, weight, 'none'),
+        mmcv.ops.sigmoid_focal_loss(logits, background, 2.0, 0.25, None, 'none'))
+
+
+# which backend serves
+
+
+@needs_stand_in
+def test_other_ops_name_themselves_and_the_way_out() -> None:
+    with pytest.raises(NotImplementedError, match="'softnms'.*tools/setup_env.sh --mmcv source"):
+        mmcv.ops.soft_nms(torch.rand(3, 4), torch.rand(3))
+
+
+@needs_stand_in
+def test_mmengine_sees_no_compiled_mmcv() -> None:
+    module = sys.modules['mmcv._ext']
+    assert not mmcv_full_available()
+    assert module.__spec__.name == 'mmcv._ext'
+    assert not hasattr(module, '__file__')
+
+
+@needs_stand_in
+def test_installing_twice_changes_nothing() -> None:
+    before = sys.modules['mmcv._ext']
+    assert compat._install_ops() == 'torchvision'
+    assert sys.modules['mmcv._ext'] is before
+
+
+@needs_compiled
+def test_steps_aside_for_the_compiled_ops() -> None:
+    assert mmcv_full_available()
+    assert sys.modules['mmcv._ext'].__file__.endswith('.so')
+
+
+@needs_compiled
+@pytest.mark.parametrize('aligned', [True, False])
+def test_stand_in_equals_the_compiled_roi_align(aligned: bool) -> None:
+    feats = torch.randn(2, 8, 40, 50)
+    rois = random_rois(64, 2, 300)
+    grad = torch.randn(64, 8, 7, 7)
+    options = dict(aligned_height=7, aligned_width=7, spatial_scale=0.125, sampling_ratio=0,
+                   pool_mode=1, aligned=aligned)
+    empty, compiled = torch.zeros(0), sys.modules['mmcv._ext']
+    outputs, gradients = [], []
+    for forward, backward in ((compiled.roi_align_forward, compiled.roi_align_backward),
+                              (compat._roi_align_forward, compat._roi_align_backward)):
+        outputs.append(torch.zeros(64, 8, 7, 7))
+        gradients.append(torch.zeros_like(feats))
+        forward(feats, rois, outputs[-1], empty, empty, **options)
+        backward(grad, rois, empty, empty, gradients[-1], **options)
+    assert torch.equal(*outputs)
+    assert torch.equal(*gradients)
+
+
+@needs_compiled
+@pytest.mark.parametrize('offset', [0, 1])
+def test_stand_in_equals_the_compiled_nms(offset: int) -> None:
+    boxes, scores = random_boxes(500), torch.rand(500)
+    compiled = sys.modules['mmcv._ext'].nms(boxes, scores, iou_threshold=0.5, offset=offset)
+    assert torch.equal(compat._nms(boxes, scores, iou_threshold=0.5, offset=offset), compiled)
+
+
+def run_python(code: str, path: Path) -> str:
+    """What a fresh Python prints that finds modules in `path` first; fails when it fails."""
+    env = {**os.environ, 'PYTHONPATH': f'{path}{os.pathsep}{ROOT}'}
+    done = subprocess.run([sys.executable, '-c', code], env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def fake_mmcv(folder: Path, *files: str) -> Path:
+    """Lays out a package `mmcv` of the given empty files, found before the installed one."""
+    (folder / 'mmcv').mkdir()
+    for name in ('__init__.py', *files):
+        (folder / 'mmcv' / name).write_text('')
+    return folder
+
+
+def test_steps_aside_for_any_extension_that_is_there(tmp_path: Path) -> None:
+    path = fake_mmcv(tmp_path, '_ext.py')
+    assert run_python('from projects.soco.compat import ops_backend; import mmcv._ext; '
+                      'print(ops_backend(), mmcv._ext.__file__)', path) == \
+        f'mmcv {tmp_path / "mmcv" / "_ext.py"}'
+
+
+def test_says_when_mmcv_ops_came_first(tmp_path: Path) -> None:
+    path = fake_mmcv(tmp_path, 'ops.py')
+    printed = run_python('import mmcv.ops\ntry: import projects.soco.compat\n'
+                         'except ImportError as error: print(error)', path)
+    assert 'before projects.soco.compat' in printed and 'Restart' in printed
+
+
+def test_says_when_mmcv_is_absent(tmp_path: Path) -> None:
+    printed = run_python(
+        'import importlib.util as util\nfind = util.find_spec\n'
+        'util.find_spec = lambda name, *rest: None if name == "mmcv" else find(name, *rest)\n'
+        'try: import projects.soco.compat\n'
+        'except ModuleNotFoundError as error: print(error)', tmp_path)
+    assert 'MMCV is not installed' in printed and 'tools/setup_env.sh' in printed
+
+
+# mmdet's detectors on these ops
+
+
+def small_backbone_and_neck(start_level: int) -> dict:
+    return dict(
+        backbone=dict(type='ResNet', depth=18, norm_cfg=dict(type='BN'), init_cfg=None),
+        neck=dict(type='FPN', in_channels=[64, 128, 256, 512], out_channels=16, num_outs=5,
+                  start_level=start_level))
+
+
+def small_detector(name: str) -> dict:
+    """mmdet's own base config of the detector, narrowed to ResNet-18, 16 channels, 3 classes."""
+    import mmdet
+    files = {'mask_rcnn': '_base_/models/mask-rcnn_r50_fpn.py',
+             'retinanet': '_base_/models/retinanet_r50_fpn.py',
+             'fcos': 'fcos/fcos_r50-caffe_fpn_gn-head_1x_coco.py'}
+    folder = Path(mmdet.__file__).parent / '.mim' / 'configs'
+    model = Config.fromfile(folder / files[name]).model
+    start_level = 0 if name == 'mask_rcnn' else 1
+    for key, value in small_backbone_and_neck(start_level).items():
+        model[key] = value
+    if name == 'mask_rcnn':
+        model.rpn_head.update(in_channels=16, feat_channels=16)
+        model.roi_head.bbox_roi_extractor.out_channels = 16
+        model.roi_head.mask_roi_extractor.out_channels = 16
+        model.roi_head.bbox_head.update(in_channels=16, fc_out_channels=32, num_classes=3)
+        model.roi_head.mask_head.update(
+            num_convs=1, in_channels=16, conv_out_channels=16, num_classes=3)
+        model.train_cfg.rcnn.sampler.num = 16
+    else:
+        model.bbox_head.update(in_channels=16, feat_channels=16, stacked_convs=1, num_classes=3,
+                               norm_cfg=None)
+    return model
+
+
+def small_batch(device: torch.device) -> tuple[Tensor, list[DetDataSample]]:
+    from mmdet.structures.mask import BitmapMasks
+    masks = torch.zeros(2, 64, 96, dtype=torch.uint8)
+    boxes = torch.tensor([[4., 6., 40., 50.], [30., 10., 90., 60.]])
+    for mask, (x1, y1, x2, y2) in zip(masks, boxes.int().tolist()):
+        mask[y1:y2, x1:x2] = 1
+    sample = DetDataSample(metainfo=dict(
+        img_shape=(64, 96), batch_input_shape=(64, 96), pad_shape=(64, 96), ori_shape=(64, 96),
+        scale_factor=(1.0, 1.0)))
+    sample.gt_instances = InstanceData(
+        bboxes=boxes, labels=torch.tensor([0, 2]), masks=BitmapMasks(masks.numpy(), 64, 96))
+    sample.ignored_instances = InstanceData(bboxes=torch.zeros(0, 4), labels=torch.zeros(0).long())
+    return torch.randn(1, 3, 64, 96, device=device), [sample.to(device)]
+
+
+@pytest.mark.parametrize('name', ['mask_rcnn', 'retinanet', 'fcos'])
+def test_detector_trains_and_detects(device: torch.device, name: str) -> None:
+    register_all_modules()
+    model = MODELS.build(small_detector(name))
+    model.init_weights()
+    model.to(device).train()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.001)
+    inputs, samples = small_batch(device)
+    before = model.backbone.conv1.weight.detach().clone()
+    total, _ = model.parse_losses(model(inputs, samples, mode='loss'))
+    assert torch.isfinite(total) and total > 0
+    total.backward()
+    optimizer.step()
+    assert not torch.equal(before, model.backbone.conv1.weight)
+    model.eval()
+    with torch.no_grad():
+        found = model(inputs, samples, mode='predict')[0].pred_instances
+    assert found.bboxes.shape == (len(found.scores), 4)
+
+
+# training on a CPU
+
+
+def cuda_config() -> Config:
+    return Config(dict(
+        model=dict(
+            type='SoCo',
+            backbone=dict(type='mmdet.ResNet', norm_cfg=dict(type='SyncBN', eps=1e-4)),
+            heads=[dict(type='Head', norm_cfg=dict(type='mmdet.SyncBN'))],
+            projector=dict(type='mmselfsup.NonLinearNeck', norm_cfg=dict(type='SyncBN')),
+            predictor=dict(type='NonLinearNeck', in_channels=4)),
+        optim_wrapper=dict(type='AmpOptimWrapper', loss_scale='dynamic', dtype='float16',
+                           accumulative_counts=2, optimizer=dict(type='SGD', lr=0.1)),
+        model_wrapper_cfg=dict(find_unused_parameters=True)))
+
+
+def test_cpu_config_changes_what_needs_cuda_and_nothing_else() -> None:
+    cfg = cuda_config()
+    ours = compat.cpu_config(cfg)
+    assert ours.model.to_dict() == dict(
+        type='SoCo',
+        backbone=dict(type='mmdet.ResNet', norm_cfg=dict(type='BN', eps=1e-4)),
+        heads=[dict(type='Head', norm_cfg=dict(type='BN'))],
+        projector=dict(type='mmselfsup.NonLinearNeck', norm_cfg=dict(type='BN1d')),
+        predictor=dict(type='NonLinearNeck', in_channels=4, norm_cfg=dict(type='BN1d')))
+    assert ours.optim_wrapper.to_dict() == dict(
+        type='OptimWrapper', accumulative_counts=2, optimizer=dict(type='SGD', lr=0.1))
+    assert ours.model_wrapper_cfg.to_dict() == dict(
+        type='MMDistributedDataParallel', device_ids=None, broadcast_buffers=False,
+        find_unused_parameters=True)
+    assert cfg.to_dict() == cuda_config().to_dict()
+    assert compat.cpu_config(ours).to_dict() == ours.to_dict()
+
+
+def test_needs_cuda_says_why() -> None:
+    assert compat.needs_cuda(cuda_config()) == [
+        'SyncBN (model.backbone.norm_cfg and 3 more places)', 'AmpOptimWrapper (optim_wrapper)']
+    assert compat.needs_cuda(compat.cpu_config(cuda_config())) == []
+    assert compat.needs_cuda(Config(dict(optim_wrapper=dict(type='OptimWrapper')))) == []
+
+
+def test_process_group_needs_the_launchers_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ('RANK', 'WORLD_SIZE', 'MASTER_ADDR'):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv('MASTER_PORT', '1')
+    with pytest.raises(ValueError, match='RANK, WORLD_SIZE, MASTER_ADDR not set.*dist_train.sh'):
+        compat.init_cpu_process_group()
+
+
+def test_process_group_joins_on_gloo(tmp_path: Path) -> None:
+    script = tmp_path / 'join.py'
+    script.write_text(
+        'import torch, torch.distributed as dist\n'
+        'from projects.soco.compat import init_cpu_process_group\n'
+        'init_cpu_process_group()\ninit_cpu_process_group()\n'
+        'value = torch.tensor([1.0 + dist.get_rank()])\ndist.all_reduce(value)\n'
+        f'open(f"{tmp_path}/{{dist.get_rank()}}", "w")'
+        '.write(f"{dist.get_backend()} {value.item()}")\n'
+        'dist.destroy_process_group()\n')
+    done = subprocess.run(
+        [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node', '2',
+         str(script)], env={**os.environ, 'PYTHONPATH': str(ROOT)}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert [(tmp_path / rank).read_text() for rank in '01'] == ['gloo 3.0'] * 2
