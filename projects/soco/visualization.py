@@ -42,7 +42,7 @@ def draw_boxes(image: np.ndarray,
 
     A picture whose short side is below 320 px is enlarged by a whole factor first, so that a
     pixel (x, y) of `image` lies at (factor * x, factor * y), factor = `out.shape[0] // H`. A side
-    that would hide the same side of an earlier box is drawn 4 px further inside.
+    that would hide the same side of an earlier box is drawn 5 px further inside.
 
     Args:
         image (np.ndarray): RGB, uint8, (H, W, 3).
@@ -324,10 +324,10 @@ def _to_pixels(boxes: np.ndarray, factor: float, size: tuple[int, int]) -> list[
 def _step_inside(box: list[int], earlier: list[list[int]]) -> list[int]:
     """Move the sides of a box inwards that lie on the same side of an earlier box."""
     moved = list(box)
-    for side, inwards in enumerate((4, 4, -4, -4)):
+    for side, inwards in enumerate((5, 5, -5, -5)):
         room = (box[side % 2 + 2] - box[side % 2]) // 3
-        while abs(moved[side] - box[side]) + 4 <= room and any(
-                abs(moved[side] - other[side]) < 4 for other in earlier):
+        while abs(moved[side] - box[side]) + 5 <= room and any(
+                abs(moved[side] - other[side]) < 5 for other in earlier):
             moved[side] += inwards
     return moved
 
