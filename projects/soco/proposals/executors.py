@@ -1,0 +1,105 @@
+"""Ways to run a function over many tasks: in this process, or in several."""
+import multiprocessing
+import multiprocessing.connection
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any
+
+MAX_RESTARTS = 3
+
+
+class WorkerDiedError(RuntimeError):
+    """Workers keep dying without finishing anything."""
+
+
+class SerialExecutor:
+    """Runs tasks one after the other in this process."""
+
+    def run(self, function: Callable, tasks: Sequence) -> Iterator[tuple[int, Any]]:
+        """Apply a function to each task.
+
+        Args:
+            function (Callable): Takes one task.
+            tasks (Sequence): The tasks.
+
+        Yields:
+            tuple[int, Any]: Position of a task and its result, in order.
+        """
+        for index, task in enumerate(tasks):
+            yield index, function(task)
+
+
+def _end_with_parent() -> None:
+    """In a worker: leave Ctrl-C to the parent, and do not outlive it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+
+    def watch() -> None:
+        multiprocessing.connection.wait([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+class ProcessExecutor:
+    """Runs tasks in worker processes; the tasks of a worker that dies are done again.
+
+    Args:
+        workers (int): Number of processes, >= 1.
+        preload (Sequence[str]): Modules that are imported once, before workers are forked.
+    """
+
+    def __init__(self, workers: int, preload: Sequence[str] = ()) -> None:
+        self.workers = workers
+        self._context = multiprocessing.get_context('forkserver')
+        self._context.set_forkserver_preload(list(preload))
+
+    def run(self, function: Callable, tasks: Sequence) -> Iterator[tuple[int, Any]]:
+        """Apply a function to each task.
+
+        Args:
+            function (Callable): Takes one task; must be importable by name.
+            tasks (Sequence): The tasks; must be picklable.
+
+        Yields:
+            tuple[int, Any]: Position of a task and its result, as they finish.
+
+        Raises:
+            WorkerDiedError: If workers die several times in a row without finishing a task.
+        """
+        remaining = dict(enumerate(tasks))
+        failures = 0
+        while remaining:
+            before = len(remaining)
+            with ProcessPoolExecutor(self.workers, self._context, _end_with_parent) as pool:
+                try:
+                    for index, result in self._run_in(pool, function, remaining):
+                        del remaining[index]
+                        yield index, result
+                except BrokenProcessPool as error:
+                    failures = failures + 1 if len(remaining) == before else 0
+                    if failures == MAX_RESTARTS:
+                        raise WorkerDiedError(
+                            f'worker processes died {MAX_RESTARTS} times without finishing a '
+                            f'task: is there too little memory? Use fewer workers.') from error
+                finally:
+                    pool.shutdown(wait=False, cancel_futures=True)
+
+    def _run_in(self, pool: ProcessPoolExecutor, function: Callable,
+                tasks: dict[int, Any]) -> Iterator[tuple[int, Any]]:
+        queue = iter(list(tasks.items()))
+        running: dict[Future, int] = {}
+        while True:
+            for index, task in queue:
+                running[pool.submit(function, task)] = index
+                if len(running) >= 3 * self.workers:
+                    break
+            if not running:
+                return
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                index = running.pop(future)
+                yield index, future.result()

@@ -1,0 +1,154 @@
+"""Named rules that say which regions are kept as proposals."""
+import math
+import re
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+NOTHING = 'nothing'
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What a box must satisfy.
+
+    Args:
+        name (str): How the rule is called in metadata and statistics.
+        min_side (float): Smallest width and height in pixels.
+        max_ratio (float): Longest side over shortest side at most; inf for any.
+        min_size (float): sqrt(w·h) / sqrt(W·H) at least, in [0, 1].
+        max_size (float): sqrt(w·h) / sqrt(W·H) at most; inf for any.
+    """
+
+    name: str
+    min_side: float = 32
+    max_ratio: float = math.inf
+    min_size: float = 0.
+    max_size: float = math.inf
+
+    def keeps(self, boxes: np.ndarray, width: int, height: int) -> np.ndarray:
+        """Say of each box whether it satisfies the rule.
+
+        Args:
+            boxes (np.ndarray): (n, 4) x, y, w, h in pixels.
+            width (int): Width of the image in pixels.
+            height (int): Height of the image in pixels.
+
+        Returns:
+            np.ndarray: (n,) bool.
+        """
+        w, h = boxes[:, 2].astype(np.float64), boxes[:, 3].astype(np.float64)
+        kept = (w >= self.min_side) & (h >= self.min_side)
+        if self.max_ratio < math.inf:
+            ratio = np.divide(w, h, out=np.full_like(w, math.inf), where=h > 0)
+            kept &= (1. / self.max_ratio <= ratio) & (ratio <= self.max_ratio)
+        if self.min_size > 0 or self.max_size < math.inf:
+            size = np.sqrt(w * h) / math.sqrt(width * height)
+            kept &= (self.min_size <= size) & (size <= self.max_size)
+        return kept
+
+
+@dataclass(frozen=True)
+class BoxFilter:
+    """Rules tried in turn: the first one that leaves a box is applied.
+
+    Args:
+        name (str): Name of the filter.
+        rules (tuple[Rule, ...]): The rules, the one that is meant to apply first.
+    """
+
+    name: str
+    rules: tuple[Rule, ...]
+
+    def __call__(self, boxes: np.ndarray, width: int, height: int) -> tuple[np.ndarray, str]:
+        """Filter the regions of one image.
+
+        Args:
+            boxes (np.ndarray): (n, 4) x, y, w, h in pixels.
+            width (int): Width of the image in pixels.
+            height (int): Height of the image in pixels.
+
+        Returns:
+            tuple[np.ndarray, str]: The boxes kept, in their order, and the name of the rule that
+            applied, ``'nothing'`` where no rule leaves a box.
+        """
+        for rule in self.rules:
+            kept = rule.keeps(boxes, width, height)
+            if kept.any():
+                return boxes[kept], rule.name
+        return boxes[:0], NOTHING
+
+    def describe(self) -> dict:
+        """The filter as JSON values, for the metadata of a store."""
+        rules = [{key: value for key, value in asdict(rule).items() if value != math.inf}
+                 for rule in self.rules]
+        return dict(name=self.name, rules=rules)
+
+
+_NAME = re.compile(r'(?:ratio(?P<ratio>[1-9]))?(?:size(?P<low>\d\d)(?P<high>\d\d)?)?(?P<post>post)?')
+
+
+def get_filter(name: str) -> BoxFilter:
+    """Look a filter up by name.
+
+    ``ratio3`` bounds the ratio of the sides by 3; ``size0308`` keeps sqrt(w·h) between 0.3 and
+    0.8 of the image's, ``size01`` from 0.1 on; every rule asks for sides of 32 pixels, ``side32``
+    for nothing else. With ``post`` at the end, an image left without boxes takes those of the
+    ratio rule, then any of 32 pixels. ``all`` keeps every region. The official SoCo recipe
+    is ``ratio3size0308post`` (``filter_ss_proposals_json.py`` and
+    ``filter_ss_proposals_json_post_no_prop.py``).
+
+    Args:
+        name (str): Name of the filter.
+
+    Returns:
+        BoxFilter: The filter.
+
+    Raises:
+        ValueError: If no filter has that name.
+    """
+    if name == 'all':
+        return BoxFilter(name, (Rule('all', min_side=0),))
+    if name == 'side32':
+        return BoxFilter(name, (Rule('side32'),))
+    match = _NAME.fullmatch(name)
+    if match is None or name in ('', 'post'):
+        raise ValueError(f'unknown filter {name!r}: use all, side32, ratio3, size0308, '
+                         f'ratio3size0308, ratio3size0308post (the official one) or other '
+                         f'numbers in these patterns.')
+    ratio = float(match['ratio'] or math.inf)
+    rules = [Rule(name.removesuffix('post'), 32, ratio, float(match['low'] or 0) / 10,
+                  float(match['high']) / 10 if match['high'] else math.inf)]
+    if match['post']:
+        if match['ratio'] and match['low']:
+            rules.append(Rule(f'ratio{match["ratio"]}', 32, ratio))
+        rules.append(Rule('side32'))
+    return BoxFilter(name, tuple(rules))
+
+
+def custom_filter(min_side: float = 32, max_ratio: float = math.inf, min_size: float = 0.,
+                  max_size: float = math.inf, fallback: bool = False) -> BoxFilter:
+    """Build a filter from numbers.
+
+    Args:
+        min_side (float): Smallest width and height in pixels, >= 0.
+        max_ratio (float): Longest side over shortest side at most, >= 1.
+        min_size (float): sqrt(w·h) / sqrt(W·H) at least, in [0, 1].
+        max_size (float): sqrt(w·h) / sqrt(W·H) at most.
+        fallback (bool): Whether an image left without boxes takes those within ``max_ratio``,
+            then any with sides of ``min_side``.
+
+    Returns:
+        BoxFilter: The filter, named ``custom``.
+
+    Raises:
+        ValueError: If a number is out of range.
+    """
+    if min_side < 0 or max_ratio < 1 or not 0 <= min_size <= max_size:
+        raise ValueError(f'a filter needs min_side >= 0, max_ratio >= 1 and '
+                         f'0 <= min_size <= max_size, not min_side={min_side}, '
+                         f'max_ratio={max_ratio}, min_size={min_size}, max_size={max_size}.')
+    rules = [Rule('custom', min_side, max_ratio, min_size, max_size)]
+    if fallback:
+        rules += [Rule('ratio', min_side, max_ratio), Rule('side', min_side)]
+    return BoxFilter('custom', tuple(rules))

@@ -1,0 +1,248 @@
+"""Greedy grouping of segments by similarity (Uijlings et al., IJCV 2013), compiled.
+
+Order and rounding follow the official SoCo code: similarities are summed bin by bin, the highest
+one merges first, the pair that was inserted last wins a tie.
+"""
+import numpy as np
+
+from .jit import kernel
+
+COLOUR_BINS = 25
+TEXTURE_BINS = 10
+DIAGONAL = 0.70711
+
+
+def histogram_bins(bins: int) -> np.ndarray:
+    """The bin that ``numpy.histogram(values, bins, (0, 255))`` puts each of 0 … 255 into."""
+    edges = np.linspace(0., 255., bins + 1)
+    found = np.searchsorted(edges, np.arange(256), side='right') - 1
+    return np.minimum(found, bins - 1).astype(np.uint8)
+
+
+VALUE_BIN = histogram_bins(COLOUR_BINS)
+TEXTURE_BIN = histogram_bins(TEXTURE_BINS)
+
+
+@kernel
+def _interpolate_row(image: np.ndarray, y: int, channel: int, toward: np.ndarray,
+                     lines: np.ndarray) -> None:
+    """Fill ``lines`` with the row itself and its values 0.70711 pixels left and right of it."""
+    width = image.shape[1]
+    plain = lines[0]
+    if y < 0 or y >= image.shape[0]:
+        lines[:] = 0.
+        return
+    row = image[y]
+    for x in range(width):
+        plain[x + 1] = row[x, channel]
+    middle, before, after = plain[1:width + 1], plain[:width], plain[2:width + 2]
+    left, right = lines[1], lines[2]
+    for x in range(width):
+        left[x] = (1 - toward[0, x]) * before[x] + toward[0, x] * middle[x]
+        right[x] = (1 - toward[1, x]) * middle[x] + toward[1, x] * after[x]
+
+
+@kernel
+def _pattern_row(lines: np.ndarray, y: int, codes: np.ndarray) -> None:
+    """Local binary pattern of one row from the lines of the rows above, at and below it."""
+    width = codes.shape[0]
+    up = y - DIAGONAL - (y - 1)
+    down = y + DIAGONAL - y
+    above, here, below = lines[(y - 1) % 3], lines[y % 3], lines[(y + 1) % 3]
+    middle, before, after = here[0, 1:width + 1], here[0, :width], here[0, 2:width + 2]
+    over, under = above[0, 1:width + 1], below[0, 1:width + 1]
+    above_left, above_right = above[1], above[2]
+    here_left, here_right = here[1], here[2]
+    below_left, below_right = below[1], below[2]
+    for x in range(width):
+        value = middle[x]
+        code = np.uint8(after[x] >= value)
+        code |= np.uint8((1 - up) * above_right[x] + up * here_right[x] >= value) << 1
+        code |= np.uint8(over[x] >= value) << 2
+        code |= np.uint8((1 - up) * above_left[x] + up * here_left[x] >= value) << 3
+        code |= np.uint8(before[x] >= value) << 4
+        code |= np.uint8((1 - down) * here_left[x] + down * below_left[x] >= value) << 5
+        code |= np.uint8(under[x] >= value) << 6
+        code |= np.uint8((1 - down) * here_right[x] + down * below_right[x] >= value) << 7
+        codes[x] = code
+
+
+@kernel
+def local_binary_patterns(image: np.ndarray) -> np.ndarray:
+    """Eight-point local binary patterns of radius 1, with zeros beyond the border.
+
+    Diagonal neighbours are interpolated in float64 at the coordinates that scikit-image rounds
+    to five digits, so that the codes equal those of ``local_binary_pattern(channel, 8, 1)``.
+
+    Args:
+        image (np.ndarray): (H, W, 3) uint8.
+
+    Returns:
+        np.ndarray: (3, H, W) uint8.
+    """
+    height, width = image.shape[0], image.shape[1]
+    codes = np.empty((3, height, width), dtype=np.uint8)
+    toward = np.empty((2, width))
+    for x in range(width):
+        toward[0, x] = x - DIAGONAL - (x - 1)
+        toward[1, x] = x + DIAGONAL - x
+    lines = np.zeros((3, 3, width + 2))
+    for channel in range(3):
+        _interpolate_row(image, -1, channel, toward, lines[2])
+        _interpolate_row(image, 0, channel, toward, lines[0])
+        for y in range(height):
+            _interpolate_row(image, y + 1, channel, toward, lines[(y + 1) % 3])
+            _pattern_row(lines, y, codes[channel, y])
+    return codes
+
+
+@kernel
+def describe_segments(image: np.ndarray, labels: np.ndarray,
+                      count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Extent, size and histograms of each segment.
+
+    Args:
+        image (np.ndarray): (H, W, 3) uint8.
+        labels (np.ndarray): (H, W) int32 in [0, count).
+        count (int): Number of segments, n.
+
+    Returns:
+        tuple: (n, 4) int64 inclusive x1 y1 x2 y2; (n,) int64 pixels; (n, 55) float64 shares of
+        pixels per value bin (25) and per channel and texture bin (30).
+    """
+    height, width = labels.shape
+    extents = np.empty((count, 4), dtype=np.int64)
+    extents[:, :2] = max(height, width)
+    extents[:, 2:] = -1
+    sizes = np.zeros(count, dtype=np.int64)
+    counts = np.zeros((count, COLOUR_BINS + 3 * TEXTURE_BINS), dtype=np.int32)
+    codes = local_binary_patterns(image)
+    for y in range(height):
+        for x in range(width):
+            label = labels[y, x]
+            extent = extents[label]
+            extent[0] = min(extent[0], x)
+            extent[1] = min(extent[1], y)
+            extent[2] = max(extent[2], x)
+            extent[3] = max(extent[3], y)
+            sizes[label] += 1
+            bins = counts[label]
+            bins[VALUE_BIN[max(image[y, x, 0], image[y, x, 1], image[y, x, 2])]] += 1
+            for channel in range(3):
+                bins[COLOUR_BINS + channel * TEXTURE_BINS
+                     + TEXTURE_BIN[codes[channel, y, x]]] += 1
+    return extents, sizes, counts / sizes.reshape(count, 1)
+
+
+@kernel
+def nested_pairs(extents: np.ndarray) -> np.ndarray:
+    """Pairs whose first member strictly contains a corner of the second's bounding box.
+
+    Args:
+        extents (np.ndarray): (n, 4) inclusive x1 y1 x2 y2.
+
+    Returns:
+        np.ndarray: (p, 2) int32, first < second, in rising order.
+    """
+    count = extents.shape[0]
+    pairs = np.empty((max(16, 4 * count), 2), dtype=np.int32)
+    n = 0
+    for i in range(count):
+        x1, y1, x2, y2 = extents[i]
+        for j in range(i + 1, count):
+            across = x1 < extents[j, 0] < x2 or x1 < extents[j, 2] < x2
+            if across and (y1 < extents[j, 1] < y2 or y1 < extents[j, 3] < y2):
+                if n == pairs.shape[0]:
+                    larger = np.empty((2 * n, 2), dtype=np.int32)
+                    larger[:n] = pairs
+                    pairs = larger
+                pairs[n, 0] = i
+                pairs[n, 1] = j
+                n += 1
+    return pairs[:n]
+
+
+@kernel
+def _similarity(i: int, j: int, extents: np.ndarray, sizes: np.ndarray, shares: np.ndarray,
+                colour_bins: int, colour_start: float, pixels: int) -> float:
+    colour = colour_start
+    for k in range(colour_bins):
+        colour += min(shares[i, k], shares[j, k])
+    texture = 0.
+    for k in range(colour_bins, shares.shape[1]):
+        texture += min(shares[i, k], shares[j, k])
+    together = sizes[i] + sizes[j]
+    box = ((max(extents[i, 2], extents[j, 2]) - min(extents[i, 0], extents[j, 0]))
+           * (max(extents[i, 3], extents[j, 3]) - min(extents[i, 1], extents[j, 1])))
+    return colour + texture + (1. - together / pixels) + (1. - (box - together) / pixels)
+
+
+@kernel
+def _join(i: int, j: int, new: int, extents: np.ndarray, sizes: np.ndarray,
+          shares: np.ndarray) -> None:
+    extents[new, :2] = np.minimum(extents[i, :2], extents[j, :2])
+    extents[new, 2:] = np.maximum(extents[i, 2:], extents[j, 2:])
+    sizes[new] = sizes[i] + sizes[j]
+    for k in range(shares.shape[1]):
+        shares[new, k] = (shares[i, k] * sizes[i] + shares[j, k] * sizes[j]) / sizes[new]
+
+
+@kernel
+def group(extents: np.ndarray, sizes: np.ndarray, shares: np.ndarray, pairs: np.ndarray,
+          colour_bins: int, colour_start: float, pixels: int) -> np.ndarray:
+    """Merge the most similar pair of neighbours until no pair is left.
+
+    Args:
+        extents (np.ndarray): (n, 4) int64 inclusive x1 y1 x2 y2.
+        sizes (np.ndarray): (n,) int64 pixels.
+        shares (np.ndarray): (n, bins) float64, colour bins first, then texture.
+        pairs (np.ndarray): (p, 2) int32 neighbours.
+        colour_bins (int): How many of the bins are colour.
+        colour_start (float): Similarity that all pairs share, added before the colour bins.
+        pixels (int): Pixels of the image.
+
+    Returns:
+        np.ndarray: (m, 4) int64 extents of all regions in the order formed, the n first included.
+    """
+    count = extents.shape[0]
+    capacity = max(1, 2 * count - 1)
+    all_extents = np.empty((capacity, 4), dtype=np.int64)
+    all_sizes = np.empty(capacity, dtype=np.int64)
+    all_shares = np.empty((capacity, shares.shape[1]))
+    all_extents[:count], all_sizes[:count], all_shares[:count] = extents, sizes, shares
+    alive = pairs.shape[0]
+    pairs = pairs.copy()
+    similarities = np.empty(alive)
+    for p in range(alive):
+        similarities[p] = _similarity(pairs[p, 0], pairs[p, 1], all_extents, all_sizes,
+                                      all_shares, colour_bins, colour_start, pixels)
+    seen = np.full(capacity, -1, dtype=np.int64)
+    partners = np.empty(capacity, dtype=np.int64)
+    while alive > 0:
+        best = 0
+        for p in range(1, alive):
+            if similarities[p] >= similarities[best]:
+                best = p
+        i, j = pairs[best, 0], pairs[best, 1]
+        _join(i, j, count, all_extents, all_sizes, all_shares)
+        seen[i] = seen[j] = count
+        kept = found = 0
+        for p in range(alive):
+            a, b = pairs[p, 0], pairs[p, 1]
+            if a != i and a != j and b != i and b != j:
+                pairs[kept, 0], pairs[kept, 1] = a, b
+                similarities[kept] = similarities[p]
+                kept += 1
+                continue
+            partner = b if a == i or a == j else a
+            if seen[partner] != count:
+                seen[partner] = count
+                partners[found] = partner
+                found += 1
+        for k in range(found):
+            pairs[kept + k, 0], pairs[kept + k, 1] = count, partners[k]
+            similarities[kept + k] = _similarity(count, partners[k], all_extents, all_sizes,
+                                                 all_shares, colour_bins, colour_start, pixels)
+        alive = kept + found
+        count += 1
+    return all_extents[:count]
