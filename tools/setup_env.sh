@@ -74,9 +74,10 @@ import ensurepip, venv' 2>/dev/null) && [[ $answer == 3.11 || $answer == 3.12 ]]
         esac
     done < <(type -aP "${names[@]}")
     soco_fail "Python 3.11 or 3.12 is needed, with its modules venv and ensurepip." \
-        "Found:${seen:- none that runs.} Install one (on Debian and Ubuntu:" \
-        "apt-get install python3 python3-venv), or name one: PYTHON=/path/to/python3.12" \
-        "bash tools/setup_env.sh"
+        "Found${PYTHON:+ for PYTHON=$PYTHON}:${seen:- none that runs;}" \
+        "that will not do. Install one (on Debian and Ubuntu:" \
+        "apt-get install python3 python3-venv), or name one:" \
+        "PYTHON=/path/to/python3.12 bash tools/setup_env.sh"
 }
 
 # Free space is looked at where it will be used: the environment, and pip's downloads.
@@ -91,9 +92,8 @@ check_disk() {
             "in $temporary, and $free GB are free there. Free some, or point TMPDIR elsewhere."
     fi
     free=$(($(df -Pk "$folder" | awk 'END {print $4}') / 1048576))
-    [ "$free" -ge "$need" ] || soco_fail "Set-up needs about $need GB in $folder (the environment" \
-        "with PyTorch and its CUDA libraries, and what pip downloads), and $free GB are free" \
-        "there. Free some, or choose another place: SOCO_VENV=/path bash tools/setup_env.sh"
+    [ "$free" -ge "$need" ] || soco_fail "Set-up needs about $need GB in $folder (PyTorch and its" \
+        "CUDA libraries are most of it), and $free GB are free there. Free some, or choose another place: SOCO_VENV=/path bash tools/setup_env.sh"
 }
 
 # The wheel of opencv-python brings all libraries along but these.
@@ -128,6 +128,14 @@ check_compiler() {
             "a newer one (g++ 9 or later), name it in CXX, or use --mmcv lite, which needs none."
     WITH_CUDA=0
     if command -v nvcc >/dev/null && nvidia-smi -L 2>/dev/null | grep -q GPU; then WITH_CUDA=1; fi
+}
+
+# All that can be wrong with the machine, before anything is written.
+check_machine() {
+    find_base_python
+    check_libraries
+    [ "$MODE" = lite ] || check_compiler
+    check_disk 6
 }
 
 # Runs a step quietly; on failure shows the end of the log and says where it is.
@@ -223,6 +231,7 @@ if ! is_complete || [ "$(cat "$LINK" 2>/dev/null)" != "$SOCO_ROOT" ]; then
             "to empty it. Move it away, or choose another place: SOCO_VENV=/path bash" \
             "tools/setup_env.sh"
     fi
+    is_complete || check_machine
     mkdir -p "$SOCO_VENV" 2>/dev/null && touch "$LOCK" 2>/dev/null ||
         soco_fail "Cannot write to $SOCO_VENV. Choose another place for the environment:" \
             "SOCO_VENV=/path bash tools/setup_env.sh"
@@ -232,10 +241,6 @@ if ! is_complete || [ "$(cat "$LINK" 2>/dev/null)" != "$SOCO_ROOT" ]; then
         flock 9
     fi
     if ! is_complete; then
-        find_base_python
-        check_libraries
-        [ "$MODE" = lite ] || check_compiler
-        check_disk 6
         [ ! -e "$SOCO_VENV/pyvenv.cfg" ] ||
             say "The environment in $SOCO_VENV is half-made or out of date; it is made anew."
         say "Setting up $SOCO_VENV, MMCV: $MODE. This takes a few minutes, once."
@@ -245,4 +250,5 @@ if ! is_complete || [ "$(cat "$LINK" 2>/dev/null)" != "$SOCO_ROOT" ]; then
     fi
     exec 9>&-
 fi
-show_table
+show_table || soco_fail "The environment in $SOCO_VENV was complete once and does not work now." \
+    "Delete that folder and run this command again."
