@@ -41,10 +41,13 @@ LOCK=$SOCO_VENV/.soco-lock     # also the mark of a folder that is ours to empty
 STAMP=$SOCO_VENV/.soco-stamp   # what the finished environment was made from
 LINK=$SOCO_VENV/.soco-project  # which checkout the installed package points to
 LOG=$SOCO_VENV/setup.log
-if [ -z "$MODE" ]; then
-    MODE=lite
-    if [ -f "$STAMP" ] && grep -q '^mmcv source$' "$STAMP"; then MODE=source; fi
-fi
+ASKED=$MODE
+
+# Sets MODE to what was asked for, else to what the environment has.
+choose_mode() {
+    MODE=${ASKED:-lite}
+    if [ -z "$ASKED" ] && grep -qs '^mmcv source$' "$STAMP"; then MODE=source; fi
+}
 
 # The stamp's text for the Python that is given: what the environment depends on.
 stamp_text() {
@@ -93,7 +96,8 @@ check_disk() {
     fi
     free=$(($(df -Pk "$folder" | awk 'END {print $4}') / 1048576))
     [ "$free" -ge "$need" ] || soco_fail "Set-up needs about $need GB in $folder (PyTorch and its" \
-        "CUDA libraries are most of it), and $free GB are free there. Free some, or choose another place: SOCO_VENV=/path bash tools/setup_env.sh"
+        "CUDA libraries are most of it), and $free GB are free there. Free some, or choose" \
+        "another place: SOCO_VENV=/path bash tools/setup_env.sh"
 }
 
 # The wheel of opencv-python brings all libraries along but these.
@@ -137,6 +141,8 @@ check_machine() {
     [ "$MODE" = lite ] || check_compiler
     check_disk 6
 }
+
+is_linked() { [ "$(cat "$LINK" 2>/dev/null)" = "$SOCO_ROOT" ]; }
 
 # Runs a step quietly; on failure shows the end of the log and says where it is.
 step() {
@@ -225,7 +231,8 @@ print('-' * (15 + width))
 PY
 }
 
-if ! is_complete || [ "$(cat "$LINK" 2>/dev/null)" != "$SOCO_ROOT" ]; then
+# Makes or completes the environment, one process at a time.
+make_once() {
     if [ -e "$SOCO_VENV" ] && [ ! -e "$LOCK" ] && [ -n "$(ls -A "$SOCO_VENV" 2>&1)" ]; then
         soco_fail "$SOCO_VENV is there already and was not made by this script, which would have" \
             "to empty it. Move it away, or choose another place: SOCO_VENV=/path bash" \
@@ -239,16 +246,25 @@ if ! is_complete || [ "$(cat "$LINK" 2>/dev/null)" != "$SOCO_ROOT" ]; then
     if command -v flock >/dev/null && ! flock -n 9; then
         say "Another set-up of $SOCO_VENV is running; waiting for it to end."
         flock 9
+        choose_mode
     fi
     if ! is_complete; then
         [ ! -e "$SOCO_VENV/pyvenv.cfg" ] ||
             say "The environment in $SOCO_VENV is half-made or out of date; it is made anew."
         say "Setting up $SOCO_VENV, MMCV: $MODE. This takes a few minutes, once."
         make_environment
-    elif [ "$(cat "$LINK" 2>/dev/null)" != "$SOCO_ROOT" ]; then
+    elif ! is_linked; then
         install_package
     fi
     exec 9>&-
-fi
-show_table || soco_fail "The environment in $SOCO_VENV was complete once and does not work now." \
-    "Delete that folder and run this command again."
+}
+
+main() {
+    choose_mode
+    is_complete && is_linked || make_once
+    show_table || soco_fail "The environment in $SOCO_VENV was complete once and does not work" \
+        "now. Delete that folder and run this command again."
+}
+
+# On one line, so that a change of this file while it runs does no harm.
+main; exit
