@@ -1,0 +1,17 @@
+# What every detector shares that starts from SoCo's weights. They arrive through `load_from`.
+_base_ = 'mmdet::_base_/default_runtime.py'
+
+custom_imports = dict(imports=['projects.soco.engine'], allow_failed_imports=False)
+
+# Everything counts iterations, as the official runs do in detectron2.
+default_hooks = dict(
+    checkpoint=dict(type='PlainCheckpointHook', by_epoch=False, interval=10000, max_keep_ckpts=3))
+log_processor = dict(by_epoch=False)
+custom_hooks = [
+    # Prints what of the checkpoint matched, and stops when one of these parts did not.
+    dict(type='PretrainedWeightsHook', require=['backbone', 'neck', 'roi_head.bbox_head']),
+    # BN statistics from 200 training batches per GPU before each evaluation, as detectron2's
+    # PreciseBN in the official runs.
+    dict(type='PreciseBNHook', num_iters=200),
+]
+randomness = dict(seed=0)
