@@ -16,5 +16,5 @@ bash "$SOCO_ROOT/tools/setup_env.sh"
 soco_find_python
 cd "$SOCO_ROOT"
 # One thread a process: the same numbers on any machine, and no processes in each other's way.
-export OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 NUMBA_NUM_THREADS=1 CUBLAS_WORKSPACE_CONFIG=:4096:8
+export OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 NUMBA_NUM_THREADS=1 PYTHONHASHSEED=0
 exec "$SOCO_PYTHON" -m pytest -n 2 --dist loadfile "${arguments[@]}"
