@@ -49,7 +49,12 @@ class SoCoDataset(Dataset):
         """Look for a few of the photos, so that a wrong folder is told at once, not in a worker."""
         rows = np.unique(np.linspace(0, len(self.store) - 1, num=16).astype(int))
         names = [self.store[int(i)].image for i in rows]
-        missing = [name for name in names if not self.source.exists(name)]
+        missing = []
+        for name in names:
+            try:
+                self.source.read_bytes(name)
+            except (OSError, KeyError):
+                missing.append(name)
         if missing:
             raise ValueError(
                 f'{len(missing)} of {len(names)} photos looked up from {proposals} are not in '
@@ -70,7 +75,7 @@ class SoCoDataset(Dataset):
         row = self.store[key.index % len(self.store)]
         try:
             content = self.source.read_bytes(row.image)
-        except OSError as error:
+        except (OSError, KeyError) as error:
             raise ValueError(
                 f'{row.image} (listed in {self.store.path}) cannot be read: {error}. '
                 'Restore the file, or make the proposals again without it.') from error

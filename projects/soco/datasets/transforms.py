@@ -8,6 +8,7 @@ Shapes: V views, P = V - 1 pairs (the first view with each other one), K proposa
 """
 from typing import Dict, List, Optional, Sequence, Tuple
 
+import cv2
 import mmcv
 import numpy as np
 import torch
@@ -43,13 +44,11 @@ class LoadProposals(BaseTransform):
         row = results['row']
         try:
             img = mmcv.imfrombytes(results.pop('bytes'), flag='color', backend='cv2')
-        except Exception as error:
-            raise ValueError(f'{results["img_path"]} cannot be decoded ({error}). '
-                             'Restore the file, or make its proposals again so that it is left out '
-                             '(python tools/generate_proposals.py).') from error
-        if img is None or not img.size:
-            raise ValueError(f'{results["img_path"]} is not a readable image any more. Restore the '
-                             'file, or make its proposals again so that it is left out '
+        except cv2.error:
+            img = None
+        if img is None:
+            raise ValueError(f'{results["img_path"]} is not a readable image (any more). Restore the '
+                             'file, or make the proposals again so that it is left out '
                              '(python tools/generate_proposals.py).')
         if img.shape[:2] != (row.height, row.width):
             raise ValueError(

@@ -1,4 +1,6 @@
 """Training that can stop after any optimizer step and go on as if it had not."""
+import sys
+import types
 from typing import Dict, Iterator, List
 
 import numpy as np
@@ -10,6 +12,10 @@ from mmengine.runner import EpochBasedTrainLoop, Runner
 from torch.utils.data import Sampler
 
 from ..datasets.dataset import SampleKey
+
+# MMSelfSup 1.0.0 names this module as the place of its loops but does not have it; looking up any
+# loop under its scope would fail.
+sys.modules.setdefault('mmselfsup.engine.runner', types.ModuleType('mmselfsup.engine.runner'))
 
 
 @DATA_SAMPLERS.register_module()

@@ -1,0 +1,55 @@
+# SoCo-FPN small enough for two CPU cores: ResNet-18, narrow pyramid and head, small views.
+# It shows the whole way in a minute; its weights are a demonstration, not a result.
+#
+#   bash tools/quickstart.sh
+#   bash tools/dist_train.sh configs/soco_r18_fpn_quickstart.py 2
+#
+# Hardware: a CPU. What differs from the recipe besides sizes: AdamW, since LARS moves too little in
+# 100 iterations of batch 8; a faster target; level borders at half size, as the views are.
+_base_ = [
+    '_base_/models/soco_r50_fpn.py',
+    '_base_/datasets/imagenet_soco.py',
+    '_base_/default_runtime.py',
+]
+norm_cfg = dict(type='BN', requires_grad=True)
+model = dict(
+    backbone=dict(depth=18, norm_cfg=norm_cfg),
+    neck=dict(in_channels=[64, 128, 256, 512], out_channels=64, norm_cfg=norm_cfg),
+    roi_head=dict(
+        bbox_roi_extractor=dict(out_channels=64, level_sizes=(24, 48, 96)),
+        bbox_head=dict(
+            in_channels=64, conv_out_channels=64, fc_out_channels=256, norm_cfg=norm_cfg)),
+    projector=dict(
+        in_channels=256, hid_channels=512, out_channels=128, norm_cfg=dict(type='BN1d')),
+    head=dict(
+        predictor=dict(
+            in_channels=128, hid_channels=512, out_channels=128, norm_cfg=dict(type='BN1d'))))
+
+train_dataloader = dict(
+    batch_size=8,
+    num_workers=0,
+    persistent_workers=False,
+    pin_memory=False,
+    dataset=dict(
+        data_root='work_dirs/quickstart/photos',
+        proposals='work_dirs/quickstart/proposals.arrow',
+        repeat=10))
+_base_.train_dataloader.dataset.pipeline[1].views = [
+    dict(size=112),
+    dict(size=112, area=(0.5, 1.0)),
+    dict(size=64, area=(0.5, 1.0)),
+]
+
+optim_wrapper = dict(
+    type='OptimWrapper', optimizer=dict(type='AdamW', lr=1e-3, weight_decay=1e-2))
+param_scheduler = [
+    dict(type='WarmupLR', start_factor=0.01, begin=0, end=1, convert_to_iter_based=True),
+    dict(
+        type='CosineAnnealingLR', eta_min=1e-6, begin=1, end=10, T_max=9,
+        convert_to_iter_based=True),
+]
+train_cfg = dict(type='ResumableEpochLoop', max_epochs=10)
+
+default_hooks = dict(logger=dict(interval=5), checkpoint=dict(interval=5, max_keep_ckpts=2))
+custom_hooks = [dict(type='MomentumUpdateHook', momentum=0.9)]
+env_cfg = dict(cudnn_benchmark=False, dist_cfg=dict(backend='gloo'))

@@ -1,0 +1,99 @@
+"""What object features are worth, measured without labels."""
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.data import default_collate
+
+from ..datasets.dataset import SampleKey, SoCoDataset
+from ..models.soco import SoCo, feature_spread
+
+HELD_OUT_EPOCH = 2**31  # no training run gets there: its augmentations were never seen
+
+
+class ObjectScore(NamedTuple):
+    """How well objects are found again.
+
+    Args:
+        top1 (float): Share of objects whose nearest neighbour in another view, among all objects of
+            all photos, is themselves.
+        top1_same_photo (float): The same among the objects of their own photo, the harder part:
+            they share its colours and light.
+        chance (float): What guessing would give for `top1`.
+        spread (float): `feature_spread` of the object features; 0 is collapse.
+        num_objects (int): Objects looked for, over all pairs of views.
+    """
+    top1: float
+    top1_same_photo: float
+    chance: float
+    spread: float
+    num_objects: int
+
+
+@torch.no_grad()
+def score_objects(model: SoCo, dataset: SoCoDataset, num_photos: int = 64, repeats: int = 2,
+                  batch_size: int = 8, seed: int = 0) -> ObjectScore:
+    """Look for each object of a view among the objects of another view of the same photos.
+
+    Features are the target network's object features in eval mode, compared by cosine. Views are
+    drawn as in training, with augmentations that training never draws. A proposal that was
+    repeated to fill K counts once.
+
+    Args:
+        model (SoCo): The model; left as it was.
+        dataset (SoCoDataset): Photos and proposals, with the views of the training pipeline.
+        num_photos (int): Photos to use, evenly spread over the data set.
+        repeats (int): Draws of views per photo.
+        batch_size (int): Photos at a time.
+        seed (int): Seed of the views.
+
+    Returns:
+        ObjectScore: Means over pairs of views and repeats; the same for the same seed.
+    """
+    training = model.training
+    model.eval()
+    rows = torch.linspace(0, len(dataset.store) - 1, min(num_photos, len(dataset.store))).long()
+    found, found_same, chances, spreads, total = [], [], [], [], 0
+    for repeat in range(repeats):
+        views = _embed(model, dataset, rows.tolist(), HELD_OUT_EPOCH + repeat, batch_size, seed)
+        for first, other, photo in views:
+            similarity = first @ other.T
+            mine = torch.arange(len(first), device=first.device)
+            found.append((similarity.argmax(1) == mine).float().mean())
+            similarity = similarity.masked_fill(photo[:, None] != photo, -2)
+            found_same.append((similarity.argmax(1) == mine).float().mean())
+            chances.append(1 / len(first))
+            spreads.append(feature_spread(first))
+            total += len(first)
+    model.train(training)
+
+    def mean(values: list) -> float:
+        return float(torch.tensor([float(v) for v in values]).mean())
+
+    return ObjectScore(mean(found), mean(found_same), mean(chances), mean(spreads), total)
+
+
+def _embed(model: SoCo, dataset: SoCoDataset, rows: list[int], epoch: int, batch_size: int,
+           seed: int) -> list[tuple[Tensor, Tensor, Tensor]]:
+    """For each pair of views: unit features (n, D) in both, and the photo (n,) of each object."""
+    firsts, others, photos = {}, {}, {}
+    for start in range(0, len(rows), batch_size):
+        batch = default_collate([dataset[SampleKey(row, epoch, seed)]
+                                 for row in rows[start:start + batch_size]])
+        prepared = model.data_preprocessor(batch, True)
+        feats, _ = model.extract_feat(**prepared, target=True)
+        bboxes = prepared['bboxes']
+        for p in range(bboxes.shape[1]):
+            keep = torch.stack([_first_of_each(boxes) for boxes in bboxes[:, p, 1]])  # (N, K)
+            index = torch.arange(start, start + len(keep), device=keep.device)
+            firsts.setdefault(p, []).append(F.normalize(feats[0][p][keep], dim=1))
+            others.setdefault(p, []).append(F.normalize(feats[p + 1][0][keep], dim=1))
+            photos.setdefault(p, []).append(index[:, None].expand_as(keep)[keep])
+    return [(torch.cat(firsts[p]), torch.cat(others[p]), torch.cat(photos[p])) for p in firsts]
+
+
+def _first_of_each(boxes: Tensor) -> Tensor:
+    """Mark the first of each group of equal boxes (K, 4), as a (K,) bool tensor."""
+    equal = (boxes[:, None] == boxes[None]).all(dim=2)
+    return equal.int().argmax(dim=1) == torch.arange(len(boxes), device=boxes.device)

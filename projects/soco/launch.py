@@ -1,0 +1,182 @@
+"""What the tools share: configs from the command line, devices, errors for people."""
+import argparse
+import difflib
+import inspect
+import os
+import re
+import sys
+import textwrap
+from pathlib import Path
+from typing import Any, Callable
+
+from mmengine.config import Config, DictAction
+from mmengine.runner import Runner
+
+from . import compat
+
+# Keys that a Runner understands although the configs do not spell them out.
+RUNNER_KEYS = {*inspect.signature(Runner.__init__).parameters, 'activation_checkpointing',
+               'compile', 'efficient_conv_bn_eval', 'find_unused_parameters', 'model_wrapper_cfg'}
+
+
+def run_tool(main: Callable[[], None]) -> None:
+    """Run a tool; what a user can get wrong ends as one paragraph and exit code 2.
+
+    Set `SOCO_TRACEBACK=1` to see the whole traceback.
+    """
+    try:
+        main()
+    except (ValueError, OSError) as error:
+        if os.environ.get('SOCO_TRACEBACK') == '1':
+            raise
+        sys.stdout.flush()
+        print(f'\nerror: {error_text(error)}', file=sys.stderr)
+        sys.exit(2)
+
+
+def error_text(error: BaseException) -> str:
+    """Return an error's message without what registries and worker processes put around it."""
+    text = str(error)
+    if 'Original Traceback' in text:  # from a DataLoader worker: the last line is the message
+        text = text.strip().splitlines()[-1]
+    text = re.sub(r'class `\w+` in \S+?\.py: ', '', text)
+    text = re.sub(r'^(\w+\.)*\w*Error: ', '', text)
+    return textwrap.fill(text, width=96, break_long_words=False, break_on_hyphens=False)
+
+
+def add_config_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what train.py and test.py have in common."""
+    parser.add_argument('config', help='config file')
+    parser.add_argument('--work-dir', help='where logs and checkpoints go (default: '
+                        'work_dirs/<name of the config>)')
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction, default={},
+                        metavar='KEY=VALUE', help='change keys of the config, such as '
+                        'train_dataloader.batch_size=128')
+    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none',
+                        help='set by dist_train.sh and slurm_train.sh')
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0,
+                        help=argparse.SUPPRESS)
+
+
+def load_config(path: str, options: dict[str, Any], register: bool = True) -> Config:
+    """Read a config and change some of its keys.
+
+    Args:
+        path (str): The config file.
+        options (dict): Dotted key to value.
+        register (bool): Import what the config's `custom_imports` name. Defaults to True.
+
+    Raises:
+        FileNotFoundError: No such config.
+        ValueError: The config cannot be read, or an option names a key that does not exist.
+    """
+    if not Path(path).is_file():
+        near = difflib.get_close_matches(path, [str(p) for p in Path('configs').rglob('*.py')], 1)
+        hint = f' Did you mean {near[0]}?' if near else ' Configs lie in configs/.'
+        raise FileNotFoundError(f'There is no config at {path}.{hint}')
+    try:
+        cfg = Config.fromfile(path, import_custom_modules=register)
+    except (KeyError, AttributeError, IndexError, SyntaxError) as error:
+        raise ValueError(f'{path} cannot be read as a config: {type(error).__name__}: {error}. '
+                         'Look at the line that it names, and at the keys of its _base_ files.'
+                         ) from error
+    for key in options:
+        check_key(cfg, key)
+    cfg.merge_from_dict(options)
+    return cfg
+
+
+def check_key(cfg: Config, key: str) -> None:
+    """Refuse a dotted key that would change nothing.
+
+    A new key is fine in a dict with a `type`, whose class then checks it, among a data loader's
+    arguments, and at the top where the Runner knows it.
+    """
+    node, done = cfg._cfg_dict, []
+    parts = key.split('.')
+    for i, part in enumerate(parts):
+        last = i == len(parts) - 1
+        if isinstance(node, (list, tuple)):
+            known = [str(n) for n in range(len(node))]
+        elif isinstance(node, dict):
+            known = [str(name) for name in node]
+            if last and 'type' in node:
+                return
+            if last and done and done[-1].endswith('_dataloader'):
+                from torch.utils.data import DataLoader
+                known += inspect.signature(DataLoader.__init__).parameters
+            if last and not done:
+                known += RUNNER_KEYS
+        else:
+            known = []
+        if part not in known:
+            where = '.'.join(done) or 'the config'
+            near = difflib.get_close_matches(part, known, 1)
+            hint = f' Did you mean {".".join([*done, near[0]])}?' if near else ''
+            raise ValueError(f'--cfg-options {key}: {where} has no key {part!r}.{hint} Its keys are: '
+                             f'{", ".join(known[:30]) or "none"}.')
+        if not last:
+            node = node[int(part)] if isinstance(node, (list, tuple)) else node[part]
+        done.append(part)
+
+
+def check_devices(cfg: Config, asked: int, found: int) -> None:
+    """Refuse to start with fewer GPUs than asked for.
+
+    Without any GPU, a config that was made for a CPU may run that many processes.
+
+    Args:
+        cfg (Config): What would be trained.
+        asked (int): Processes wanted on this machine.
+        found (int): CUDA devices of this machine.
+
+    Raises:
+        ValueError: What was asked, what was found, what to do.
+    """
+    if asked < 1:
+        raise ValueError(f'GPUS must be at least 1, not {asked}.')
+    if found >= asked:
+        return
+    if found:
+        raise ValueError(
+            f'Asked for {asked} GPUs, found {found}. Start with {found} instead and keep the total '
+            'batch: raise optim_wrapper.accumulative_counts, or lower it and add --auto-scale-lr.')
+    reasons = compat.needs_cuda(cfg)
+    if reasons:
+        raise ValueError(
+            f'Asked for {asked} GPUs, found no CUDA device, and this config needs one: it uses '
+            f'{"; ".join(reasons)}. Run it on a machine with {asked} GPUs (nvidia-smi should list '
+            'them, and `python -c "import torch; print(torch.cuda.device_count())"` should say so '
+            'too). To see the whole way on a CPU: bash tools/dist_train.sh '
+            'configs/soco_r18_fpn_quickstart.py 2')
+
+
+def prepare_processes(cfg: Config, launcher: str) -> None:
+    """Make a config run with a launcher where there is no CUDA device.
+
+    Raises:
+        ValueError: The config needs CUDA devices.
+    """
+    import torch
+    cfg.launcher = launcher
+    if torch.cuda.is_available():
+        return
+    check_devices(cfg, asked=int(os.environ.get('LOCAL_WORLD_SIZE', 1)), found=0)
+    if launcher != 'none':
+        compat.init_cpu_process_group()
+        cfg.model_wrapper_cfg = compat.cpu_config(cfg).model_wrapper_cfg
+
+
+def main() -> None:
+    """Check, before any process starts, that this machine can run a config: CONFIG GPUS [args]."""
+    import torch
+    parser = argparse.ArgumentParser()
+    add_config_arguments(parser)
+    parser.add_argument('gpus', type=int)
+    args, _ = parser.parse_known_args()
+    cfg = load_config(args.config, args.cfg_options, register=False)
+    check_devices(cfg, args.gpus, torch.cuda.device_count())
+
+
+if __name__ == '__main__':
+    run_tool(main)

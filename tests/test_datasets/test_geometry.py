@@ -1,0 +1,76 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from projects.soco.datasets.geometry import (flip_boxes, jitter_boxes, overlaps, sample_window,
+                                             to_view)
+
+sizes = st.integers(1, 700)
+
+
+@given(sizes, sizes, st.integers(0, 2**32 - 1))
+def test_window_lies_in_the_photo(width, height, seed):
+    x, y, w, h = sample_window(width, height, (0.5, 1.0), (3 / 4, 4 / 3),
+                               np.random.default_rng(seed))
+    assert 0 <= x and 0 <= y and w >= 1 and h >= 1
+    assert x + w <= width and y + h <= height
+
+
+def test_window_has_the_wanted_area_and_ratio():
+    rng = np.random.default_rng(0)
+    windows = np.array([sample_window(500, 375, (0.5, 1.0), (3 / 4, 4 / 3), rng)
+                        for _ in range(2000)])
+    share = windows[:, 2] * windows[:, 3] / (500 * 375)
+    ratio = windows[:, 2] / windows[:, 3]
+    assert share.min() > 0.49 and share.max() <= 1
+    assert 0.74 < ratio.min() and ratio.max() < 1.35
+    # both ends of the range are reached, and the place is spread over what is left
+    assert share.min() < 0.52 and share.max() > 0.98
+    assert (windows[:, 0] == 0).any() and (windows[:, 0] + windows[:, 2] == 500).any()
+
+
+@pytest.mark.parametrize('size, expected', [((900, 100), (383, 0, 133, 100)),
+                                            ((100, 900), (0, 383, 100, 133))])
+def test_window_of_a_long_photo_is_central(size, expected):
+    # no window of half the area and a ratio within 3/4 to 4/3 fits into 9:1
+    rng = np.random.default_rng(0)
+    assert sample_window(*size, (0.5, 1.0), (3 / 4, 4 / 3), rng) == expected
+
+
+def test_overlaps_needs_a_shared_area():
+    boxes = np.array([[0, 0, 10, 10], [10, 0, 20, 10], [9, 9, 30, 30], [20, 20, 30, 30]])
+    assert overlaps(boxes, (0, 0, 10, 10)).tolist() == [True, False, True, False]
+
+
+def test_to_view_by_hand():
+    boxes = np.array([[10, 20, 30, 40], [0, 0, 100, 100]], dtype=np.float32)
+    view = to_view(boxes, (20, 10, 40, 50), (80, 200))  # scale 2 and 4
+    assert view.tolist() == [[0, 40, 20, 120], [0, 0, 80, 200]]
+
+
+@given(st.lists(st.tuples(*[st.floats(0, 500, width=32)] * 4), min_size=1, max_size=8), sizes)
+def test_flipping_twice_changes_nothing(rows, width):
+    boxes = np.array(rows, dtype=np.float32)
+    twice = flip_boxes(flip_boxes(boxes, width), width)
+    np.testing.assert_allclose(twice, boxes, atol=1e-3)
+
+
+def test_flip_by_hand():
+    assert flip_boxes(np.array([[10., 5., 30., 9.]]), 100).tolist() == [[70, 5, 90, 9]]
+
+
+def test_jitter_stays_within_its_ratio_and_spares_some_boxes():
+    boxes = np.tile(np.array([[100, 200, 140, 280]], dtype=np.float32), (4000, 1))
+    moved = jitter_boxes(boxes, 0.5, 0.1, np.random.default_rng(0))
+    changed = (moved != boxes).any(axis=1)
+    assert abs(changed.mean() - 0.5) < 0.03
+    size = moved[:, 2:] - moved[:, :2]
+    assert np.abs(moved[:, 0] - 100).max() <= 4 and np.abs(moved[:, 1] - 200).max() <= 8
+    assert np.abs(size[:, 0] - 40).max() <= 4.001 and np.abs(size[:, 1] - 80).max() <= 8.001
+    assert np.abs(moved[changed, 0] - 100).mean() == pytest.approx(2, rel=0.05)
+
+
+def test_jitter_can_be_switched_off():
+    boxes = np.array([[1, 2, 3, 4]], dtype=np.float32)
+    assert (jitter_boxes(boxes, 0.0, 0.1, np.random.default_rng(0)) == boxes).all()

@@ -1,0 +1,202 @@
+from types import SimpleNamespace
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from projects.soco.datasets.geometry import overlaps
+from projects.soco.datasets.transforms import (NUM_UNIFORMS, LoadProposals, PackSoCoInputs,
+                                               ProposalCutout, ProposalViews, cut_view)
+
+VIEWS = [dict(size=64), dict(size=64, area=(0.5, 1.0)), dict(size=32, area=(0.5, 1.0))]
+
+
+def picture(width: int = 120, height: int = 90, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def sample(boxes, seed: int = 0, **size) -> dict:
+    return dict(img=picture(**size), proposals=np.array(boxes, dtype=np.float32).reshape(-1, 4),
+                rng=np.random.default_rng(seed))
+
+
+def row(boxes, width: int = 120, height: int = 90) -> SimpleNamespace:
+    return SimpleNamespace(width=width, height=height, boxes=np.array(boxes, dtype=np.float32))
+
+
+def encoded(image: np.ndarray) -> bytes:
+    return cv2.imencode('.png', image)[1].tobytes()
+
+
+class TestLoadProposals:
+
+    def test_decodes_and_clips(self):
+        results = LoadProposals().transform(dict(
+            bytes=encoded(picture()), img_path='a.png', row=row([[-5, 0, 300, 50]])))
+        assert (results['img'] == picture()).all()
+        assert results['proposals'].tolist() == [[0, 0, 120, 50]]
+
+    def test_keeps_the_first_boxes(self):
+        boxes = [[i, i, i + 40, i + 40] for i in range(5)]
+        results = LoadProposals(max_proposals=2).transform(
+            dict(bytes=encoded(picture()), img_path='a.png', row=row(boxes)))
+        assert results['proposals'].tolist() == boxes[:2]
+
+    @pytest.mark.parametrize('content', [b'', b'this is text', encoded(picture())[:40]])
+    def test_names_what_cannot_be_decoded(self, content):
+        with pytest.raises(ValueError, match='some/a.png.*generate_proposals'):
+            LoadProposals().transform(dict(bytes=content, img_path='some/a.png', row=row([])))
+
+    def test_names_a_photo_of_another_size(self):
+        with pytest.raises(ValueError, match='a.png is 120x90.*made for 60x45'):
+            LoadProposals().transform(
+                dict(bytes=encoded(picture()), img_path='a.png', row=row([], 60, 45)))
+
+
+class TestProposalViews:
+
+    def test_rows_are_the_same_objects(self):
+        """Going back from each view's pixels to the photo gives the same proposal in every row."""
+        boxes = [[10, 10, 60, 50], [30, 20, 110, 80], [50, 5, 100, 70], [0, 30, 70, 90],
+                 [20, 15, 90, 85]]
+        transform = ProposalViews(VIEWS, jitter_prob=0.0, flip_prob=0.0)
+        for seed in range(30):
+            results = sample(boxes, seed)
+            windows, picks = transform._draw_windows(results['proposals'], 120, 90,
+                                                     np.random.default_rng(seed))
+            bboxes = transform(results)['bboxes']
+            assert bboxes.shape == (2, 2, 4, 4)
+            for p, (window, chosen) in enumerate(zip(windows[1:], picks)):
+                assert len(set(chosen.tolist())) == 4  # 5 candidates, none twice
+                whole = np.array(boxes, dtype=np.float32)[chosen]
+                np.testing.assert_allclose(
+                    bboxes[p, 0], whole * np.tile([64 / 120, 64 / 90], 2), rtol=1e-5)
+                x, y, w, h = window
+                size = VIEWS[p + 1]['size']
+                back = bboxes[p, 1] * np.tile([w / size, h / size], 2) + np.tile([x, y], 2)
+                clipped = np.clip(whole, [x, y, x, y], [x + w, y + h, x + w, y + h])
+                np.testing.assert_allclose(back, clipped, atol=1e-3)
+
+    def test_a_short_list_is_filled_with_aligned_repeats(self):
+        results = ProposalViews(VIEWS, jitter_prob=0.0, flip_prob=0.0)(
+            sample([[10, 10, 110, 80], [20, 5, 90, 85]], seed=3))
+        for first, other in results['bboxes']:
+            pairs = {(tuple(a), tuple(b)) for a, b in zip(first.tolist(), other.tolist())}
+            assert len(pairs) == 2
+
+    def test_without_proposals_the_whole_views_are_compared(self):
+        bboxes = ProposalViews(VIEWS)(sample([], seed=1))['bboxes']
+        assert (bboxes[:, 0] == [0, 0, 64, 64]).all()
+        assert (bboxes[0, 1] == [0, 0, 64, 64]).all() and (bboxes[1, 1] == [0, 0, 32, 32]).all()
+
+    def test_only_the_first_view_is_jittered(self):
+        boxes = [[20, 20, 80, 70]]
+        still = ProposalViews(VIEWS, jitter_prob=0.0, flip_prob=0.0)
+        moved = ProposalViews(VIEWS, jitter_prob=1.0, flip_prob=0.0)
+        for seed in range(5):
+            a, b = still(sample(boxes, seed))['bboxes'], moved(sample(boxes, seed))['bboxes']
+            assert (a[:, 0] != b[:, 0]).any()
+            assert (a[:, 1] == b[:, 1]).all()
+
+    def test_a_flip_mirrors_pixels_and_boxes_together(self):
+        boxes = [[20, 20, 80, 70], [5, 10, 60, 60]]
+        plain = ProposalViews(VIEWS, flip_prob=0.0)(sample(boxes, 4))
+        flipped = ProposalViews(VIEWS, flip_prob=1.0)(sample(boxes, 4))
+        for v, view in enumerate(VIEWS):
+            assert (flipped['views'][v] == plain['views'][v][:, ::-1]).all()
+            a = plain['bboxes'][:, 0] if v == 0 else plain['bboxes'][v - 1, 1]
+            b = flipped['bboxes'][:, 0] if v == 0 else flipped['bboxes'][v - 1, 1]
+            np.testing.assert_allclose(b[..., 0], view['size'] - a[..., 2], atol=1e-4)
+            np.testing.assert_allclose(b[..., 2], view['size'] - a[..., 0], atol=1e-4)
+            assert (b[..., [1, 3]] == a[..., [1, 3]]).all()
+
+    def test_views_can_share_a_window_and_its_proposals(self):
+        star = VIEWS + [dict(size=32, same_window_as=1)]
+        boxes = [[i * 5, 10, i * 5 + 40, 60] for i in range(10)]
+        results = ProposalViews(star, flip_prob=0.0)(sample(boxes, 2))
+        assert (results['bboxes'][2, 0] == results['bboxes'][0, 0]).all()
+        np.testing.assert_allclose(results['bboxes'][2, 1] * 2, results['bboxes'][0, 1], rtol=1e-6)
+
+    def test_windows_are_drawn_again_until_enough_is_shared(self):
+        # one proposal in a corner: crops that miss it are drawn again
+        transform = ProposalViews([dict(size=32), dict(size=32, area=(0.3, 0.4))],
+                                  min_shared=1, max_tries=5)
+        box = np.array([[0, 0, 12, 12]], dtype=np.float32)
+
+        def share(tries: int) -> float:
+            transform.max_tries = tries
+            rng = np.random.default_rng(0)
+            return np.mean([overlaps(box, transform._draw_windows(box, 120, 90, rng)[0][1])[0]
+                            for _ in range(300)])
+
+        assert share(5) > share(1) + 0.2
+
+    @settings(max_examples=60, deadline=None)
+    @given(st.lists(st.tuples(st.integers(0, 100), st.integers(0, 80), st.integers(1, 60),
+                              st.integers(1, 60)), max_size=8), st.integers(0, 10**6))
+    def test_boxes_lie_in_their_views(self, regions, seed):
+        boxes = [[x, y, min(x + w, 120), min(y + h, 90)] for x, y, w, h in regions]
+        bboxes = ProposalViews(VIEWS)(sample(boxes, seed))['bboxes']
+        assert np.isfinite(bboxes).all() and bboxes.min() >= 0
+        assert (bboxes[..., :2] <= bboxes[..., 2:]).all()
+        assert bboxes[:, 0].max() <= 64 and bboxes[1, 1].max() <= 32
+
+    @pytest.mark.parametrize('views', [
+        [dict(size=64)], [dict(size=64), dict(area=(0.5, 1.0))],
+        [dict(size=64), dict(size=64, scale=(0.5, 1))], [dict(size=64), dict(size=4, same_window_as=1)]
+    ])
+    def test_refuses_views_that_make_no_sense(self, views):
+        with pytest.raises(ValueError, match='view'):
+            ProposalViews(views)
+
+
+@pytest.mark.parametrize('size', [32, 64, 150])
+def test_cutting_is_pils_antialiased_resize(size):
+    image = cv2.GaussianBlur(picture(200, 160), (0, 0), 1.5)
+    view = cut_view(image, (20, 10, 150, 120), size, flip=False)
+    pil = Image.fromarray(image).crop((20, 10, 170, 130)).resize((size, size), Image.BILINEAR)
+    assert np.abs(view.astype(int) - np.asarray(pil).astype(int)).max() <= 1
+
+
+class TestProposalCutout:
+
+    def cut(self, seed: int = 0, **kwargs) -> tuple[np.ndarray, np.ndarray]:
+        boxes = [[i * 5, 10, i * 5 + 60, 70] for i in range(10)]
+        results = ProposalViews(VIEWS)(sample(boxes, seed))
+        return ProposalCutout(**kwargs)(results)['cutouts'], results['bboxes']
+
+    def test_squares_lie_at_boxes_of_all_views_but_the_first(self):
+        for seed in range(20):
+            cutouts, bboxes = self.cut(seed, prob=1.0)
+            assert cutouts.shape == (3, 4, 4) and not cutouts[0].any()
+            for p in range(2):
+                centre = (cutouts[p + 1, :, :2] + cutouts[p + 1, :, 2:]) / 2
+                assert (centre >= bboxes[p, 1, :, :2] - 9).all()
+                assert (centre <= bboxes[p, 1, :, 2:] + 9).all()
+
+    def test_area_and_probability(self):
+        shares, cut = [], []
+        for seed in range(200):
+            cutouts, bboxes = self.cut(seed, prob=0.5, area=(0.1, 0.3))
+            size = (cutouts[1, :, 2:] - cutouts[1, :, :2]).astype(float)
+            box = bboxes[0, 1, :, 2:] - bboxes[0, 1, :, :2]
+            chosen = size.prod(axis=1) > 0
+            cut.append(chosen.mean())
+            shares += (size.prod(axis=1) / box.prod(axis=1))[chosen].tolist()
+        assert abs(np.mean(cut) - 0.5) < 0.06
+        assert 0.15 < np.mean(shares) < 0.25
+
+    def test_nothing_at_probability_zero(self):
+        assert not self.cut(prob=0.0)[0].any()
+
+
+def test_packing():
+    results = ProposalViews(VIEWS)(sample([[10, 10, 100, 80]]))
+    packed = PackSoCoInputs()(results)
+    assert [tuple(v.shape) for v in packed['inputs']] == [(3, 64, 64), (3, 64, 64), (3, 32, 32)]
+    assert (packed['inputs'][2].permute(1, 2, 0).numpy() == results['views'][2]).all()
+    assert packed['bboxes'].shape == (2, 2, 4, 4)
+    assert packed['uniforms'].shape == (3, NUM_UNIFORMS) and not packed['cutouts'].any()

@@ -1,0 +1,63 @@
+import pytest
+import torch
+
+from projects.soco.models import SoCoDataPreprocessor
+
+MEAN, STD = [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]
+STILL = dict(jitter_prob=0.0, grey_prob=0.0, blur_prob=0.0)
+
+
+def batch(sizes=(16, 16, 8), n: int = 2, k: int = 3) -> dict:
+    return dict(
+        inputs=[torch.randint(0, 256, (n, 3, s, s), dtype=torch.uint8) for s in sizes],
+        bboxes=torch.rand(n, len(sizes) - 1, 2, k, 4),
+        cutouts=torch.zeros(n, len(sizes), k, 4, dtype=torch.int16),
+        uniforms=torch.rand(n, len(sizes), 13))
+
+
+def preprocessor(views=(STILL, STILL, STILL)) -> SoCoDataPreprocessor:
+    return SoCoDataPreprocessor(MEAN, STD, list(views))
+
+
+def test_normalises_rgb_from_bgr():
+    data = batch()
+    out = preprocessor()(data, training=True)
+    for images, result in zip(data['inputs'], out['inputs']):
+        rgb = images.flip(1).float()
+        expected = (rgb - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
+        torch.testing.assert_close(result, expected, atol=1e-5, rtol=1e-5)
+    assert (out['bboxes'] == data['bboxes']).all()
+
+
+def test_cutouts_become_zero_after_normalisation():
+    data = batch()
+    data['cutouts'][0, 1, 0] = torch.tensor([2, 3, 7, 9])
+    data['cutouts'][1, 2, 2] = torch.tensor([0, 0, 8, 1])
+    plain = preprocessor()(dict(data, cutouts=torch.zeros_like(data['cutouts'])), True)['inputs']
+    erased = preprocessor()(data, training=True)['inputs']
+    expected = [view.clone() for view in plain]
+    expected[1][0, :, 3:9, 2:7] = 0
+    expected[2][1, :, 0:1, 0:8] = 0
+    for a, b in zip(erased, expected):
+        assert torch.equal(a, b)
+
+
+def test_each_view_has_its_own_policy():
+    data = batch()
+    out = preprocessor([STILL, dict(STILL, grey_prob=1.0), STILL])(data, True)['inputs']
+    grey = out[1] * torch.tensor(STD).view(3, 1, 1) + torch.tensor(MEAN).view(3, 1, 1)
+    torch.testing.assert_close(grey[:, 0], grey[:, 2], atol=1e-3, rtol=0)
+    assert (out[0] - preprocessor()(data, True)['inputs'][0]).abs().max() == 0
+
+
+def test_augments_in_training_only():
+    data = batch()
+    moving = preprocessor([dict(blur_prob=1.0)] * 3)
+    still = preprocessor()(data, True)['inputs'][0]
+    assert (moving(data, training=False)['inputs'][0] - still).abs().max() < 1e-5
+    assert (moving(data, training=True)['inputs'][0] - still).abs().max() > 0.1
+
+
+def test_number_of_views_must_fit():
+    with pytest.raises(ValueError, match='makes 3 views.*describes 2'):
+        preprocessor([STILL, STILL])(batch(), True)

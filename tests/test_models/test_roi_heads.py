@@ -1,0 +1,83 @@
+import math
+
+import pytest
+import torch
+from torchvision.ops import roi_align
+
+from projects.soco.models.roi_heads import (SoCoBBoxHead, SoCoRoIExtractor, SoCoRoIHead,
+                                            bboxes_to_rois)
+
+
+def extractor(**kwargs) -> SoCoRoIExtractor:
+    return SoCoRoIExtractor(roi_layer=dict(type='RoIAlign', output_size=7, sampling_ratio=0),
+                            out_channels=4, featmap_strides=[4, 8, 16, 32], **kwargs)
+
+
+def boxes_of_size(*sizes: float) -> torch.Tensor:
+    """RoIs of image 0 with sqrt(w * h) = size, twice as wide as high."""
+    return torch.tensor([[0, 1, 2, 1 + s * math.sqrt(2), 2 + s / math.sqrt(2)] for s in sizes])
+
+
+def test_levels_on_both_sides_of_every_border():
+    rois = boxes_of_size(1, 47.9, 48.1, 95.9, 96.1, 191.9, 192.1, 224)
+    assert extractor().map_roi_levels(rois, 4).tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
+
+
+def test_a_size_on_the_border_belongs_to_the_finer_level():
+    rois = torch.tensor([[0, 0, 0, 48, 48], [0, 0, 0, 96, 96], [0, 0, 0, 192, 192.]])
+    assert extractor().map_roi_levels(rois, 4).tolist() == [0, 1, 2]
+
+
+def test_borders_are_settings():
+    rois = boxes_of_size(20, 30, 60, 100)
+    assert extractor(level_sizes=(24, 48, 96)).map_roi_levels(rois, 4).tolist() == [0, 1, 2, 3]
+    with pytest.raises(ValueError, match='level_sizes'):
+        extractor(level_sizes=(96, 48, 192))
+    with pytest.raises(ValueError, match='3 rising sizes'):
+        extractor(level_sizes=(48, 96))
+
+
+def test_each_box_is_pooled_from_its_own_level():
+    feats = tuple(torch.rand(2, 4, 224 // s, 224 // s) for s in (4, 8, 16, 32))
+    boxes = torch.tensor([[[10, 10, 50, 50], [0, 0, 200, 224.]], [[30, 20, 100, 110],
+                                                                    [5, 5, 180, 160.]]])
+    pooled = extractor()(feats, bboxes_to_rois(boxes))
+    for i, (image, level) in enumerate([(0, 0), (0, 3), (1, 1), (1, 2)]):
+        expected = roi_align(feats[level][image:image + 1], [boxes.flatten(0, 1)[i:i + 1]], 7,
+                             spatial_scale=1 / 2**(level + 2), aligned=True)
+        torch.testing.assert_close(pooled[i:i + 1], expected)
+
+
+def test_pools_in_float32_under_autocast():
+    feats = tuple(torch.rand(1, 4, 224 // s, 224 // s).bfloat16() for s in (4, 8, 16, 32))
+    with torch.autocast('cpu', dtype=torch.bfloat16):
+        pooled = extractor()(feats, torch.tensor([[0, 10.3, 10.7, 60.1, 90.9]]))
+    expected = extractor()(tuple(f.float() for f in feats),
+                           torch.tensor([[0, 10.3, 10.7, 60.1, 90.9]]))
+    assert pooled.dtype == torch.float32 and torch.equal(pooled, expected)
+
+
+def test_a_level_that_no_box_falls_on_still_has_a_gradient():
+    feats = tuple(torch.rand(1, 4, 224 // s, 224 // s, requires_grad=True) for s in (4, 8, 16, 32))
+    extractor()(feats, torch.tensor([[0, 10., 10., 30., 30.]])).sum().backward()
+    assert feats[0].grad.abs().sum() > 0
+    for feat in feats[1:]:
+        assert feat.grad is not None and feat.grad.abs().sum() == 0
+
+
+def test_rois_carry_the_index_of_their_image():
+    rois = bboxes_to_rois(torch.arange(24.).view(2, 3, 4))
+    assert rois[:, 0].tolist() == [0, 0, 0, 1, 1, 1]
+    assert rois[4, 1:].tolist() == [16, 17, 18, 19]
+
+
+def test_head_shapes():
+    head = SoCoRoIHead(
+        bbox_roi_extractor=dict(
+            type='SoCoRoIExtractor', out_channels=4, featmap_strides=[4, 8, 16, 32],
+            roi_layer=dict(type='RoIAlign', output_size=7, sampling_ratio=0)),
+        bbox_head=dict(type='SoCoBBoxHead', in_channels=4, conv_out_channels=6, fc_out_channels=10))
+    feats = tuple(torch.rand(2, 4, 224 // s, 224 // s) for s in (4, 8, 16, 32))
+    boxes = torch.tensor([0, 0, 60, 60.]).expand(2, 5, 4)
+    assert head(feats, boxes).shape == (10, 10)
+    assert isinstance(head.bbox_head, SoCoBBoxHead) and len(head.bbox_head.shared_convs) == 4

@@ -1,0 +1,22 @@
+"""The project's model against numbers of the official code; see `parity.py`."""
+import pytest
+
+import parity
+from small import ROOT
+
+FILES = ROOT / 'tests/data/parity'
+
+
+@pytest.mark.parametrize('name', [
+    'fpn_r18', 'fpn_star_r18', pytest.param('c4_r50', marks=pytest.mark.slow)])
+def test_parity(name):
+    rows = parity.compare(FILES / f'{name}.json')
+    assert len(rows) >= 10
+    assert [row for row in rows if not row.difference <= row.tolerance] == []
+
+
+def test_a_wrong_model_is_noticed(monkeypatch):
+    monkeypatch.setattr('projects.soco.models.roi_heads.SoCoRoIExtractor.map_roi_levels',
+                        lambda self, rois, num_levels: rois.new_zeros(len(rois)).long())
+    rows = parity.compare(FILES / 'fpn_r18.json')
+    assert any(row.difference > row.tolerance for row in rows)

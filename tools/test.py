@@ -1,0 +1,32 @@
+"""Evaluate a detector."""
+import argparse
+from pathlib import Path
+
+import projects.soco.compat  # noqa: F401  (before anything of OpenMMLab)
+from mmengine.runner import Runner
+from projects.soco.engine import read_checkpoint
+from projects.soco.launch import (add_config_arguments, load_config, prepare_processes, run_tool)
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    add_config_arguments(parser)
+    parser.add_argument('checkpoint', help='weights of the detector')
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_args()
+    cfg = load_config(args.config, args.cfg_options)
+    if 'test_dataloader' not in cfg:
+        raise ValueError(f'{args.config} has no test_dataloader: it is not a detector\'s config. '
+                         'Those lie in configs/benchmarks/.')
+    read_checkpoint(args.checkpoint)
+    cfg.work_dir = args.work_dir or cfg.get('work_dir') or f'work_dirs/{Path(args.config).stem}'
+    cfg.load_from = args.checkpoint
+    prepare_processes(cfg, args.launcher)
+    Runner.from_cfg(cfg).test()
+
+
+if __name__ == '__main__':
+    run_tool(main)

@@ -1,0 +1,66 @@
+"""Train any config of the project: SoCo pretraining, or a detector that starts from it."""
+import argparse
+from pathlib import Path
+
+import projects.soco.compat  # noqa: F401  (before anything of OpenMMLab)
+from mmengine.config import Config
+from mmengine.dist import is_main_process
+from mmengine.runner import Runner
+from projects.soco.engine import find_newest_checkpoint, read_checkpoint
+from projects.soco.launch import (add_config_arguments, load_config, prepare_processes, run_tool)
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    add_config_arguments(parser)
+    parser.add_argument('--resume', nargs='?', const='newest', metavar='PATH',
+                        help='go on from a checkpoint, or without PATH from the newest complete '
+                        'one of the work directory')
+    parser.add_argument('--amp', action='store_true', help='mixed precision')
+    parser.add_argument('--auto-scale-lr', action='store_true',
+                        help='scale the learning rate with the total batch')
+    return parser.parse_args()
+
+
+def apply_arguments(cfg: Config, args: argparse.Namespace) -> None:
+    """Write the arguments into the config."""
+    cfg.work_dir = args.work_dir or cfg.get('work_dir') or f'work_dirs/{Path(args.config).stem}'
+    if args.amp:
+        cfg.optim_wrapper.type = 'AmpOptimWrapper'
+        cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
+    if args.auto_scale_lr:
+        if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
+            raise ValueError(f'--auto-scale-lr: {args.config} has no auto_scale_lr.base_batch_size, '
+                             'the batch that its learning rate is meant for. Add it to the config.')
+        cfg.auto_scale_lr.enable = True
+        # mmengine multiplies processes and batch_size only; iterations of one step count too.
+        cfg.auto_scale_lr.base_batch_size /= cfg.optim_wrapper.get('accumulative_counts', 1)
+    if args.resume:
+        path = args.resume if args.resume != 'newest' else find_newest_checkpoint(cfg.work_dir)
+        if path is None:
+            print(f'--resume: {cfg.work_dir} holds no complete checkpoint; starting anew.')
+            return
+        missing = {'optimizer', 'meta', 'message_hub'} - set(read_checkpoint(path))
+        if missing:
+            raise ValueError(f'--resume {path}: it has no {", ".join(sorted(missing))}, so training '
+                             'cannot go on from it. To start anew from its weights, use '
+                             f'--cfg-options load_from={path}')
+        cfg.resume, cfg.load_from = True, str(path)
+        print(f'Going on from {path}')
+    elif cfg.load_from:
+        read_checkpoint(cfg.load_from)
+
+
+def main() -> None:
+    args = parse_args()
+    cfg = load_config(args.config, args.cfg_options)
+    apply_arguments(cfg, args)
+    prepare_processes(cfg, args.launcher)
+    runner = Runner.from_cfg(cfg)
+    runner.train()
+    if is_main_process():
+        print(f'\nDone. Checkpoints, log and curves lie in {cfg.work_dir}')
+
+
+if __name__ == '__main__':
+    run_tool(main)
