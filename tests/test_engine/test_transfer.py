@@ -1,0 +1,615 @@
+"""PretrainedWeightsHook, PreciseBNHook and the transfer configs that use them."""
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Dict, List, Optional, Sequence, Tuple
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.evaluator import BaseMetric
+from mmengine.model import BaseModel
+from mmengine.optim import build_optim_wrapper
+from mmengine.registry import DATASETS, METRICS, MODELS, PARAM_SCHEDULERS, init_default_scope
+from mmengine.runner import Runner
+from torch import Tensor, nn
+
+from projects.soco.compat import cpu_config, init_cpu_process_group
+from projects.soco.engine import PreciseBNHook
+from projects.soco.engine.transfer import key_group, match_weights
+
+ROOT = Path(__file__).parents[2]
+DETECTORS = ROOT / 'configs/benchmarks/mmdetection/coco'
+R50 = DETECTORS / 'mask-rcnn_r50_fpn_ms-1x_coco.py'
+QUICKSTART = DETECTORS / 'mask-rcnn_r18_fpn_quickstart.py'
+SCRIPTS = ROOT / 'tools/benchmarks/mmdetection'
+REQUIRE = ('backbone', 'neck', 'roi_head.bbox_head')
+FRESH = {'rpn_head', 'roi_head.bbox_head.fc_cls', 'roi_head.bbox_head.fc_reg',
+         'roi_head.mask_head'}
+
+
+def state_of(path: Path) -> Dict[str, Tensor]:
+    """State dict of a config's model; shapes only, no memory."""
+    cfg = cpu_config(Config.fromfile(path))
+    init_default_scope(cfg.default_scope)
+    with torch.device('meta'):
+        model = MODELS.build(cfg.model)
+    return {k: v.to('meta') for k, v in model.state_dict().items()}
+
+
+@pytest.fixture(scope='module')
+def detector() -> Dict[str, Tensor]:
+    return state_of(R50)
+
+
+@pytest.fixture(scope='module')
+def soco() -> Dict[str, Tensor]:
+    return state_of(ROOT / 'configs/soco_r50_fpn_400e.py')
+
+
+def test_r50_hands_over_392_of_392_keys(detector: dict, soco: dict) -> None:
+    report = match_weights(detector, soco, REQUIRE)
+    assert report.complete
+    assert report.required == (392, 392)
+    assert len(report.matched) == 392 and not report.mismatched
+    assert {key_group(k) for k in report.fresh} == FRESH
+    assert {key_group(k) for k in report.unused} == {'projector', 'head', 'target'}
+    assert '392 of 392 keys matched' in report.table()
+
+
+def test_quickstart_models_fit_each_other() -> None:
+    report = match_weights(
+        state_of(QUICKSTART), state_of(ROOT / 'configs/soco_r18_fpn_quickstart.py'), REQUIRE)
+    assert report.complete and {key_group(k) for k in report.fresh} == FRESH
+
+
+def test_a_wrapper_prefix_is_passed_over(detector: dict, soco: dict) -> None:
+    wrapped = {f'module.{k}': v for k, v in soco.items()}
+    assert match_weights(detector, wrapped, REQUIRE) == match_weights(detector, soco, REQUIRE)
+
+
+@pytest.mark.parametrize('part', ['neck.fpn_convs.3', 'roi_head.bbox_head.shared_fcs.0',
+                                  'backbone.layer4.2.bn3'])
+def test_one_missing_module_is_not_complete(detector: dict, soco: dict, part: str) -> None:
+    holed = {k: v for k, v in soco.items() if not k.startswith(part)}
+    report = match_weights(detector, holed, REQUIRE)
+    assert not report.complete
+    assert f'{392 - len(soco) + len(holed)} of 392 keys' in report.explain()
+    assert part in report.explain()
+
+
+def test_classifier_and_regressor_are_never_required(detector: dict) -> None:
+    other_classes = {k: torch.empty(3, 3) if '.fc_' in k else v for k, v in detector.items()}
+    report = match_weights(detector, other_classes, REQUIRE)
+    assert report.complete and len(report.mismatched) == 4
+
+
+def resnet50_of_torchvision() -> Dict[str, Tensor]:
+    from torchvision.models import resnet50
+    with torch.device('meta'):
+        return resnet50(weights=None).state_dict()
+
+
+@pytest.mark.parametrize('make, hint', [
+    (lambda soco: resnet50_of_torchvision(), 'plain ResNet'),
+    (lambda soco: {k: v for k, v in soco.items() if k.startswith('backbone.')},
+     'backbone without neck'),
+    (lambda soco: {'encoder.conv1.weight': torch.empty(1)}, 'official SoCo code'),
+    (lambda soco: {'module.encoder.conv1.weight': torch.empty(1)}, 'official SoCo code'),
+    (lambda soco: {'roi_head.shared_head.layer4.0.conv1.weight': torch.empty(1)}, 'SoCo-C4'),
+    (lambda soco: {'transformer.weight': torch.empty(1)}, 'begin with transformer'),
+    (lambda soco: {}, 'nothing at all'),
+])
+def test_another_family_is_named(detector: dict, soco: dict, make, hint: str) -> None:
+    report = match_weights(detector, make(soco), REQUIRE)
+    assert not report.complete
+    message = report.explain()
+    assert hint in message and 'of 392 keys' in message and 'tools/train.py' in message
+
+
+def test_other_widths_are_named_with_their_shapes(detector: dict) -> None:
+    small = state_of(ROOT / 'configs/soco_r18_fpn_quickstart.py')
+    report = match_weights(detector, small, REQUIRE)
+    assert not report.complete
+    assert 'another shape' in report.explain()
+    key = next(iter(report.mismatched))
+    assert str(list(small[key].shape)) in report.explain()
+
+
+def test_table_counts_every_key_once() -> None:
+    model = {'backbone.a': torch.empty(2), 'neck.a': torch.empty(2), 'rpn_head.a': torch.empty(2)}
+    checkpoint = {'backbone.a': torch.empty(2), 'neck.a': torch.empty(3), 'head.a': torch.empty(1),
+                  'head.b': torch.empty(1)}
+    table = match_weights(model, checkpoint, ('backbone', 'neck')).table()
+    rows = {line.split()[0]: line.split()[1:] for line in table.splitlines() if line[0] != '-'}
+    assert rows['backbone'] == ['1', '-', '-', '-']
+    assert rows['neck'] == ['-', '-', '-', '1']
+    assert rows['rpn_head'] == ['-', '1', '-', '-']
+    assert rows['head'] == ['-', '-', '2', '-']
+    assert rows['total'] == ['1', '1', '2', '1']
+    assert '1 of 2 keys matched' in table
+
+
+POINTS = torch.arange(24.).reshape(12, 2) ** 1.5     # 12 samples of 2 numbers
+
+
+@DATASETS.register_module()
+class TransferToyData(torch.utils.data.Dataset):
+
+    def __init__(self, size: int = 12) -> None:
+        self.size = size
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __getitem__(self, index: int) -> Dict[str, Tensor]:
+        return dict(x=POINTS[index])
+
+
+@METRICS.register_module()
+class TransferToyMetric(BaseMetric):
+
+    def process(self, data_batch: dict, data_samples: Sequence) -> None:
+        self.results.append(0)
+
+    def compute_metrics(self, results: list) -> Dict[str, float]:
+        return dict(zero=0.)
+
+
+class ToyHead(nn.Module):
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shared_fcs = nn.Linear(2, 2)
+        self.norm = nn.BatchNorm1d(2)
+        self.fc_cls = nn.Linear(2, 3)
+
+
+@MODELS.register_module()
+class TransferToyDetector(BaseModel):
+    """Backbone, neck (its BN is always in eval mode) and a head that only the loss reaches."""
+
+    def __init__(self, sync: bool = False) -> None:
+        super().__init__()
+        self.backbone = nn.BatchNorm1d(2)
+        self.neck = nn.BatchNorm1d(2)
+        self.roi_head = nn.ModuleDict(dict(bbox_head=ToyHead()))
+        self.seen: List[List[float]] = []
+        self.means_at_validation: List[Tensor] = []
+        if sync:
+            nn.SyncBatchNorm.convert_sync_batchnorm(self)
+
+    def train(self, mode: bool = True) -> 'TransferToyDetector':
+        super().train(mode)
+        self.neck.eval()
+        return self
+
+    def forward(self, x: Tensor, mode: str = 'tensor'):
+        feats = self.neck(self.backbone(x))
+        if mode == 'predict':
+            self.means_at_validation.append(self.backbone.running_mean.clone())
+            return [dict()]
+        if mode == 'tensor':
+            return feats
+        if torch.is_grad_enabled():
+            self.seen.append(x[:, 0].tolist())
+        head = self.roi_head['bbox_head']
+        return dict(loss=head.fc_cls(head.norm(head.shared_fcs(feats))).square().mean())
+
+
+def toy_config(work_dir: Path, hooks: Sequence[dict], by_epoch: bool = True, length: int = 2,
+               size: int = 12, batch_size: int = 2, val_interval: int = 1, validate: bool = True,
+               lr: float = 0., sync: bool = False, **kwargs) -> Config:
+    loop = dict(type='EpochBasedTrainLoop', max_epochs=length, val_interval=val_interval) \
+        if by_epoch else dict(type='IterBasedTrainLoop', max_iters=length,
+                              val_interval=val_interval)
+    cfg = dict(
+        model=dict(type='TransferToyDetector', sync=sync), work_dir=str(work_dir),
+        train_dataloader=dict(
+            batch_size=batch_size, num_workers=0, drop_last=True,
+            collate_fn=dict(type='default_collate'),
+            dataset=dict(type='TransferToyData', size=size),
+            sampler=dict(type='DefaultSampler' if by_epoch else 'InfiniteSampler',
+                         shuffle=False)),
+        train_cfg=loop, optim_wrapper=dict(optimizer=dict(type='SGD', lr=lr)),
+        default_hooks=dict(checkpoint=dict(type='PlainCheckpointHook', interval=1,
+                                           by_epoch=by_epoch)),
+        custom_hooks=list(hooks), randomness=dict(seed=0), default_scope='mmengine', **kwargs)
+    if validate:
+        cfg.update(
+            val_cfg=dict(), val_evaluator=dict(type='TransferToyMetric'),
+            val_dataloader=dict(
+                batch_size=1, num_workers=0, sampler=dict(type='DefaultSampler', shuffle=False),
+                collate_fn=dict(type='default_collate'),
+                dataset=dict(type='TransferToyData', size=1)))
+    cfg['experiment_name'] = f'toy_{work_dir.name}_{id(cfg)}'
+    return Config(cfg)
+
+
+def trained(cfg: Config) -> Runner:
+    runner = Runner.from_cfg(cfg)
+    runner.train()
+    return runner
+
+
+def expected_statistics(batches: Sequence[Tensor]) -> Tuple[Tensor, Tensor]:
+    """Averages, over the batches, of a batch's mean and of its unbiased variance."""
+    return (torch.stack([b.mean(0) for b in batches]).mean(0),
+            torch.stack([b.var(0, unbiased=True) for b in batches]).mean(0))
+
+
+@pytest.mark.parametrize('sync', [False, True])
+@pytest.mark.parametrize('by_epoch', [True, False])
+def test_statistics_are_those_computed_by_hand(tmp_path: Path, by_epoch: bool, sync: bool) -> None:
+    runner = trained(toy_config(tmp_path, [dict(type='PreciseBNHook', num_iters=4)], length=1,
+                                by_epoch=by_epoch, validate=False, sync=sync))
+    model = runner.model
+    batches = POINTS[:8].split(2)
+    mean, var = expected_statistics(batches)
+    torch.testing.assert_close(model.backbone.running_mean, mean)
+    torch.testing.assert_close(model.backbone.running_var, var)
+
+    # The head's BN sees what the loss computes in train mode: normalised, then the shared layer.
+    head = model.roi_head['bbox_head']
+    frozen = model.neck
+    with torch.no_grad():
+        inside = [head.shared_fcs(frozen((b - b.mean(0)) / (b.var(0, unbiased=False)
+                                                            + model.backbone.eps).sqrt()))
+                  for b in batches]
+    mean, var = expected_statistics(inside)
+    torch.testing.assert_close(head.norm.running_mean, mean)
+    torch.testing.assert_close(head.norm.running_var, var)
+
+    assert torch.equal(frozen.running_mean, torch.zeros(2))
+    assert all(m.momentum == 0.1 for m in (model.backbone, frozen, head.norm))
+    assert model.backbone.training and not frozen.training
+
+
+@pytest.mark.parametrize('by_epoch', [True, False])
+def test_validation_and_checkpoint_have_the_new_statistics(tmp_path: Path, by_epoch: bool) -> None:
+    runner = trained(toy_config(tmp_path, [dict(type='PreciseBNHook', num_iters=6)],
+                                by_epoch=by_epoch, length=1))
+    mean, _ = expected_statistics(POINTS.split(2))
+    torch.testing.assert_close(runner.model.means_at_validation[0], mean)
+    name = 'epoch_1.pth' if by_epoch else 'iter_1.pth'
+    saved = torch.load(tmp_path / name, weights_only=True)['state_dict']
+    torch.testing.assert_close(saved['backbone.running_mean'], mean)
+
+
+def test_without_the_hook_the_statistics_are_others(tmp_path: Path) -> None:
+    runner = trained(toy_config(tmp_path, [], length=1))
+    mean, _ = expected_statistics(POINTS.split(2))
+    assert not torch.allclose(runner.model.means_at_validation[0], mean)
+
+
+@pytest.mark.parametrize('by_epoch', [True, False])
+@pytest.mark.parametrize('validate, due', [(True, [2, 4, 5]), (False, [5])])
+def test_it_runs_before_every_validation_and_at_the_end(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by_epoch: bool, validate: bool,
+        due: List[int]) -> None:
+    updates = []
+    monkeypatch.setattr(PreciseBNHook, 'update', lambda self, runner: updates.append(
+        runner.epoch + 1 if by_epoch else runner.iter + 1))
+    trained(toy_config(tmp_path, [dict(type='PreciseBNHook')], by_epoch=by_epoch, length=5,
+                       val_interval=2, validate=validate))
+    assert updates == due
+
+
+@pytest.mark.parametrize('by_epoch', [True, False])
+def test_training_sees_the_same_data_and_ends_with_the_same_weights(
+        tmp_path: Path, by_epoch: bool) -> None:
+    runs = [trained(toy_config(tmp_path, hooks, by_epoch=by_epoch, length=5, lr=0.1))
+            for hooks in ([], [dict(type='PreciseBNHook', num_iters=3)])]
+    assert runs[0].model.seen == runs[1].model.seen
+    for a, b in zip(runs[0].model.parameters(), runs[1].model.parameters()):
+        assert torch.equal(a, b)
+
+
+def test_fewer_batches_than_asked_for_are_enough(tmp_path: Path) -> None:
+    runner = trained(toy_config(tmp_path, [dict(type='PreciseBNHook', num_iters=100)], length=1))
+    mean, _ = expected_statistics(POINTS.split(2))
+    torch.testing.assert_close(runner.model.backbone.running_mean, mean)
+    assert runner.model.backbone.num_batches_tracked == 6
+
+
+def test_a_loader_without_batches_is_an_error(tmp_path: Path) -> None:
+    cfg = toy_config(tmp_path, [dict(type='PreciseBNHook')], length=1, size=3, batch_size=4)
+    with pytest.raises(ValueError, match='training data gives no batch'):
+        trained(cfg)
+
+
+def test_no_batches_to_compute_from_is_an_error() -> None:
+    with pytest.raises(ValueError, match='num_iters is 0'):
+        PreciseBNHook(num_iters=0)
+
+
+def train_in_one_of_two_processes(rank: int, folder: Path, port: int) -> None:
+    """What this file does as a script: one rank of the test below."""
+    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE='2',
+                      MASTER_ADDR='127.0.0.1', MASTER_PORT=str(port))
+    init_cpu_process_group()
+    cfg = toy_config(folder, [dict(type='PreciseBNHook', num_iters=3)], length=1,
+                     launcher='pytorch')
+    runner = trained(cpu_config(cfg))
+    torch.save(runner.model.module.backbone.state_dict(), folder / f'rank{rank}.pth')
+
+
+@pytest.mark.slow
+def test_two_processes_share_the_average_of_all_their_batches(tmp_path: Path) -> None:
+    with socket.socket() as sock:
+        sock.bind(('127.0.0.1', 0))
+        port = sock.getsockname()[1]
+    env = {**os.environ, 'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1'}
+    ranks = [subprocess.Popen([sys.executable, __file__, str(rank), str(tmp_path), str(port)],
+                              env=env, stdout=subprocess.DEVNULL) for rank in (0, 1)]
+    assert [process.wait(timeout=300) for process in ranks] == [0, 0]
+    batches = [b for rank in (0, 1) for b in POINTS[rank::2].split(2)]
+    mean, var = expected_statistics(batches)
+    for rank in (0, 1):
+        stats = torch.load(tmp_path / f'rank{rank}.pth', weights_only=True)
+        torch.testing.assert_close(stats['running_mean'], mean)
+        torch.testing.assert_close(stats['running_var'], var)
+
+
+WEIGHTS_HOOK = dict(type='PretrainedWeightsHook', require=['backbone', 'neck',
+                                                           'roi_head.bbox_head'])
+
+
+def toy_checkpoint(path: Path, drop: Sequence[str] = (), **extra: Tensor) -> Path:
+    """A checkpoint as SoCo's: the toy's tensors, all 5, without classifier, plus a target."""
+    state = {k: torch.full_like(v, 5) for k, v in TransferToyDetector().state_dict().items()
+             if 'fc_cls' not in k and k not in drop}
+    state.update({'target.backbone.weight': torch.ones(2), 'projector.fc0.weight': torch.ones(2)},
+                 **extra)
+    torch.save(dict(state_dict=state), path)
+    return path
+
+
+def test_weights_arrive_and_the_log_says_how_many(tmp_path: Path) -> None:
+    path = toy_checkpoint(tmp_path / 'soco.pth')
+    runner = Runner.from_cfg(toy_config(tmp_path, [WEIGHTS_HOOK], length=1, load_from=str(path)))
+    runner.train()
+    head = runner.model.roi_head['bbox_head']
+    assert (runner.model.backbone.weight == 5).all() and (head.shared_fcs.weight == 5).all()
+    assert not (head.fc_cls.weight == 5).any()
+    log = next(tmp_path.glob('*/*.log')).read_text()
+    assert '17 of 17 keys matched' in log
+    assert re.search(r'target +- +- +1 +-', log) and re.search(r'fc_cls +- +2 +- +-', log)
+    assert 'unexpected key' not in log
+
+
+def test_the_run_stops_before_training_when_the_head_did_not_match(tmp_path: Path) -> None:
+    path = toy_checkpoint(tmp_path / 'soco.pth', drop=['roi_head.bbox_head.shared_fcs.bias'])
+    runner = Runner.from_cfg(toy_config(tmp_path, [WEIGHTS_HOOK], length=1, load_from=str(path)))
+    with pytest.raises(ValueError, match='16 of 17 keys.*roi_head.bbox_head.shared_fcs.bias'):
+        runner.train()
+    assert not runner.model.seen and not list(tmp_path.glob('epoch_*'))
+
+
+def test_a_differing_shape_stops_in_a_required_part_only(tmp_path: Path) -> None:
+    wrong = {'roi_head.bbox_head.shared_fcs.weight': torch.ones(7, 2)}
+    path = toy_checkpoint(tmp_path / 'soco.pth', **wrong)
+    cfg = toy_config(tmp_path, [WEIGHTS_HOOK], length=1, load_from=str(path))
+    with pytest.raises(ValueError, match=r'\[7, 2\] in the checkpoint and \[2, 2\]'):
+        trained(cfg)
+
+    hook = dict(type='PretrainedWeightsHook', require=['backbone', 'neck'])
+    runner = trained(toy_config(tmp_path, [hook], length=1, load_from=str(path)))
+    assert (runner.model.backbone.weight == 5).all()
+    assert not (runner.model.roi_head['bbox_head'].shared_fcs.weight == 5).any()
+
+
+def test_a_bare_state_dict_works_too(tmp_path: Path) -> None:
+    path = toy_checkpoint(tmp_path / 'soco.pth')
+    torch.save(torch.load(path)['state_dict'], path)
+    runner = trained(toy_config(tmp_path, [WEIGHTS_HOOK], length=1, load_from=str(path)))
+    assert (runner.model.backbone.weight == 5).all()
+
+
+def test_resume_passes_over(tmp_path: Path) -> None:
+    trained(toy_config(tmp_path, [], length=1))
+    checkpoint = tmp_path / 'epoch_1.pth'
+    content = torch.load(checkpoint, weights_only=True)
+    content['state_dict'] = {k: v for k, v in content['state_dict'].items() if 'neck' not in k}
+    torch.save(content, checkpoint)
+    runner = trained(toy_config(tmp_path, [WEIGHTS_HOOK], length=2, resume=True,
+                                load_from=str(checkpoint)))
+    assert runner.epoch == 2
+
+
+def test_a_run_without_weights_says_so(tmp_path: Path) -> None:
+    trained(toy_config(tmp_path, [WEIGHTS_HOOK], length=1))
+    log = next(tmp_path.glob('*/*.log')).read_text()
+    assert 'No checkpoint was given' in log
+
+
+def test_testing_a_pretraining_checkpoint_is_an_error(tmp_path: Path) -> None:
+    path = toy_checkpoint(tmp_path / 'soco.pth')
+    cfg = toy_config(tmp_path, [WEIGHTS_HOOK], length=1, load_from=str(path))
+    for key in ('dataloader', 'cfg', 'evaluator'):
+        cfg[f'test_{key}'] = cfg[f'val_{key}']
+    with pytest.raises(ValueError, match='not the detector to be tested: 2 of its'):
+        Runner.from_cfg(cfg).test()
+    torch.save(TransferToyDetector().state_dict(), path)
+    Runner.from_cfg(cfg).test()
+
+
+def test_r50_config_is_the_official_setting() -> None:
+    cfg = Config.fromfile(R50)
+    model = cfg.model
+    sync = dict(type='SyncBN', requires_grad=True)
+    for part in (model.backbone, model.neck, model.roi_head.bbox_head, model.roi_head.mask_head):
+        assert part.norm_cfg == sync
+    assert model.backbone.frozen_stages == -1 and model.backbone.norm_eval is False
+    assert model.backbone.init_cfg is None
+    assert model.roi_head.bbox_head.type == 'Shared4Conv1FCBBoxHead'
+    assert cfg.train_cfg.max_iters == 90000 and cfg.train_dataloader.batch_size == 2
+    assert cfg.auto_scale_lr == dict(enable=False, base_batch_size=16)
+    assert [h.type for h in cfg.custom_hooks] == ['PretrainedWeightsHook', 'PreciseBNHook']
+    assert cfg.default_hooks.checkpoint.type == 'PlainCheckpointHook'
+
+
+def test_learning_rate_is_detectron2s() -> None:
+    """0.001 of the rate at first, all of it at 1000, a tenth from 60k, a hundredth from 80k."""
+
+    def detectron2(i: int) -> float:
+        warmup = 0.001 * (1 - i / 1000) + i / 1000 if i < 1000 else 1.
+        return 0.02 * warmup * 0.1 ** ((i >= 60000) + (i >= 80000))
+
+    cfg = Config.fromfile(R50)
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=cfg.optim_wrapper.optimizer.lr)
+    schedulers = [PARAM_SCHEDULERS.build(s, default_args=dict(optimizer=optimizer))
+                  for s in cfg.param_scheduler]
+    wanted = {0, 1, 500, 999, 1000, 1001, 59999, 60000, 79999, 80000, 89999}
+    for i in range(90000):
+        if i in wanted:
+            assert optimizer.param_groups[0]['lr'] == pytest.approx(detectron2(i), rel=1e-6), i
+        optimizer.step()
+        for scheduler in schedulers:
+            scheduler.step()
+
+
+def test_norm_parameters_do_not_decay() -> None:
+    cfg = cpu_config(Config.fromfile(R50))
+    init_default_scope('mmdet')
+    model = MODELS.build(cfg.model)
+    optimizer = build_optim_wrapper(model, cfg.optim_wrapper).optimizer
+    decay = {id(p): g['weight_decay'] for g in optimizer.param_groups for p in g['params']}
+    for module in model.modules():
+        for p in module.parameters(recurse=False):
+            norm = isinstance(module, nn.modules.batchnorm._BatchNorm)
+            assert decay[id(p)] == (0 if norm else 2.5e-5)
+
+
+def write_coco(folder: Path, names: Sequence[str], side: Tuple[int, int] = (300, 400)) -> None:
+    """Two photos of noise with one object each, in COCO's layout."""
+    rng = np.random.default_rng(0)
+    height, width = side
+    images, annotations = [], []
+    for i in (1, 2):
+        for split in ('train2017', 'val2017'):
+            (folder / split).mkdir(parents=True, exist_ok=True)
+            photo = rng.integers(0, 255, (height, width, 3), dtype=np.uint8)
+            cv2.imwrite(str(folder / split / f'{i}.png'), photo)
+        images.append(dict(id=i, file_name=f'{i}.png', width=width, height=height))
+        x, y, w, h = 40, 30, width // 2, height // 2
+        annotations.append(dict(
+            id=i, image_id=i, category_id=1, bbox=[x, y, w, h], area=w * h, iscrowd=0,
+            segmentation=[[x, y, x + w, y, x + w, y + h, x, y + h]]))
+    content = dict(images=images, annotations=annotations,
+                   categories=[dict(id=i + 1, name=n) for i, n in enumerate(names)])
+    (folder / 'annotations').mkdir()
+    for split in ('train2017', 'val2017'):
+        (folder / f'annotations/instances_{split}.json').write_text(json.dumps(content))
+
+
+def point_to(cfg: Config, folder: Path) -> None:
+    for loader in (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader):
+        loader.dataset.data_root = f'{folder}/'
+        loader.update(num_workers=0, persistent_workers=False)
+    for evaluator in (cfg.val_evaluator, cfg.test_evaluator):
+        evaluator.ann_file = str(folder / 'annotations/instances_val2017.json')
+
+
+def coco_names() -> List[str]:
+    from mmdet.datasets import CocoDataset
+    return list(CocoDataset.METAINFO['classes'])
+
+
+def test_training_resizes_the_short_side_to_640_to_800(tmp_path: Path) -> None:
+    write_coco(tmp_path, coco_names())
+    cfg = Config.fromfile(R50)
+    point_to(cfg, tmp_path)
+    init_default_scope('mmdet')
+    dataset = DATASETS.build(cfg.train_dataloader.dataset)
+    shapes = set()
+    for _ in range(30):
+        sample = dataset[0]
+        shapes.add(sample['inputs'].shape[1])
+        masks = sample['data_samples'].gt_instances.masks
+        assert (masks.height, masks.width) == sample['inputs'].shape[1:]
+    assert shapes <= set(range(640, 801, 32)) and len(shapes) > 3
+    assert DATASETS.build(cfg.val_dataloader.dataset)[0]['inputs'].shape[1] == 800
+
+
+@pytest.mark.slow
+def test_r50_config_trains_and_evaluates_from_soco_weights(tmp_path: Path) -> None:
+    """One iteration, PreciseBN and one evaluation of small images, on a CPU."""
+    write_coco(tmp_path / 'coco', coco_names())
+    pretraining = cpu_config(Config.fromfile(ROOT / 'configs/soco_r50_fpn_400e.py'))
+    init_default_scope('mmselfsup')
+    soco = MODELS.build(pretraining.model)
+    torch.save(dict(state_dict=soco.state_dict()), tmp_path / 'soco.pth')
+
+    cfg = cpu_config(Config.fromfile(R50))
+    point_to(cfg, tmp_path / 'coco')
+    for loader, transform in ((cfg.train_dataloader, 2), (cfg.val_dataloader, 1)):
+        pipeline = loader.dataset.pipeline
+        pipeline[transform] = dict(type='Resize', scale=(128, 96), keep_ratio=True)
+    cfg.model.train_cfg.rcnn.sampler.num = 8
+    cfg.model.test_cfg.rpn.max_per_img = 8
+    cfg.model.test_cfg.rcnn.score_thr = 0.
+    cfg.train_cfg.update(max_iters=1, val_interval=1)
+    cfg.custom_hooks[1].num_iters = 1
+    cfg.default_hooks.checkpoint.interval = 1
+    cfg.merge_from_dict(dict(work_dir=str(tmp_path / 'work'), load_from=str(tmp_path / 'soco.pth'),
+                             experiment_name=f'r50_{tmp_path.name}'))
+    runner = Runner.from_cfg(cfg)
+    runner.train()
+    log = next((tmp_path / 'work').glob('*/*.log')).read_text()
+    assert '392 of 392 keys matched' in log
+    assert 'PreciseBN: statistics of 69 layers from 1 batches' in log
+    assert 'coco/segm_mAP' in log
+    assert (tmp_path / 'work/iter_1.pth').is_file()
+
+
+@pytest.mark.slow
+def test_quickstart_detector_learns_a_users_own_classes(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_coco(tmp_path / 'coco', ['sock', 'shoe'])
+    monkeypatch.setenv('SOCO_QUICKSTART_PHOTOS', str(tmp_path / 'coco/train2017'))
+    monkeypatch.setenv('SOCO_QUICKSTART_ANNOTATIONS',
+                       str(tmp_path / 'coco/annotations/instances_train2017.json'))
+    cfg = Config.fromfile(QUICKSTART)
+    cfg.merge_from_dict(dict(work_dir=str(tmp_path / 'work'), experiment_name=tmp_path.name))
+    cfg.train_cfg.update(max_iters=2, val_interval=2)
+    cfg.custom_hooks[1].num_iters = 1
+    runner = Runner.from_cfg(cfg)
+    runner.train()
+    assert runner.model.roi_head.bbox_head.fc_cls.out_features == 3
+    assert runner.train_dataloader.dataset.metainfo['classes'] == ['sock', 'shoe']
+
+
+def run_script(name: str, *args: str, cwd: Optional[Path] = None) -> Tuple[int, str]:
+    done = subprocess.run(['bash', str(SCRIPTS / name), *args], cwd=cwd, text=True,
+                          capture_output=True)
+    return done.returncode, ' '.join((done.stdout + done.stderr).split())
+
+
+@pytest.mark.parametrize('name', ['dist_train_fpn.sh', 'dist_test.sh'])
+def test_scripts_explain_wrong_arguments(tmp_path: Path, name: str) -> None:
+    for args in ((), (str(R50),), (str(R50), 'x.pth'), (str(R50), 'x.pth', 'two')):
+        code, message = run_script(name, *args)
+        assert code == 2 and message.startswith('usage: bash tools/benchmarks'), args
+    code, message = run_script(name, 'nowhere.py', 'x.pth', '2', cwd=tmp_path)
+    assert code == 2 and 'There is no config at nowhere.py' in message
+    code, message = run_script(name, str(R50), 'x.pth', '2', cwd=tmp_path)
+    assert code == 2 and 'There is no checkpoint at x.pth' in message
+
+
+def test_a_comma_in_the_checkpoints_path_is_refused(tmp_path: Path) -> None:
+    (tmp_path / 'a,b').mkdir()
+    (tmp_path / 'a,b/soco.pth').touch()
+    code, message = run_script('dist_train_fpn.sh', str(R50), 'soco.pth', '2',
+                               cwd=tmp_path / 'a,b')
+    assert code == 2 and 'holds a comma' in message
+
+
+if __name__ == '__main__':
+    train_in_one_of_two_processes(int(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]))
