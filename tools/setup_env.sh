@@ -131,7 +131,9 @@ check_compiler() {
         soco_fail "--mmcv source needs a compiler for C++17, and '${CXX:-g++}' is none. Install" \
             "a newer one (g++ 9 or later), name it in CXX, or use --mmcv lite, which needs none."
     WITH_CUDA=0
-    if command -v nvcc >/dev/null && nvidia-smi -L 2>/dev/null | grep -q GPU; then WITH_CUDA=1; fi
+    if command -v nvcc >/dev/null && [[ $(nvidia-smi -L 2>/dev/null) == *GPU* ]]; then
+        WITH_CUDA=1
+    fi
 }
 
 # All that can be wrong with the machine, before anything is written.
