@@ -12,7 +12,7 @@ from skimage.feature import local_binary_pattern
 from skimage.segmentation import felzenszwalb
 
 from projects.soco.proposals import grouping, jit
-from projects.soco.proposals.segmentation import gaussian_weights, segment
+from projects.soco.proposals.segmentation import edge_scratch, gaussian_weights, segment
 from projects.soco.proposals.selective_search import SearchSetting, selective_search
 
 PARITY = Path(__file__).parents[1] / 'data' / 'parity'
@@ -68,7 +68,8 @@ def test_official_regions_of_further_photos(folder, reference, misses, test_data
 @given(st.integers(1, 60), st.integers(1, 60), st.integers(0, 2**32 - 1), st.integers(1, 40))
 def test_segments_are_those_of_scikit_image(height, width, seed, min_size):
     image = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
-    labels, count = segment(image, gaussian_weights(0.9), 100., min_size)
+    labels, count = segment(image, gaussian_weights(0.9), 100., min_size,
+                            edge_scratch(image.size))
     if height > 1 and width > 1:
         expected = felzenszwalb(image / 255., scale=100, sigma=0.9, min_size=min_size)
         np.testing.assert_array_equal(labels, expected)
@@ -154,12 +155,19 @@ def test_unknown_setting_is_refused():
 
 
 def test_kernels_compile_where_nothing_can_be_cached(monkeypatch):
-    compile_plain = numba.njit
+    def refuse(*args, **kwargs):
+        raise PermissionError
 
-    def without_cache(*args, **kwargs):
-        if kwargs.get('cache'):
-            raise RuntimeError('cannot cache function: no locator available')
-        return compile_plain(*args, **kwargs)
-
-    monkeypatch.setattr(jit.numba, 'njit', without_cache)
+    monkeypatch.setattr(jit.Path, 'mkdir', refuse)
+    jit.cache_folder.cache_clear()
+    assert jit.cache_folder() is None
     assert jit.kernel(lambda x: x + 1)(1) == 2
+    monkeypatch.undo()
+    jit.cache_folder.cache_clear()
+    assert jit.cache_folder().is_dir()
+
+
+def test_every_kernel_file_counts_for_the_cache():
+    package = Path(jit.__file__).parent
+    users = {path.name for path in package.glob('*.py') if 'import kernel' in path.read_text()}
+    assert users | {'jit.py'} == set(jit.KERNEL_FILES)

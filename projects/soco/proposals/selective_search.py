@@ -6,7 +6,7 @@ import numpy as np
 
 from . import grouping
 from .jit import kernel
-from .segmentation import gaussian_weights, segment
+from .segmentation import edge_scratch, gaussian_weights, segment
 
 VERSION = 1
 MAX_SIDE = 65535
@@ -32,9 +32,9 @@ SETTINGS = {'soco': SearchSetting()}
 
 
 @kernel
-def _search_soco(image: np.ndarray, weights: np.ndarray, scale: float,
-                 min_size: int) -> np.ndarray:
-    labels, count = segment(image, weights, scale, min_size)
+def _search_soco(image: np.ndarray, weights: np.ndarray, scale: float, min_size: int,
+                 scratch: np.ndarray) -> np.ndarray:
+    labels, count = segment(image, weights, scale, min_size, scratch)
     extents, sizes, shares = grouping.describe_segments(image, labels, count)
     pairs = grouping.nested_pairs(extents)
     # Hue and saturation lie in 0 … 1 and are binned over 0 … 255 by the official code: all pixels
@@ -81,7 +81,8 @@ def selective_search(image: np.ndarray, setting: str | SearchSetting = 'soco') -
                              f'{", ".join(SETTINGS)}.')
         setting = SETTINGS[setting]
     extents = _search_soco(np.ascontiguousarray(image), gaussian_weights(setting.sigma),
-                           float(setting.scale), int(setting.min_size))
+                           float(setting.scale), int(setting.min_size),
+                           edge_scratch(image.shape[0] * image.shape[1]))
     boxes = extents.astype(np.int32)
     boxes[:, 2:] -= boxes[:, :2]
     return boxes

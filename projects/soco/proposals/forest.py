@@ -1,0 +1,318 @@
+"""The union-find of the segmentation: edges in the order of their costs, components as trees.
+
+An edge is a uint64 key: the bits of its cost in float32, then its direction (2 bits), then its
+first pixel (30 bits). Keys sort by cost first; edges of equal float32 cost are brought into the
+order of their float64 costs, which are computed anew from the blurred image, and edges of equal
+float64 cost stay in the order direction, pixel.
+
+Most edges lie inside a component by the time their turn comes. So the edges are taken in a few
+levels of rising cost: before each level those inside a component are dropped, unsorted.
+"""
+import numpy as np
+
+from .jit import kernel
+
+LEVELS = (0.3, 0.55, 1.)
+SAFE = np.float64(1e-6)
+DIGIT_BITS = 11
+PIXEL_BITS = 30
+PIXEL_MASK = (1 << PIXEL_BITS) - 1
+NO_EDGE = np.uint32(0xffffffff)
+COST_SHIFT = np.uint64(32)
+CODE_MASK = np.uint64(0xffffffff)
+
+
+@kernel
+def _ends(key: int, width: int) -> tuple[int, int]:
+    code = np.int64(key & CODE_MASK)
+    direction = code >> PIXEL_BITS
+    pixel = code & PIXEL_MASK
+    below = (direction > 0) * width
+    return pixel + (direction == 3), pixel + below + (direction == 0) + (direction == 2)
+
+
+@kernel
+def _exact_cost(key: int, pixels: np.ndarray, width: int) -> float:
+    first, second = _ends(key, width)
+    red = pixels[0, first] - pixels[0, second]
+    green = pixels[1, first] - pixels[1, second]
+    blue = pixels[2, first] - pixels[2, second]
+    return np.sqrt(red * red + green * green + blue * blue)
+
+
+@kernel
+def _level_bounds(bits: np.ndarray) -> np.ndarray:
+    """Costs, as float32 bits, that split the edges into levels; from a sample of the edges."""
+    counts = np.zeros(1 << 16, dtype=np.int64)
+    total = 0
+    for direction in range(4):
+        for y in range(0, bits.shape[1], 4):
+            for x in range(0, bits.shape[2], 2):
+                counts[bits[direction, y, x] >> 16] += 1
+                total += 1
+    bounds = np.full(len(LEVELS), np.uint64(1) << COST_SHIFT, dtype=np.uint64)
+    level = below = 0
+    for bucket in range(1 << 16):
+        below += counts[bucket]
+        while level < len(LEVELS) - 1 and below >= LEVELS[level] * total:
+            bounds[level] = np.uint64(bucket + 1) << np.uint64(16)
+            level += 1
+    return bounds
+
+
+@kernel
+def _first_edges(bits: np.ndarray, low: int, high: int, roots: np.ndarray, keys: np.ndarray,
+                 rest: np.ndarray) -> tuple[int, int]:
+    """Pack the edges between components with low <= cost < high, and those with cost >= high."""
+    height, width = bits.shape[1], bits.shape[2]
+    taken = left = 0
+    for direction in range(4):
+        rows = height if direction == 0 else height - 1
+        columns = width if direction == 1 else width - 1
+        for y in range(rows):
+            start = y * width
+            code = np.uint64((direction << PIXEL_BITS) + start)
+            costs = bits[direction, y, :columns]
+            first, second = _ends(code, width)
+            first_roots = roots[first:first + columns]
+            second_roots = roots[second:second + columns]
+            for x in range(columns):
+                cost = np.uint64(costs[x])
+                key = (cost << COST_SHIFT) | (code + np.uint64(x))
+                wanted = (cost >= low) & (first_roots[x] != second_roots[x])
+                keys[taken] = key
+                rest[left] = key
+                taken += wanted & (cost < high)
+                left += wanted & (cost >= high)
+    return taken, left
+
+
+@kernel
+def _next_edges(edges: np.ndarray, high: int, width: int, roots: np.ndarray, keys: np.ndarray,
+                rest: np.ndarray) -> tuple[int, int]:
+    """Split the edges between components into those with cost < high and the others."""
+    taken = left = 0
+    for key in edges:
+        first, second = _ends(key, width)
+        wanted = roots[first] != roots[second]
+        cost = key >> COST_SHIFT
+        keys[taken] = key
+        rest[left] = key
+        taken += wanted & (cost < high)
+        left += wanted & (cost >= high)
+    return taken, left
+
+
+@kernel
+def _radix_sort(keys: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Sort by cost in float32, keeping the order of equal ones; either array holds the result."""
+    if len(keys) < 2:
+        return keys
+    low = high = keys[0] >> COST_SHIFT
+    for key in keys:
+        low = min(low, key >> COST_SHIFT)
+        high = max(high, key >> COST_SHIFT)
+    bits = 0
+    while (high - low) >> np.uint64(bits):
+        bits += 1
+    passes = (bits + DIGIT_BITS - 1) // DIGIT_BITS
+    mask = np.uint64((1 << DIGIT_BITS) - 1)
+    counts = np.zeros((max(1, passes), 1 << DIGIT_BITS), dtype=np.int64)
+    for key in keys:
+        cost = (key >> COST_SHIFT) - low
+        for digit in range(passes):
+            counts[digit, (cost >> np.uint64(DIGIT_BITS * digit)) & mask] += 1
+    for digit in range(passes):
+        places = counts[digit]
+        total = 0
+        for bucket in range(places.shape[0]):
+            count = places[bucket]
+            places[bucket] = total
+            total += count
+        shift = np.uint64(DIGIT_BITS * digit)
+        for key in keys:
+            bucket = (((key >> COST_SHIFT) - low) >> shift) & mask
+            other[places[bucket]] = key
+            places[bucket] += 1
+        keys, other = other, keys
+    return keys
+
+
+@kernel
+def _refine_run(keys: np.ndarray, pixels: np.ndarray, width: int) -> None:
+    costs = np.empty(keys.shape[0])
+    for i in range(keys.shape[0]):
+        costs[i] = _exact_cost(keys[i], pixels, width)
+    order = np.argsort(costs, kind='mergesort')
+    keys[:] = keys[order]
+
+
+@kernel
+def _sort_edges(keys: np.ndarray, other: np.ndarray, pixels: np.ndarray,
+                width: int) -> np.ndarray:
+    """Sort by cost in float64, keeping the order of equal ones; either array holds the result."""
+    keys = _radix_sort(keys, other)
+    start = 0
+    for i in range(1, len(keys) + 1):
+        if i < len(keys) and keys[i] >> COST_SHIFT == keys[start] >> COST_SHIFT:
+            continue
+        if i - start == 2:
+            first, second = keys[start], keys[start + 1]
+            if _exact_cost(second, pixels, width) < _exact_cost(first, pixels, width):
+                keys[start], keys[start + 1] = second, first
+        elif i - start > 2 and keys[start] >> COST_SHIFT > 0:
+            _refine_run(keys[start:i], pixels, width)
+        start = i
+    return keys
+
+
+@kernel
+def find_root(parents: np.ndarray, node: int) -> int:
+    """Find the root of a node's tree, halving the way for the next time.
+
+    Args:
+        parents (np.ndarray): (n,) int32: a root holds minus its size, others their parent.
+        node (int): The node.
+
+    Returns:
+        int: The root.
+    """
+    above = parents[node]
+    while above >= 0:
+        top = parents[above]
+        if top >= 0:
+            parents[node] = top
+        node, above = above, top
+    return node
+
+
+@kernel
+def _flatten(parents: np.ndarray, roots: np.ndarray) -> None:
+    for node in range(parents.shape[0]):
+        root = find_root(parents, node)
+        if root != node:
+            parents[node] = root
+        roots[node] = root
+
+
+@kernel
+def _exact_limit(root: int, parents: np.ndarray, last: np.ndarray, pixels: np.ndarray,
+                 width: int, scale: float) -> float:
+    inner = 0.
+    if last[root] != NO_EDGE:
+        inner = _exact_cost(np.uint64(last[root]), pixels, width)
+    return np.float64(np.float32(inner + scale / -parents[root]))
+
+
+@kernel
+def _unite(keys: np.ndarray, forest: tuple, pixels: np.ndarray, width: int, scale: float,
+           min_size: int, rejected: np.ndarray, n: int) -> int:
+    """Join components along sorted edges where the cost is below the limits of both.
+
+    The official limit is ``float32(inner cost + scale / size)`` and is compared with the float64
+    cost. Both are known in float32 here, and computed exactly where the two come close.
+    """
+    parents, limits, last = forest
+    for key in keys:
+        u, v = _ends(key, width)
+        above_u, above_v = parents[u], parents[v]
+        if above_u == above_v and above_u >= 0:
+            continue
+        while above_u >= 0:
+            top = parents[above_u]
+            if top >= 0:
+                parents[u] = top
+            u, above_u = above_u, top
+        while above_v >= 0:
+            top = parents[above_v]
+            if top >= 0:
+                parents[v] = top
+            v, above_v = above_v, top
+        if u == v:
+            continue
+        size_u, size_v = -above_u, -above_v
+        cost = np.float64(np.uint32(key >> COST_SHIFT).view(np.float32))
+        limit = np.float64(min(limits[u], limits[v]))
+        accepted = cost < limit
+        if abs(cost - limit) <= SAFE * limit:
+            limit = min(_exact_limit(u, parents, last, pixels, width, scale),
+                        _exact_limit(v, parents, last, pixels, width, scale))
+            accepted = _exact_cost(key, pixels, width) < limit
+        if accepted:
+            root = u if size_u >= size_v else v
+            size = size_u + size_v
+            parents[root] = -size
+            parents[u + v - root] = root
+            limits[root] = cost + scale / size
+            last[root] = np.uint32(key & CODE_MASK)
+        elif size_u < min_size or size_v < min_size:
+            rejected[n] = key
+            n += 1
+    return n
+
+
+@kernel
+def _join_small(keys: np.ndarray, parents: np.ndarray, width: int, min_size: int,
+                kept: np.ndarray) -> int:
+    """Join components, one of them too small, along edges; or only keep such edges if given room.
+
+    Returns how many were kept.
+    """
+    n = 0
+    for key in keys:
+        u, v = _ends(key, width)
+        u, v = find_root(parents, u), find_root(parents, v)
+        if u == v or (parents[u] <= -min_size and parents[v] <= -min_size):
+            continue
+        if len(kept):
+            kept[n] = key
+            n += 1
+            continue
+        if parents[u] > parents[v]:
+            u, v = v, u
+        parents[u] += parents[v]
+        parents[v] = u
+    return n
+
+
+@kernel
+def grow_forest(costs: np.ndarray, blurred: np.ndarray, scale: float, min_size: int,
+                scratch: np.ndarray) -> np.ndarray:
+    """Join pixels along edges of rising cost, then the components below ``min_size``.
+
+    Args:
+        costs (np.ndarray): (4, H, W) float32 from ``edge_costs``.
+        blurred (np.ndarray): (3, H, W) float64.
+        scale (float): Scale of observation, already divided by 255.
+        min_size (int): Smallest component in pixels.
+        scratch (np.ndarray): (4, >= 4*H*W + 1) uint64 to work in.
+
+    Returns:
+        np.ndarray: (H*W,) int32 forest: a root holds minus its size, others their parent.
+    """
+    width = costs.shape[2]
+    count = costs.shape[1] * width
+    pixels = blurred.reshape(3, count)
+    bits = costs.view(np.uint32)
+    parents = np.full(count, -1, dtype=np.int32)
+    limits = np.full(count, np.float32(scale), dtype=np.float32)
+    last = np.full(count, NO_EDGE, dtype=np.uint32)
+    roots = np.arange(count).astype(np.int32)
+    keys, other, rest, rejected = scratch[0], scratch[1], scratch[2], scratch[3]
+    bounds = _level_bounds(bits)
+    taken, _ = _first_edges(bits, np.uint64(0), bounds[0], roots, keys, rest)
+    left = refused = 0
+    for level in range(len(bounds)):
+        if level > 0:
+            _flatten(parents, roots)
+        if level == 1:
+            taken, left = _first_edges(bits, bounds[0], bounds[1], roots, keys, rest)
+        elif level > 1:
+            taken, left = _next_edges(rest[:left], bounds[level], width, roots, keys, rest)
+        edges = _sort_edges(keys[:taken], other[:taken], pixels, width)
+        refused = _unite(edges, (parents, limits, last), pixels, width, scale, min_size,
+                         rejected, refused)
+    taken = _join_small(rejected[:refused], parents, width, min_size, keys)
+    edges = _sort_edges(keys[:taken], other[:taken], pixels, width)
+    _join_small(edges, parents, width, min_size, keys[:0])
+    return parents
