@@ -67,16 +67,17 @@ class WeightsReport:
         counts = [Counter(map(key_group, keys))
                   for keys in (self.matched, self.fresh, self.unused, self.mismatched)]
         groups = sorted(set().union(*counts), key=lambda g: (counts[2][g] > 0, g))
-        rows = [(g, *(str(c[g] or '-') for c in counts)) for g in groups]
-        rows = [('part', *_COLUMNS), *rows, ('total', *(str(c.total()) for c in counts))]
+        rows = [('part', *_COLUMNS), *((g, *(str(c[g] or '-') for c in counts)) for g in groups),
+                ('total', *(str(c.total()) for c in counts))]
         widths = [max(map(len, column)) for column in zip(*rows)]
-        lines = ['  '.join([row[0].ljust(widths[0]), *(
-            cell.rjust(width) for cell, width in zip(row[1:], widths[1:]))]) for row in rows]
-        lines[1:1] = lines[-1:-1] = ['-' * len(lines[0])]
+        header, *body, total = [row[0].ljust(widths[0]) + ''.join(
+            f'  {cell:>{width}}' for cell, width in zip(row[1:], widths[1:])) for row in rows]
+        rule = '-' * len(header)
+        lines = [header, rule, *body, rule, total]
         if self.require:
-            found, total = self.required
-            lines.append(f'{found} of {total} keys matched that the detector has to get from its '
-                         f'checkpoint ({", ".join(self.require)}; without {", ".join(_PREDICTORS)})')
+            found, needed = self.required
+            lines.append(f'{found} of {needed} keys matched that the detector has to get from its '
+                         f'checkpoint ({", ".join(self.require)}; never {", ".join(_PREDICTORS)})')
         return '\n'.join(lines)
 
     def explain(self) -> str:
@@ -146,7 +147,7 @@ class PretrainedWeightsHook(Hook):
     """Says how much of `load_from` reached the detector, and stops where it has to and did not.
 
     The report is logged as one table. What the detector has no place for (`target`, `projector`,
-    tensors of another shape) is taken out of the checkpoint. A resumed run passes all this over.
+    tensors of another shape) is taken out of the checkpoint. A resumed run passes over all this.
 
     Args:
         require: parts that have to match wholly; see `match_weights`.
@@ -168,7 +169,8 @@ class PretrainedWeightsHook(Hook):
             return
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         state = checkpoint.get('state_dict', checkpoint)
-        report = match_weights(model.state_dict(), state, self.require)
+        model_state = model.state_dict()
+        report = match_weights(model_state, state, self.require)
         runner.logger.info(f'Weights from {runner._load_from}:\n{report.table()}')
         if not report.complete:
             raise ValueError(report.explain())
@@ -182,6 +184,8 @@ class PretrainedWeightsHook(Hook):
         dropped = {*report.unused, *report.mismatched}
         for key in [k for k in state if k.removeprefix('module.') in dropped]:
             del state[key]
+        # Fresh tensors load themselves, or MMEngine would warn of each of them once more.
+        state.update({key: model_state[key] for key in untrained})
 
     def before_train(self, runner: Runner) -> None:
         """Warns when no checkpoint was loaded at all."""
