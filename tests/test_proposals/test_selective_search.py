@@ -12,7 +12,7 @@ from skimage.feature import local_binary_pattern
 from skimage.segmentation import felzenszwalb
 
 from projects.soco.proposals import grouping, jit
-from projects.soco.proposals.segmentation import edge_scratch, gaussian_weights, segment
+from projects.soco.proposals.segmentation import segment
 from projects.soco.proposals.selective_search import SearchSetting, selective_search
 
 PARITY = Path(__file__).parents[1] / 'data' / 'parity'
@@ -68,8 +68,7 @@ def test_official_regions_of_further_photos(folder, reference, misses, test_data
 @given(st.integers(1, 60), st.integers(1, 60), st.integers(0, 2**32 - 1), st.integers(1, 40))
 def test_segments_are_those_of_scikit_image(height, width, seed, min_size):
     image = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
-    labels, count = segment(image, gaussian_weights(0.9), 100., min_size,
-                            edge_scratch(image.size))
+    labels, count = segment(image, 100., 0.9, min_size)
     if height > 1 and width > 1:
         expected = felzenszwalb(image / 255., scale=100, sigma=0.9, min_size=min_size)
         np.testing.assert_array_equal(labels, expected)
@@ -130,9 +129,54 @@ def test_result_does_not_depend_on_memory_layout(photo):
     assert np.array_equal(selective_search(image[:, ::-1][:, ::-1]), expected)
 
 
+def test_paper_neighbours_touch():
+    image = np.zeros((100, 200, 3), np.uint8)
+    image[:, 100:] = 255
+    regions = selective_search(image, SearchSetting(sigma=0., official=False))
+    assert regions.tolist() == [[0, 0, 99, 99], [100, 0, 99, 99], [0, 0, 199, 99]]
+    labels = np.array([[0, 0, 1], [2, 2, 1], [2, 2, 3]], np.int32)
+    assert grouping.touching_pairs(labels, 4).tolist() == [[0, 1], [0, 2], [1, 2], [1, 3], [2, 3]]
+
+
+def test_paper_histograms_count_hue():
+    # Three stripes: red, a little darker red, green as bright as the first. Texture, size and
+    # fill are alike; value alone would find no two alike, hue joins the reds.
+    image = np.zeros((100, 300, 3), np.uint8)
+    image[:, :100, 0], image[:, 100:200, 0], image[:, 200:, 1] = 200, 190, 200
+    paper = selective_search(image, SearchSetting(sigma=0., scales=(1.,), official=False))
+    assert paper.tolist()[3] == [0, 0, 199, 99]
+
+
+def test_paper_setting_joins_everything(photo):
+    image = read_rgb(photo('chelsea.png'))
+    regions = selective_search(image, 'uijlings')
+    segments = (len(regions) + 1) // 2
+    assert len(regions) == 2 * segments - 1
+    assert regions[-1].tolist() == [0, 0, image.shape[1] - 1, image.shape[0] - 1]
+
+
+def test_several_scales_and_spaces_give_more_boxes_without_repeats(photo):
+    image = read_rgb(photo('chelsea.png'))
+    one = SearchSetting(official=False)
+    many = SearchSetting(scales=(300., 100.), colour_spaces=('rgb', 'lab', 'hsv', 'grey'),
+                         official=False)
+    first, all_regions = selective_search(image, one), selective_search(image, many)
+    assert len(all_regions) > 2 * len(first)
+    assert len(np.unique(all_regions, axis=0)) == len(all_regions)
+    assert {tuple(box) for box in first.tolist()} <= {tuple(box) for box in all_regions.tolist()}
+
+
+@pytest.mark.parametrize('parameters, message', [
+    (dict(colour_spaces=('cmyk',)), 'unknown colour space'), (dict(scales=()), 'one scale'),
+    (dict(scales=(0.,)), 'above 0'), (dict(sigma=-1.), 'sigma'), (dict(min_size=0), 'min_size')])
+def test_impossible_settings_are_refused(parameters, message):
+    with pytest.raises(ValueError, match=message):
+        SearchSetting(**parameters)
+
+
 def test_parameters_change_the_result(photo):
     image = read_rgb(photo('chelsea.png'))
-    coarse = selective_search(image, SearchSetting(scale=1000.))
+    coarse = selective_search(image, SearchSetting(scales=(1000.,)))
     assert len(coarse) < len(selective_search(image))
 
 

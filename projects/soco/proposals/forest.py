@@ -140,11 +140,21 @@ def _radix_sort(keys: np.ndarray, other: np.ndarray) -> np.ndarray:
 
 @kernel
 def _refine_run(keys: np.ndarray, pixels: np.ndarray, width: int) -> None:
+    """Sort edges of equal float32 cost by their float64 cost, of which at most 30 bits differ."""
     costs = np.empty(keys.shape[0])
     for i in range(keys.shape[0]):
         costs[i] = _exact_cost(keys[i], pixels, width)
-    order = np.argsort(costs, kind='mergesort')
-    keys[:] = keys[order]
+    bits = costs.view(np.uint64)
+    low = bits[0]
+    for value in bits:
+        low = min(low, value)
+    ranks = np.empty_like(keys)
+    for i in range(keys.shape[0]):
+        ranks[i] = ((bits[i] - low) << COST_SHIFT) | np.uint64(i)
+    ranks = _radix_sort(ranks, np.empty_like(keys))
+    unsorted = keys.copy()
+    for i in range(keys.shape[0]):
+        keys[i] = unsorted[ranks[i] & CODE_MASK]
 
 
 @kernel
@@ -281,7 +291,7 @@ def grow_forest(costs: np.ndarray, blurred: np.ndarray, scale: float, min_size: 
     """Join pixels along edges of rising cost, then the components below ``min_size``.
 
     Args:
-        costs (np.ndarray): (4, H, W) float32 from ``edge_costs``.
+        costs (np.ndarray): (4, H, W) float32 from ``segmentation.edge_costs``.
         blurred (np.ndarray): (3, H, W) float64.
         scale (float): Scale of observation, already divided by 255.
         min_size (int): Smallest component in pixels.

@@ -19,7 +19,7 @@ def histogram_bins(bins: int) -> np.ndarray:
     return np.minimum(found, bins - 1).astype(np.uint8)
 
 
-VALUE_BIN = histogram_bins(COLOUR_BINS)
+COLOUR_BIN = histogram_bins(COLOUR_BINS)
 TEXTURE_BIN = histogram_bins(TEXTURE_BINS)
 
 
@@ -97,25 +97,38 @@ def local_binary_patterns(image: np.ndarray) -> np.ndarray:
 
 
 @kernel
-def describe_segments(image: np.ndarray, labels: np.ndarray,
+def brightest_channel(image: np.ndarray) -> np.ndarray:
+    """The value of HSV: (H, W, 3) uint8 to (H, W, 1) uint8."""
+    height, width = image.shape[0], image.shape[1]
+    value = np.empty((height, width, 1), dtype=np.uint8)
+    for y in range(height):
+        for x in range(width):
+            value[y, x, 0] = max(image[y, x, 0], image[y, x, 1], image[y, x, 2])
+    return value
+
+
+@kernel
+def describe_segments(image: np.ndarray, colours: np.ndarray, labels: np.ndarray,
                       count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Extent, size and histograms of each segment.
 
     Args:
-        image (np.ndarray): (H, W, 3) uint8.
+        image (np.ndarray): (H, W, 3) uint8, for the texture.
+        colours (np.ndarray): (H, W, C) uint8, for the colour.
         labels (np.ndarray): (H, W) int32 in [0, count).
         count (int): Number of segments, n.
 
     Returns:
-        tuple: (n, 4) int64 inclusive x1 y1 x2 y2; (n,) int64 pixels; (n, 55) float64 shares of
-        pixels per value bin (25) and per channel and texture bin (30).
+        tuple: (n, 4) int64 inclusive x1 y1 x2 y2; (n,) int64 pixels; (n, 25·C + 30) float64
+        shares of pixels per colour channel and bin, then per image channel and texture bin.
     """
     height, width = labels.shape
+    colour_bins = COLOUR_BINS * colours.shape[2]
     extents = np.empty((count, 4), dtype=np.int64)
     extents[:, :2] = max(height, width)
     extents[:, 2:] = -1
     sizes = np.zeros(count, dtype=np.int64)
-    counts = np.zeros((count, COLOUR_BINS + 3 * TEXTURE_BINS), dtype=np.int32)
+    counts = np.zeros((count, colour_bins + 3 * TEXTURE_BINS), dtype=np.int32)
     codes = local_binary_patterns(image)
     for y in range(height):
         for x in range(width):
@@ -127,9 +140,10 @@ def describe_segments(image: np.ndarray, labels: np.ndarray,
             extent[3] = max(extent[3], y)
             sizes[label] += 1
             bins = counts[label]
-            bins[VALUE_BIN[max(image[y, x, 0], image[y, x, 1], image[y, x, 2])]] += 1
+            for channel in range(colours.shape[2]):
+                bins[channel * COLOUR_BINS + COLOUR_BIN[colours[y, x, channel]]] += 1
             for channel in range(3):
-                bins[COLOUR_BINS + channel * TEXTURE_BINS
+                bins[colour_bins + channel * TEXTURE_BINS
                      + TEXTURE_BIN[codes[channel, y, x]]] += 1
     return extents, sizes, counts / sizes.reshape(count, 1)
 
@@ -160,6 +174,37 @@ def nested_pairs(extents: np.ndarray) -> np.ndarray:
                 pairs[n, 1] = j
                 n += 1
     return pairs[:n]
+
+
+@kernel
+def _touching_codes(labels: np.ndarray, count: int) -> np.ndarray:
+    height, width = labels.shape
+    codes = np.empty(4 * labels.size, dtype=np.int64)
+    n = 0
+    for y in range(height):
+        for x in range(width):
+            here = labels[y, x]
+            for down, right in ((0, 1), (1, -1), (1, 0), (1, 1)):
+                if y + down < height and 0 <= x + right < width:
+                    there = labels[y + down, x + right]
+                    if there != here:
+                        codes[n] = np.int64(min(here, there)) * count + max(here, there)
+                        n += 1
+    return codes[:n]
+
+
+def touching_pairs(labels: np.ndarray, count: int) -> np.ndarray:
+    """Pairs of segments with pixels side by side or corner to corner.
+
+    Args:
+        labels (np.ndarray): (H, W) int32 in [0, count).
+        count (int): Number of segments.
+
+    Returns:
+        np.ndarray: (p, 2) int32, first < second, in rising order, each once.
+    """
+    codes = np.unique(_touching_codes(labels, count))
+    return np.stack([codes // count, codes % count], axis=1).astype(np.int32)
 
 
 @kernel

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numba
 
-KERNEL_FILES = ('jit.py', 'forest.py', 'grouping.py', 'segmentation.py', 'selective_search.py')
+KERNEL_FILES = ('jit.py', 'forest.py', 'grouping.py', 'segmentation.py')
 
 
 @cache

@@ -14,7 +14,7 @@ from .jit import kernel
 KEPT_PIXELS = 2**21
 
 
-def gaussian_weights(sigma: float) -> np.ndarray:
+def _gaussian_weights(sigma: float) -> np.ndarray:
     """Half of a normalised Gaussian kernel, cut at four standard deviations.
 
     Args:
@@ -33,7 +33,7 @@ def gaussian_weights(sigma: float) -> np.ndarray:
 _kept = threading.local()
 
 
-def edge_scratch(pixels: int) -> np.ndarray:
+def _edge_scratch(pixels: int) -> np.ndarray:
     """Room for the edges of an image; kept for the next image of the same thread, if moderate.
 
     Fresh pages from the operating system cost more time than sorting the edges.
@@ -76,7 +76,7 @@ def blur(image: np.ndarray, weights: np.ndarray) -> np.ndarray:
 
     Args:
         image (np.ndarray): (H, W, 3) uint8.
-        weights (np.ndarray): (radius + 1,) float64 from :func:`gaussian_weights`.
+        weights (np.ndarray): (radius + 1,) float64 half of a Gaussian kernel, the centre first.
 
     Returns:
         np.ndarray: (3, H, W) float64 in [0, 1].
@@ -166,22 +166,22 @@ def _number_labels(parents: np.ndarray, height: int, width: int) -> tuple[np.nda
     return labels.reshape(height, width), count
 
 
-@kernel
-def segment(image: np.ndarray, weights: np.ndarray, scale: float, min_size: int,
-            scratch: np.ndarray) -> tuple[np.ndarray, int]:
+def segment(image: np.ndarray, scale: float, sigma: float,
+            min_size: int) -> tuple[np.ndarray, int]:
     """Segment an RGB image into components of similar colour.
 
     Args:
         image (np.ndarray): (H, W, 3) uint8.
-        weights (np.ndarray): Half Gaussian kernel from :func:`gaussian_weights`.
         scale (float): Scale of observation; larger gives larger components.
+        sigma (float): Blur in pixels.
         min_size (int): Smallest component in pixels.
-        scratch (np.ndarray): (4, >= 4*H*W + 1) uint64 to work in, from :func:`edge_scratch`.
 
     Returns:
         tuple[np.ndarray, int]: (H, W) int32 labels from 0, numbered by first appearance in raster
         order, and how many there are.
     """
-    blurred = blur(image, weights)
-    parents = grow_forest(edge_costs(blurred), blurred, scale / 255., min_size, scratch)
-    return _number_labels(parents, image.shape[0], image.shape[1])
+    height, width = image.shape[:2]
+    blurred = blur(image, _gaussian_weights(sigma))
+    parents = grow_forest(edge_costs(blurred), blurred, scale / 255., min_size,
+                          _edge_scratch(height * width))
+    return _number_labels(parents, height, width)

@@ -3,10 +3,10 @@ import time
 from dataclasses import dataclass
 
 import numpy as np
+from PIL import Image, ImageCms
 
 from . import grouping
-from .jit import kernel
-from .segmentation import edge_scratch, gaussian_weights, segment
+from .segmentation import segment
 
 VERSION = 1
 MAX_SIDE = 65535
@@ -18,29 +18,85 @@ class SearchSetting:
     """Parameters of one way to search.
 
     Args:
-        scale (float): Scale of observation of the segmentation; larger gives larger segments.
-        sigma (float): Blur before segmentation in pixels.
-        min_size (int): Smallest segment in pixels.
+        name (str): How it is called.
+        scales (tuple[float, ...]): Scales of observation of the segmentation; larger gives larger
+            segments. Each is searched in turn.
+        sigma (float): Blur before segmentation in pixels, >= 0.
+        min_size (int): Smallest segment in pixels, >= 1.
+        colour_spaces (tuple[str, ...]): Where segments are sought: ``rgb``, ``hsv``, ``lab``,
+            ``grey``. Each is searched in turn.
+        official (bool): Whether histograms and neighbours are the official SoCo code's: hue and
+            saturation without effect, and neighbours where one's bounding box strictly contains a
+            corner of the other's. Otherwise hue, saturation and value count over their real range,
+            colour, texture, size and fill weigh the same, and neighbours are segments that touch,
+            as in the paper of Uijlings et al. (texture is local binary patterns in both).
+
+    Raises:
+        ValueError: If a parameter is out of range.
     """
 
-    scale: float = 300.
+    name: str = 'custom'
+    scales: tuple[float, ...] = (300.,)
     sigma: float = 0.9
     min_size: int = 100
+    colour_spaces: tuple[str, ...] = ('rgb',)
+    official: bool = True
+
+    def __post_init__(self) -> None:
+        unknown = set(self.colour_spaces) - set(COLOUR_SPACES)
+        if unknown:
+            raise ValueError(f'unknown colour space {min(unknown)!r}: choose among '
+                             f'{", ".join(COLOUR_SPACES)}.')
+        if not self.scales or min(self.scales) <= 0 or not self.colour_spaces:
+            raise ValueError('selective search needs at least one scale, all above 0, and one '
+                             'colour space.')
+        if not 0 <= self.sigma <= 100 or self.min_size < 1:
+            raise ValueError(f'selective search needs 0 <= sigma <= 100 and min_size >= 1, not '
+                             f'{self.sigma} and {self.min_size}.')
 
 
-SETTINGS = {'soco': SearchSetting()}
+COLOUR_SPACES = ('rgb', 'hsv', 'lab', 'grey')
+SETTINGS = {'soco': SearchSetting('soco'),
+            'uijlings': SearchSetting('uijlings', official=False)}
 
 
-@kernel
-def _search_soco(image: np.ndarray, weights: np.ndarray, scale: float, min_size: int,
-                 scratch: np.ndarray) -> np.ndarray:
-    labels, count = segment(image, weights, scale, min_size, scratch)
-    extents, sizes, shares = grouping.describe_segments(image, labels, count)
-    pairs = grouping.nested_pairs(extents)
-    # Hue and saturation lie in 0 … 1 and are binned over 0 … 255 by the official code: all pixels
-    # fall into the first bin of both, which adds 2 to every similarity.
-    return grouping.group(extents, sizes, shares, pairs, grouping.COLOUR_BINS, 2.,
-                          labels.size)
+def _convert(image: np.ndarray, colour_space: str) -> np.ndarray:
+    if colour_space == 'rgb':
+        return image
+    mode = dict(hsv='HSV', lab='LAB', grey='L')[colour_space]
+    source = Image.fromarray(image)
+    if mode == 'LAB':
+        profiles = ImageCms.createProfile('sRGB'), ImageCms.createProfile('LAB')
+        return np.array(ImageCms.profileToProfile(source, *profiles, outputMode='LAB'))
+    converted = np.array(source.convert(mode))
+    return converted if mode == 'HSV' else np.repeat(converted[..., None], 3, axis=2)
+
+
+def _search_once(image: np.ndarray, hsv: np.ndarray | None, scale: float,
+                 setting: SearchSetting) -> np.ndarray:
+    labels, count = segment(image, float(scale), setting.sigma, int(setting.min_size))
+    colours = grouping.brightest_channel(image) if setting.official else hsv
+    extents, sizes, shares = grouping.describe_segments(image, colours, labels, count)
+    if setting.official:
+        # Hue and saturation lie in 0 … 1 and are binned over 0 … 255 by the official code: all
+        # pixels fall into the first bin of both, which adds 2 to every similarity.
+        pairs, colour_start = grouping.nested_pairs(extents), 2.
+    else:
+        # Each histogram sums to 1 over its three channels.
+        pairs, colour_start, shares = grouping.touching_pairs(labels, count), 0., shares / 3.
+    return grouping.group(extents, sizes, shares, pairs,
+                          grouping.COLOUR_BINS * colours.shape[2], colour_start, labels.size)
+
+
+def _search(image: np.ndarray, setting: SearchSetting) -> np.ndarray:
+    hsv = None if setting.official else _convert(image, 'hsv')
+    found = [_search_once(_convert(image, colour_space), hsv, scale, setting)
+             for colour_space in setting.colour_spaces for scale in setting.scales]
+    if len(found) == 1:
+        return found[0]
+    together = np.concatenate(found)
+    _, first = np.unique(together, axis=0, return_index=True)
+    return together[np.sort(first)]
 
 
 def _check_image(image: np.ndarray) -> None:
@@ -60,7 +116,7 @@ def _check_image(image: np.ndarray) -> None:
 def selective_search(image: np.ndarray, setting: str | SearchSetting = 'soco') -> np.ndarray:
     """Find object-like boxes in an image, without labels.
 
-    With the setting ``soco`` the result is that of the official SoCo code
+    With the setting ``soco``, the default, the result is that of the official SoCo code
     (``selective_search/selective_search.py``, scale 300, sigma 0.9, min_size 100), box for box.
 
     Args:
@@ -69,7 +125,8 @@ def selective_search(image: np.ndarray, setting: str | SearchSetting = 'soco') -
 
     Returns:
         np.ndarray: (n, 4) int32 boxes x, y, w, h in pixels, in the order formed, w and h being
-        the differences between the first and last column and row. Repeated boxes are kept.
+        the differences between the first and last column and row. Repeated boxes are kept, but
+        for those that several scales or colour spaces have in common.
 
     Raises:
         ValueError: If the image is no RGB array of 8 bits or too large, or the setting unknown.
@@ -80,20 +137,20 @@ def selective_search(image: np.ndarray, setting: str | SearchSetting = 'soco') -
             raise ValueError(f'unknown setting {setting!r} of selective search: choose one of '
                              f'{", ".join(SETTINGS)}.')
         setting = SETTINGS[setting]
-    extents = _search_soco(np.ascontiguousarray(image), gaussian_weights(setting.sigma),
-                           float(setting.scale), int(setting.min_size),
-                           edge_scratch(image.shape[0] * image.shape[1]))
-    boxes = extents.astype(np.int32)
+    boxes = _search(np.ascontiguousarray(image), setting).astype(np.int32)
     boxes[:, 2:] -= boxes[:, :2]
     return boxes
 
 
-def compile_kernels() -> float:
-    """Compile the kernels, or fetch them from numba's cache.
+def compile_kernels(setting: str | SearchSetting = 'soco') -> float:
+    """Compile the kernels of a setting, or fetch them from the cache.
+
+    Args:
+        setting (str | SearchSetting): As in :func:`selective_search`.
 
     Returns:
-        float: Seconds it took; about ten when they had to be compiled.
+        float: Seconds it took.
     """
     start = time.perf_counter()
-    selective_search(np.zeros((8, 8, 3), dtype=np.uint8))
+    selective_search(np.zeros((8, 8, 3), dtype=np.uint8), setting)
     return time.perf_counter() - start

@@ -1,0 +1,138 @@
+"""Sources: the same images from a folder, a list, a COCO json, a zip and a tar."""
+import io
+import json
+import pickle
+import tarfile
+import zipfile
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from multiprocessing import get_context
+
+import pytest
+
+from projects.soco.proposals.sources import KINDS, open_source
+
+NAMES = ['a.png', 'b/1.png', 'b/2.PNG', 'b/deep/x.png', 'c.png', 'z.png']
+
+
+@pytest.fixture(scope='module')
+def sources(tmp_path_factory, small_photos):
+    """One path a kind, each with the six photos, and the root of the images."""
+    folder = tmp_path_factory.mktemp('sources')
+    (folder / 'list.txt').write_text('# photos\n\n' + '\n'.join(reversed(NAMES)) + '\na.png\n')
+    (folder / 'coco.json').write_text(json.dumps(dict(
+        images=[dict(id=i, file_name=name) for i, name in enumerate(reversed(NAMES))],
+        annotations=[], categories=[])))
+    for kind, method in (('deflated', zipfile.ZIP_DEFLATED), ('stored', zipfile.ZIP_STORED)):
+        with zipfile.ZipFile(folder / f'{kind}.zip', 'w', method) as archive:
+            archive.mkdir('b')
+            archive.writestr('notes.txt', 'no image')
+            archive.writestr('__MACOSX/._a.png', 'no image')
+            for name in NAMES:
+                archive.write(small_photos / name, name)
+    with tarfile.open(folder / 'photos.tar', 'w') as archive:
+        archive.add(small_photos, '.')
+    return folder
+
+
+ALL = ['list.txt', 'coco.json', 'deflated.zip', 'stored.zip', 'photos.tar']
+
+
+@pytest.mark.parametrize('name', ALL)
+def test_every_kind_holds_the_same_images(sources, small_photos, name):
+    source = open_source(sources / name, small_photos)
+    assert source.names() == NAMES
+    for image in NAMES:
+        assert source.read_bytes(image) == (small_photos / image).read_bytes()
+
+
+@pytest.mark.parametrize('name', ALL)
+@pytest.mark.parametrize('start', ['fork', 'spawn'])
+def test_sources_work_in_other_processes_and_threads(sources, small_photos, name, start):
+    source = open_source(sources / name, small_photos)
+    expected = [(small_photos / image).read_bytes() for image in NAMES]
+    source.read_bytes('a.png')
+    with ProcessPoolExecutor(2, get_context(start)) as pool:
+        assert list(pool.map(source.read_bytes, NAMES)) == expected
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(source.read_bytes, NAMES * 20)) == expected * 20
+
+
+def test_a_selection_of_an_archive_is_small(tmp_path):
+    with zipfile.ZipFile(tmp_path / 'many.zip', 'w') as archive:
+        for i in range(2000):
+            archive.writestr(f'{i}.jpg', str(i))
+    source = open_source(tmp_path / 'many.zip')
+    part = source.select(['7.jpg', '8.jpg'])
+    assert part.names() == ['7.jpg', '8.jpg'] and part.read_bytes('8.jpg') == b'8'
+    assert len(pickle.dumps(part)) < 500 < len(pickle.dumps(source))
+
+
+def test_the_last_of_two_members_of_one_name_counts(tmp_path):
+    with tarfile.open(tmp_path / 'two.tar', 'w') as archive:
+        for content in (b'old', b'newer'):
+            info = tarfile.TarInfo('a.jpg')
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    assert open_source(tmp_path / 'two.tar').read_bytes('a.jpg') == b'newer'
+
+
+def test_members_that_point_elsewhere_are_left_out(tmp_path):
+    with tarfile.open(tmp_path / 'links.tar', 'w') as archive:
+        link = tarfile.TarInfo('a.jpg')
+        link.type, link.linkname = tarfile.SYMTYPE, '/etc/passwd'
+        archive.addfile(link)
+    assert open_source(tmp_path / 'links.tar').names() == []
+
+
+@pytest.mark.parametrize('name', ['deflated.zip', 'stored.zip'])
+def test_damaged_member_is_an_error(sources, small_photos, tmp_path, name):
+    content = bytearray((sources / name).read_bytes())
+    with zipfile.ZipFile(sources / name) as archive:
+        start = archive.getinfo('c.png').header_offset
+    content[start + 200] ^= 255
+    (tmp_path / name).write_bytes(content)
+    source = open_source(tmp_path / name)
+    with pytest.raises(OSError, match='c.png .*damaged'):
+        source.read_bytes('c.png')
+    assert source.read_bytes('a.png') == (small_photos / 'a.png').read_bytes()
+
+
+def test_unknown_names_are_refused(sources, small_photos):
+    for name in ALL:
+        with pytest.raises(FileNotFoundError):
+            open_source(sources / name, small_photos).read_bytes('none.png')
+
+
+@pytest.mark.parametrize('name', ['../a.png', '/etc/passwd', 'b/../../a.png'])
+def test_a_folder_is_never_left(small_photos, name):
+    with pytest.raises(PermissionError, match='out of the folder'):
+        open_source(small_photos / 'b').read_bytes(name)
+
+
+def test_lists_may_hold_absolute_paths(tmp_path, small_photos):
+    (tmp_path / 'list.txt').write_text(f'{small_photos}/b/1.png\n')
+    assert open_source(tmp_path / 'list.txt', small_photos).names() == ['b/1.png']
+    with pytest.raises(ValueError, match='outside of .*--root'):
+        open_source(tmp_path / 'list.txt').names()
+
+
+@pytest.mark.parametrize('name, content, message', [
+    ('a.zip', b'PK no zip', 'not a zip archive'),
+    ('a.tar', b'x' * 2000, 'not an uncompressed tar'),
+    ('a.tar.gz', b'\x1f\x8b\x08' + bytes(50), 'gunzip'),
+    ('a.json', b'{"licenses": []}', 'not a COCO json.*images'),
+    ('a.json', b'[', 'not a COCO json'),
+    ('a.txt', b'\xff\xfe', 'not a list'),
+    ('a.txt', b'none.jpg', 'none of the 1 images .*--root'),
+    ('a.xyz', b'what', 'no image source: give a folder'),
+])
+def test_other_files_are_refused(tmp_path, name, content, message):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        open_source(tmp_path / name).names()
+
+
+def test_nothing_there(tmp_path):
+    with pytest.raises(FileNotFoundError, match='no images at') as error:
+        open_source(tmp_path / 'none.zip')
+    assert KINDS in str(error.value)
