@@ -41,8 +41,9 @@ def build_model(kind: str, arch: str) -> torch.nn.Module:
     init_default_scope('mmselfsup')
     cfg = cpu_config(Config.fromfile(
         ROOT / 'configs/soco_r50_fpn_400e.py', import_custom_modules=False))
-    import projects.soco.models  # noqa: F401
     from mmselfsup.registry import MODELS
+
+    import projects.soco.models  # noqa: F401
     model = cfg.model
     depth = int(arch[len('resnet'):])
     model.backbone.depth = depth

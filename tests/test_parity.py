@@ -1,7 +1,6 @@
 """The project's model against numbers of the official code; see `parity.py`."""
-import pytest
-
 import parity
+import pytest
 from small import ROOT
 
 FILES = ROOT / 'tests/data/parity'

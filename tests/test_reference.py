@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Dict, Tuple
 
 import pytest
-import reference
 import torch
 from torch import Tensor
+
+import reference
 
 PARITY = Path(__file__).parent / 'data' / 'parity'
 SMALL = dict(fpn_channels=16, head_channels=16, fc_channels=32, hidden=24, projection=16)

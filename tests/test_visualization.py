@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from projects.soco import visualization
-from projects.soco.visualization import (PALETTE, draw_boxes, draw_proposals, draw_training,
-                                         draw_views, read_scalars, save_image, training_figure)
+from projects.soco.curves import draw_training, read_scalars, training_figure
+from projects.soco.visualization import PALETTE, draw_boxes, draw_proposals, draw_views, save_image
 
 GREY = 128
 

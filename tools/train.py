@@ -2,12 +2,13 @@
 import argparse
 from pathlib import Path
 
-import projects.soco.compat  # noqa: F401  (before anything of OpenMMLab)
 from mmengine.config import Config
 from mmengine.dist import is_main_process
 from mmengine.runner import Runner
+
+import projects.soco.compat  # noqa: F401  (before anything of OpenMMLab)
 from projects.soco.engine import find_newest_checkpoint, read_checkpoint
-from projects.soco.launch import (add_config_arguments, load_config, prepare_processes, run_tool)
+from projects.soco.launch import add_config_arguments, load_config, prepare_processes, run_tool
 
 
 def parse_args() -> argparse.Namespace:

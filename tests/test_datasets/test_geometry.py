@@ -3,8 +3,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from projects.soco.datasets.geometry import (flip_boxes, jitter_boxes, overlaps, sample_window,
-                                             to_view)
+from projects.soco.datasets.geometry import (
+    flip_boxes,
+    jitter_boxes,
+    overlaps,
+    sample_window,
+    to_view,
+)
 
 sizes = st.integers(1, 700)
 

@@ -8,8 +8,14 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from projects.soco.datasets.geometry import overlaps
-from projects.soco.datasets.transforms import (NUM_UNIFORMS, LoadProposals, PackSoCoInputs,
-                                               ProposalCutout, ProposalViews, cut_view)
+from projects.soco.datasets.transforms import (
+    NUM_UNIFORMS,
+    LoadProposals,
+    PackSoCoInputs,
+    ProposalCutout,
+    ProposalViews,
+    cut_view,
+)
 
 VIEWS = [dict(size=64), dict(size=64, area=(0.5, 1.0)), dict(size=32, area=(0.5, 1.0))]
 

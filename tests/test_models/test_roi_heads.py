@@ -4,8 +4,12 @@ import pytest
 import torch
 from torchvision.ops import roi_align
 
-from projects.soco.models.roi_heads import (SoCoBBoxHead, SoCoRoIExtractor, SoCoRoIHead,
-                                            bboxes_to_rois)
+from projects.soco.models.roi_heads import (
+    SoCoBBoxHead,
+    SoCoRoIExtractor,
+    SoCoRoIHead,
+    bboxes_to_rois,
+)
 
 
 def extractor(**kwargs) -> SoCoRoIExtractor:

@@ -5,12 +5,12 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmselfsup.registry import MODELS
+from small import ROOT
 
 import reference
 from projects.soco.compat import cpu_config
 from projects.soco.converters import from_official
 from projects.soco.models import feature_spread
-from small import ROOT
 
 WIDTHS = dict(fpn_channels=16, head_channels=12, fc_channels=24, hidden=20, projection=8)
 

@@ -16,8 +16,9 @@ from test_proposals.worker_functions import die, die_once
 from projects.soco.proposals import ProposalStore
 from projects.soco.proposals.executors import ProcessExecutor, SerialExecutor, WorkerDiedError
 from projects.soco.proposals.filters import get_filter
-from projects.soco.proposals.generate import GenerateOptions, generate, skipped_path
+from projects.soco.proposals.generate import GenerateOptions, generate
 from projects.soco.proposals.images import ImageError, decode_image
+from projects.soco.proposals.journal import skipped_path
 from projects.soco.proposals.selective_search import selective_search
 from projects.soco.proposals.sources import open_source
 
@@ -59,8 +60,9 @@ def test_store_holds_what_the_search_finds(tmp_path, small_photos):
             regions = selective_search(np.array(image.convert('RGB')))
         assert store.regions(index).tolist() == regions.tolist()
         assert store.size(index) == (160, 120)
-    assert summary.images == 6 and summary.boxes.tolist() == store.box_counts().tolist()
-    assert store.metadata['generator']['parameters'] == dict(scale=300., sigma=0.9, min_size=100)
+    assert summary.statistics.counts.tolist() == store.box_counts().tolist()
+    assert store.metadata['generator']['parameters'] == dict(
+        name='soco', scales=[300.], sigma=0.9, min_size=100, colour_spaces=['rgb'], official=True)
     assert store.metadata['filter']['name'] == 'all'
     assert [path.name for path in tmp_path.iterdir()] == ['s.arrow']
 

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from mmcv.transforms import BaseTransform
 from mmselfsup.registry import TRANSFORMS
 
-from .geometry import (Window, flip_boxes, jitter_boxes, overlaps, sample_window, to_view)
+from .geometry import Window, flip_boxes, jitter_boxes, overlaps, sample_window, to_view
 
 NUM_UNIFORMS = 13  # what SoCoDataPreprocessor needs per view: see its `draw`
 

@@ -55,6 +55,8 @@ def to_plain(value: Any) -> Any:
     Raises:
         TypeError: A value has no plain form; the message names its type.
     """
+    if isinstance(value, np.generic):  # first: np.float64 is a float too
+        return value.item()
     if value is None or isinstance(value, (bool, int, float, str, bytes, torch.Tensor)):
         return value
     if isinstance(value, HistoryBuffer):
@@ -63,8 +65,6 @@ def to_plain(value: Any) -> Any:
                     max_length=value.max_length)
     if isinstance(value, np.ndarray):
         return torch.from_numpy(np.ascontiguousarray(value))
-    if isinstance(value, np.generic):
-        return value.item()
     if isinstance(value, dict):
         return {to_plain(k): to_plain(v) for k, v in value.items()}
     if isinstance(value, (list, deque, set)):
@@ -108,6 +108,11 @@ class PlainCheckpointHook(CheckpointHook):
             scalars[key] = from_plain(value)
 
 
+def _first_line(error: Exception) -> str:
+    found = re.search(r'Unsupported global: GLOBAL \S+', str(error))
+    return found[0] if found else (str(error).splitlines() or [type(error).__name__])[0]
+
+
 def read_checkpoint(path: PathLike, map_location: str = 'cpu') -> Dict:
     """Read a checkpoint without running anything that it may contain.
 
@@ -130,12 +135,11 @@ def read_checkpoint(path: PathLike, map_location: str = 'cpu') -> Dict:
         content = torch.load(path, map_location=map_location, weights_only=True)
     except pickle.UnpicklingError as error:
         raise ValueError(f'{path} holds more than tensors and plain Python values, which could run '
-                         'code when loaded, or is no checkpoint at all; it was not loaded. '
-                         f'({str(error).splitlines()[0]})') from error
+                         'code when loaded, or is no checkpoint at all; it was not loaded '
+                         f'({_first_line(error)}).') from error
     except (RuntimeError, EOFError, zipfile.BadZipFile, ValueError, KeyError) as error:
-        raise ValueError(f'{path} is not a checkpoint or is cut off: '
-                         f'{str(error).splitlines()[0]}. Use another one of the run, or copy the '
-                         'file again.') from error
+        raise ValueError(f'{path} is not a checkpoint or is cut off ({_first_line(error)}). Use '
+                         'another one of the run, or copy the file again.') from error
     if not isinstance(content, dict) or not content:
         raise ValueError(f'{path} holds a {type(content).__name__}, not a checkpoint with weights.')
     if 'state_dict' not in content:

@@ -1,4 +1,5 @@
-"""Ways to run a function over many tasks: in this process, or in several."""
+"""Ways to run a function over many tasks: in this process, in several, or on a cluster."""
+import itertools
 import multiprocessing
 import multiprocessing.connection
 import os
@@ -103,3 +104,63 @@ class ProcessExecutor:
             for future in wait(running, return_when=FIRST_COMPLETED).done:
                 index = running.pop(future)
                 yield index, future.result()
+
+
+class DaskExecutor:
+    """Runs tasks on a Dask cluster whose workers see the images under the same paths.
+
+    Args:
+        address (str): Address of the scheduler, for example ``tcp://host:8786``.
+        timeout (float): Seconds to wait for the scheduler.
+
+    Raises:
+        RuntimeError: If Dask is not installed.
+        ConnectionError: If the scheduler does not answer.
+    """
+
+    def __init__(self, address: str, timeout: float = 10.) -> None:
+        try:
+            from distributed import Client
+        except ImportError as error:
+            raise RuntimeError('a scheduler needs Dask: pip install -r requirements/cluster.txt, '
+                               'on this machine and on the workers.') from error
+        try:
+            self._client = Client(address, timeout=timeout, set_as_default=False)
+        except (OSError, ValueError) as error:
+            raise ConnectionError(
+                f'the Dask scheduler {address} did not answer within {timeout:.0f} s: start it '
+                f'with "dask scheduler" and workers with "dask worker {address} --nthreads 1".'
+            ) from error
+
+    def run(self, function: Callable, tasks: Sequence) -> Iterator[tuple[int, Any]]:
+        """Apply a function to each task; Dask repeats the tasks of a worker that dies.
+
+        Args:
+            function (Callable): Takes one task; must be importable by name on the workers.
+            tasks (Sequence): The tasks; must be picklable.
+
+        Yields:
+            tuple[int, Any]: Position of a task and its result, as they finish.
+
+        Raises:
+            WorkerDiedError: If a task was lost with its worker several times.
+        """
+        from distributed import KilledWorker, as_completed
+        waiting = iter(enumerate(tasks))
+        completed = as_completed()
+        positions = {}
+
+        def submit(count: int) -> None:
+            for index, task in itertools.islice(waiting, count):
+                future = self._client.submit(function, task, pure=False)
+                positions[future.key] = index
+                completed.add(future)
+
+        submit(4 * max(1, sum(self._client.nthreads().values())))
+        for future in completed:
+            try:
+                yield positions.pop(future.key), future.result()
+            except KilledWorker as error:
+                raise WorkerDiedError('several workers died at the same images: is there too '
+                                      'little memory? Start them with fewer threads.') from error
+            submit(1)

@@ -4,14 +4,10 @@ The sorted names are cut into chunks. The result of each chunk is a small store 
 the output, written whole or not at all; a run that is started again does the missing chunks only.
 At the end the chunks are joined in order, and the folder goes.
 """
-import csv
-import fcntl
 import hashlib
 import json
 import math
-import os
 import shutil
-from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -21,7 +17,11 @@ import numpy as np
 
 from .filters import NOTHING, BoxFilter, get_filter
 from .images import MAX_PIXELS, ImageError, decode_image
-from .sources import FolderSource
+from .journal import (ChunkFolder, Row, Skipped, differences, read_skipped, skipped_path,
+                      write_skipped)
+from .selective_search import SETTINGS, VERSION, SearchSetting, selective_search
+from .sources import EXTENSIONS, ImageSource
+from .statistics import Statistics, measure
 from .store import ProposalStore, StoreWriter
 
 BYTES_PER_IMAGE = 1024
@@ -34,37 +34,20 @@ class GenerateOptions:
     """What determines the content of a store, apart from the images.
 
     Args:
-        setting (str): Name of a setting of selective search.
+        setting (SearchSetting): Parameters of selective search.
         box_filter (BoxFilter): Which regions are kept.
         max_pixels (int): Larger images are skipped.
     """
 
-    setting: str = 'soco'
+    setting: SearchSetting = SETTINGS['soco']
     box_filter: BoxFilter = field(default_factory=lambda: get_filter('ratio3size0308post'))
     max_pixels: int = MAX_PIXELS
-
-
-class Row(NamedTuple):
-    """The proposals of one image on their way to the store."""
-
-    image: str
-    width: int
-    height: int
-    regions: np.ndarray
-    rule: str
-
-
-class Skipped(NamedTuple):
-    """An image that could not be used, and why."""
-
-    image: str
-    reason: str
 
 
 class Chunk(NamedTuple):
     """A task for a worker."""
 
-    source: FolderSource
+    source: ImageSource
     names: list[str]
     options: GenerateOptions
 
@@ -75,33 +58,28 @@ class Summary:
 
     Args:
         path (Path): The store.
-        images (int): Images in the store.
-        boxes (np.ndarray): (images,) boxes of each image.
-        rules (dict[str, int]): Images per rule of the filter.
+        statistics (Statistics): Figures about its images and boxes.
         skipped (list[Skipped]): Images that could not be used.
         reused (int): Images whose result was there from an earlier run.
     """
 
     path: Path
-    images: int
-    boxes: np.ndarray
-    rules: dict[str, int]
+    statistics: Statistics
     skipped: list[Skipped]
     reused: int
 
 
-def propose(source: FolderSource, name: str, options: GenerateOptions) -> Row | Skipped:
+def propose(source: ImageSource, name: str, options: GenerateOptions) -> Row | Skipped:
     """Make the proposals of one image.
 
     Args:
-        source (FolderSource): Where the image is.
+        source (ImageSource): Where the image is.
         name (str): Its name there.
         options (GenerateOptions): Setting and filter.
 
     Returns:
         Row | Skipped: The proposals, or why there are none.
     """
-    from .selective_search import selective_search
     if not name.isprintable():
         shown = name.encode('utf-8', 'backslashreplace').decode()
         return Skipped(shown, 'the name cannot be written as text')
@@ -124,137 +102,32 @@ def propose_chunk(chunk: Chunk) -> list[Row | Skipped]:
     return [propose(chunk.source, name, chunk.options) for name in chunk.names]
 
 
-def describe_run(names: list[str], source: FolderSource, options: GenerateOptions) -> dict:
+def describe_run(names: list[str], source: ImageSource, options: GenerateOptions) -> dict:
     """The metadata of a store: everything that determines its content.
 
     Args:
         names (list[str]): Sorted names of the images.
-        source (FolderSource): Where they are.
+        source (ImageSource): Where they are.
         options (GenerateOptions): Setting and filter.
 
     Returns:
         dict: JSON values.
     """
-    from . import selective_search
     digest = hashlib.sha256('\n'.join(names).encode('utf-8', 'surrogateescape')).hexdigest()
     return dict(
         box_format='xywh',
-        generator=dict(name='selective_search', version=selective_search.VERSION,
-                       setting=options.setting,
-                       parameters=asdict(selective_search.SETTINGS[options.setting])),
+        generator=dict(name='selective_search', version=VERSION,
+                       parameters=json.loads(json.dumps(asdict(options.setting)))),
         filter=options.box_filter.describe(),
         rules=[rule.name for rule in options.box_filter.rules] + [NOTHING],
         source=dict(kind=source.kind, images=len(names), names_sha256=digest),
         max_pixels=options.max_pixels)
 
 
-def differences(old: dict, new: dict, prefix: str = '') -> list[str]:
-    """Name the leaves in which two metadata differ.
-
-    Args:
-        old (dict): JSON values.
-        new (dict): JSON values.
-        prefix (str): Where in the metadata the two are.
-
-    Returns:
-        list[str]: One ``key: old value, now new value`` each.
-    """
-    found = []
-    for key in sorted(set(old) | set(new)):
-        a, b = old.get(key), new.get(key)
-        if isinstance(a, dict) and isinstance(b, dict):
-            found += differences(a, b, f'{prefix}{key}.')
-        elif a != b and key != 'format_version':
-            found.append(f'{prefix}{key}: {a}, now {b}')
-    return found
-
-
-class ChunkFolder:
-    """The finished chunks of a run, beside its output.
-
-    Args:
-        out (Path): The output.
-        metadata (dict): Metadata of the run.
-
-    Raises:
-        ValueError: If the folder is that of a run with other parameters, or in use.
-    """
-
-    def __init__(self, out: Path, metadata: dict) -> None:
-        self.path = out.with_name(out.name + '.parts')
-        self.metadata = metadata
-        self.path.mkdir(exist_ok=True)
-        self._lock = open(self.path / 'run.json', 'a+', encoding='utf-8')
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise ValueError(f'another run is writing {out}: wait for it, or stop it.') from error
-        self._lock.seek(0)
-        text = self._lock.read()
-        if not text:
-            self._lock.write(json.dumps(metadata, sort_keys=True))
-            self._lock.flush()
-            return
-        changed = self._changes(text)
-        if changed:
-            raise ValueError(f'{self.path} holds the beginning of a run with other parameters '
-                             f'({"; ".join(changed)}): use those again to go on, or --overwrite '
-                             f'to start anew.')
-
-    def _changes(self, text: str) -> list[str]:
-        try:
-            return differences(json.loads(text), self.metadata)
-        except ValueError:
-            return ['run.json cannot be read']
-
-    def _file(self, index: int) -> Path:
-        return self.path / f'{index:06d}.arrow'
-
-    def save(self, index: int, results: list[Row | Skipped]) -> None:
-        """Write the result of a chunk."""
-        skipped = [result for result in results if isinstance(result, Skipped)]
-        metadata = dict(self.metadata, skipped=skipped)
-        with StoreWriter(self._file(index), metadata) as writer:
-            for result in results:
-                if isinstance(result, Row):
-                    writer.add(*result)
-
-    def load(self, index: int) -> ProposalStore | None:
-        """Open the result of a chunk, or return None where it is missing or damaged."""
-        try:
-            return ProposalStore.open(self._file(index))
-        except (FileNotFoundError, ValueError):
-            return None
-
-    def remove(self) -> None:
-        """Remove the folder."""
-        self._lock.close()
-        shutil.rmtree(self.path)
-
-
 def _copy_rows(store: ProposalStore, writer: StoreWriter) -> None:
     for index in range(len(store)):
         width, height = store.size(index)
         writer.add(store.name(index), width, height, store.regions(index), store.rule(index))
-
-
-def _write_skipped(path: Path, skipped: list[Skipped]) -> None:
-    if not skipped:
-        path.unlink(missing_ok=True)
-        return
-    partial = path.with_name(path.name + '.partial')
-    with open(partial, 'w', newline='', encoding='utf-8') as file:
-        writer = csv.writer(file)
-        writer.writerow(Skipped._fields)
-        writer.writerows(skipped)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
-
-
-def skipped_path(out: str | Path) -> Path:
-    """Where the table of skipped images of a store lies."""
-    return Path(f'{out}.skipped.csv')
 
 
 def _check_disk(out: Path, images: int) -> None:
@@ -285,16 +158,7 @@ def _check_output(out: Path, metadata: dict, overwrite: bool) -> bool:
 
 
 def _summarise(out: Path, skipped: list[Skipped], reused: int) -> Summary:
-    store = ProposalStore.open(out)
-    rules = Counter(store.rule(index) for index in range(len(store)))
-    return Summary(out, len(store), store.box_counts(), dict(rules), skipped, reused)
-
-
-def _read_skipped(path: Path) -> list[Skipped]:
-    if not path.exists():
-        return []
-    with open(path, newline='', encoding='utf-8') as file:
-        return [Skipped(*row) for row in list(csv.reader(file))[1:]]
+    return Summary(out, measure(ProposalStore.open(out)), skipped, reused)
 
 
 def _cut(names: list[str]) -> list[list[str]]:
@@ -321,8 +185,8 @@ def _results(folder: ChunkFolder, chunks: list[Chunk], executor: Any,
         yield len(results), len(skipped), False
 
 
-def generate(source: FolderSource, out: str | Path, options: GenerateOptions, executor: Any, *,
-             overwrite: bool = False, strict: bool = False,
+def generate(source: ImageSource, out: str | Path, options: GenerateOptions, executor: Any, *,
+             names: list[str] | None = None, overwrite: bool = False, strict: bool = False,
              report: Callable[[int, int, bool], None] = lambda *_: None) -> Summary:
     """Make the proposal store of all images of a source.
 
@@ -330,10 +194,11 @@ def generate(source: FolderSource, out: str | Path, options: GenerateOptions, ex
     was when it is started again with the same arguments, and gives the same file.
 
     Args:
-        source (FolderSource): The images.
+        source (ImageSource): The images.
         out (str | Path): The store to be written.
         options (GenerateOptions): Setting and filter.
-        executor (SerialExecutor | ProcessExecutor): Where the work is done.
+        executor (SerialExecutor | ProcessExecutor | DaskExecutor): Where the work is done.
+        names (list[str], optional): ``source.names()``, where they are known already.
         overwrite (bool): Whether to start anew, replacing what is there.
         strict (bool): Whether to stop at an image that cannot be used instead of skipping it.
         report (Callable): Called with a number of images done, how many of them were skipped,
@@ -349,17 +214,18 @@ def generate(source: FolderSource, out: str | Path, options: GenerateOptions, ex
             parameters, or, with ``strict``, an image cannot be used.
     """
     out = Path(out)
-    names = source.names()
+    names = source.names() if names is None else names
     if not names:
-        raise ValueError(f'there are no images in {source.root}.')
+        raise ValueError(f'there are no images in {source.path} (files that end in '
+                         f'{", ".join(EXTENSIONS)}).')
     metadata = describe_run(names, source, options)
     if _check_output(out, metadata, overwrite):
         shutil.rmtree(out.with_name(out.name + '.parts'), ignore_errors=True)
         report(len(names), 0, True)
-        return _summarise(out, _read_skipped(skipped_path(out)), len(names))
+        return _summarise(out, read_skipped(skipped_path(out)), len(names))
     _check_disk(out, len(names))
     folder = ChunkFolder(out, metadata)
-    chunks = [Chunk(source, part, options) for part in _cut(names)]
+    chunks = [Chunk(source.select(part), part, options) for part in _cut(names)]
     reused = 0
     for images, bad, before in _results(folder, chunks, executor, strict):
         reused += images * before
@@ -372,7 +238,7 @@ def generate(source: FolderSource, out: str | Path, options: GenerateOptions, ex
         folder.remove()
         raise ValueError(f'none of the {len(names)} images can be used; the first, '
                          f'{skipped[0].image}: {skipped[0].reason}.')
-    _write_skipped(skipped_path(out), skipped)
+    write_skipped(skipped_path(out), skipped)
     with StoreWriter(out, metadata) as writer:
         for part in parts:
             _copy_rows(part, writer)

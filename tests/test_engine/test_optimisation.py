@@ -1,0 +1,111 @@
+"""LARS, learning rate and momentum against the official numbers."""
+import json
+from types import SimpleNamespace
+
+import pytest
+import torch
+from mmengine.optim import OptimWrapper
+from mmengine.registry import PARAM_SCHEDULERS
+from small import ROOT
+
+import reference
+from projects.soco.engine import MomentumUpdateHook, SoCoLARS, cosine_momentum
+
+OFFICIAL = json.loads((ROOT / 'tests/data/parity/optimisation.json').read_text())
+
+
+def parity_params() -> dict[str, torch.nn.Parameter]:
+    spec = OFFICIAL['lars']
+    params = {name: torch.nn.Parameter(reference.fill_value(name, spec['seed'], shape))
+              for name, shape in spec['shapes'].items()}
+    params['zero.weight'].data.zero_()
+    return params
+
+
+def test_lars_takes_the_official_steps():
+    spec, params = OFFICIAL['lars'], parity_params()
+    optimizer = SoCoLARS(params.values(), lr=spec['lr'], momentum=spec['momentum'],
+                         weight_decay=spec['weight_decay'],
+                         trust_coefficient=spec['trust_coefficient'], eps=spec['eps'])
+    for step, expected in enumerate(spec['first4_and_norm_after_each_step']):
+        for name, param in params.items():
+            param.grad = reference.fill_value(f'grad{step}:{name}', spec['seed'], param.shape)
+        optimizer.step()
+        for name, values in expected.items():
+            ours = [*params[name].flatten()[:4].tolist(), float(params[name].detach().norm())]
+            assert ours == pytest.approx(values, rel=1e-6, abs=1e-7), (step, name)
+
+
+def test_lars_passes_over_what_has_no_gradient_and_keeps_gradients():
+    params = parity_params()
+    optimizer = SoCoLARS(params.values(), lr=1.0)
+    before = params['fc.weight'].detach().clone()
+    params['conv.weight'].grad = grad = torch.ones_like(params['conv.weight'])
+    optimizer.step()
+    assert torch.equal(params['fc.weight'], before)
+    assert (grad == 1).all()
+    assert len(optimizer.state) == 1
+
+
+def test_lars_refuses_settings_that_make_no_sense():
+    with pytest.raises(ValueError, match='momentum=1.5'):
+        SoCoLARS([torch.nn.Parameter(torch.ones(1))], lr=1.0, momentum=1.5)
+
+
+def test_learning_rates_are_the_official_ones():
+    spec = OFFICIAL['lr']
+    optimizer = SoCoLARS([torch.nn.Parameter(torch.ones(1))], lr=spec['peak_lr'])
+    wrapper = OptimWrapper(optimizer)
+    warmup, epochs = spec['warmup_epochs'], spec['epochs']
+    schedulers = [
+        PARAM_SCHEDULERS.build(dict(config, convert_to_iter_based=True), default_args=dict(
+            optimizer=wrapper, epoch_length=spec['iters_per_epoch'])) for config in (
+                dict(type='WarmupLR', start_factor=1 / spec['warmup_multiplier'], begin=0,
+                     end=warmup),
+                dict(type='CosineAnnealingLR', eta_min=spec['eta_min'], begin=warmup, end=epochs,
+                     T_max=epochs - warmup))]
+    used = []
+    for _ in range(epochs * spec['iters_per_epoch']):
+        used.append(optimizer.param_groups[0]['lr'])
+        for scheduler in schedulers:
+            scheduler.step()
+    for iteration, rate in spec['lr_used_at_iteration'].items():
+        assert used[int(iteration)] == pytest.approx(rate, rel=1e-6), iteration
+
+
+def test_momentum_is_the_official_one():
+    spec = OFFICIAL['momentum']
+    for k, value in spec['momentum_at_k'].items():
+        assert cosine_momentum(spec['base'], int(k), spec['total_iters']) == pytest.approx(
+            value, rel=1e-9)
+
+
+class Target(torch.nn.Module):
+    """Records what the hook asks for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked = []
+
+    def momentum_update(self, momentum: float) -> None:
+        self.asked.append(momentum)
+
+
+@pytest.mark.parametrize('per_step', [1, 2, 3])
+def test_the_target_moves_once_per_optimizer_step(per_step):
+    model, logged = Target(), []
+    hub = SimpleNamespace(update_scalar=lambda key, value: logged.append((key, value)))
+    hook = MomentumUpdateHook(momentum=0.99)
+    for iteration in range(12):
+        runner = SimpleNamespace(iter=iteration, max_iters=12, model=model, message_hub=hub,
+                                 optim_wrapper=SimpleNamespace(_accumulative_counts=per_step))
+        hook.before_train_iter(runner, iteration)
+    steps = 12 // per_step
+    assert model.asked == [cosine_momentum(0.99, k, steps) for k in range(steps)]
+    assert logged == [('train/momentum', m) for m in model.asked]
+    assert model.asked[0] == pytest.approx(0.99) and model.asked[-1] < 1
+
+
+def test_momentum_must_be_a_share():
+    with pytest.raises(ValueError, match='1.2'):
+        MomentumUpdateHook(momentum=1.2)

@@ -1,0 +1,139 @@
+"""Command lines, devices and errors of the tools."""
+import os
+import subprocess
+import sys
+
+import pytest
+from mmengine.config import Config
+from small import ROOT
+
+from projects.soco.launch import check_devices, check_key, error_text, load_config
+
+R50 = str(ROOT / 'configs/soco_r50_fpn_400e.py')
+QUICKSTART = str(ROOT / 'configs/soco_r18_fpn_quickstart.py')
+
+
+@pytest.fixture(scope='module')
+def r50() -> Config:
+    return load_config(R50, {})
+
+
+def test_options_change_the_config():
+    cfg = load_config(R50, {'train_dataloader.batch_size': 128,
+                            'optim_wrapper.accumulative_counts': 2,
+                            'train_dataloader.dataset.pipeline.1.num_proposals': 8})
+    assert cfg.train_dataloader.batch_size == 128
+    assert cfg.optim_wrapper.accumulative_counts == 2
+    assert cfg.train_dataloader.dataset.pipeline[1].num_proposals == 8
+
+
+@pytest.mark.parametrize('key', [
+    'train_dataloader.batch_size', 'train_dataloader.prefetch_factor', 'model.backbone.with_cp',
+    'load_from', 'model_wrapper_cfg', 'custom_hooks.0.momentum', 'randomness.seed'])
+def test_keys_that_mean_something(r50, key):
+    check_key(r50, key)
+
+
+@pytest.mark.parametrize('key, message', [
+    ('train_dataloader.batchsize', r"train_dataloader has no key 'batchsize'.*mean "
+     r'train_dataloader.batch_size'),
+    ('train_dataloder.batch_size', 'Did you mean train_dataloader'),
+    ('custom_hooks.3.momentum', "custom_hooks has no key '3'"),
+    ('train_dataloader.batch_size.more', "no key 'more'"),
+    ('model.backbon.depth', 'mean model.backbone'),
+])
+def test_keys_that_do_not_exist(r50, key, message):
+    with pytest.raises(ValueError, match=message):
+        check_key(r50, key)
+
+
+def test_a_missing_config_names_its_neighbour(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    with pytest.raises(FileNotFoundError, match='mean configs/soco_r50_fpn_400e.py'):
+        load_config('configs/soco_r50_fpn_40e.py', {})
+
+
+def test_a_config_that_cannot_be_read(tmp_path):
+    (tmp_path / 'a.py').write_text(f"_base_ = '{R50}'\n_base_.model.nek.out_channels = 4\n")
+    with pytest.raises(ValueError, match='a.py cannot be read.*nek'):
+        load_config(str(tmp_path / 'a.py'), {})
+
+
+class TestDevices:
+
+    def test_enough(self, r50):
+        check_devices(r50, asked=8, found=8)
+
+    def test_too_few(self, r50):
+        with pytest.raises(ValueError, match='Asked for 8 GPUs, found 4.*accumulative_counts'):
+            check_devices(r50, asked=8, found=4)
+
+    def test_none(self, r50):
+        with pytest.raises(ValueError, match='Asked for 8 GPUs, found no CUDA.*SyncBN.*AmpOptim'):
+            check_devices(r50, asked=8, found=0)
+
+    def test_a_config_made_for_a_cpu_runs_without(self):
+        check_devices(load_config(QUICKSTART, {}), asked=2, found=0)
+
+    def test_zero_is_no_number_of_gpus(self, r50):
+        with pytest.raises(ValueError, match='at least 1'):
+            check_devices(r50, asked=0, found=4)
+
+
+def test_error_text_leaves_out_what_frameworks_add():
+    wrapped = ('class `SoCoDataset` in projects/soco/datasets/dataset.py: there is no proposal '
+               'store at x.arrow')
+    assert error_text(ValueError(wrapped)) == 'there is no proposal store at x.arrow'
+    worker = ValueError('Caught ValueError in DataLoader worker process 0.\nOriginal Traceback '
+                        '(most recent call last):\n  File "a.py", line 1\nValueError: a.jpg is bad')
+    assert error_text(worker) == 'a.jpg is bad'
+
+
+def run(*command: str, **env: str) -> subprocess.CompletedProcess:
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300,
+                          env={**os.environ, 'PYTHONPATH': str(ROOT), **env})
+
+
+def train(*arguments: str) -> subprocess.CompletedProcess:
+    return run(sys.executable, 'tools/train.py', *arguments)
+
+
+@pytest.mark.slow
+def test_dist_train_says_what_is_missing_before_it_starts():
+    done = run('bash', 'tools/dist_train.sh', 'configs/soco_r50_fpn_400e.py', '64',
+               SOCO_VENV=sys.prefix)
+    assert done.returncode == 2
+    assert 'Asked for 64 GPUs, found' in done.stderr and 'Traceback' not in done.stderr
+    assert run('bash', 'tools/dist_train.sh', 'configs/soco_r50_fpn_400e.py').returncode == 2
+
+
+@pytest.mark.slow
+def test_train_explains_bad_input_in_one_paragraph(tmp_path):
+    text = tmp_path / 'text.pth'
+    text.write_text('no checkpoint')
+    cases = [
+        ((), 'there is no proposal store'),
+        (('--resume', str(tmp_path / 'nowhere.pth')), 'no checkpoint at'),
+        (('--resume', str(text)), 'text.pth'),
+        (('--cfg-options', 'train_dataloader.dataset.propsals=x'), 'propsals'),
+        (('--cfg-options', 'train_dataloader.batchsize=2'), 'batch_size'),
+    ]
+    for arguments, message in cases:
+        done = train(QUICKSTART, '--work-dir', str(tmp_path / 'work'), *(
+            arguments or ('--cfg-options', f'train_dataloader.dataset.proposals={tmp_path}/x.arrow')))
+        assert done.returncode == 2, done.stderr
+        error = done.stderr[done.stderr.rindex('error: '):]
+        assert message in ' '.join(error.split()) and 'Traceback' not in done.stderr, error
+
+
+def test_slurm_train_calls_srun(tmp_path):
+    fake = tmp_path / 'srun'
+    fake.write_text('#!/bin/sh\necho "$@"\n')
+    fake.chmod(0o755)
+    done = run('bash', 'tools/slurm_train.sh', 'part', 'job', 'configs/soco_r50_fpn_400e.py',
+               '--resume', GPUS='16', SOCO_VENV=sys.prefix,
+               PATH=f'{tmp_path}:{os.environ["PATH"]}')
+    assert done.returncode == 0, done.stderr
+    for part in ('-p part', '--job-name=job', '--gres=gpu:8', '--ntasks=16', '--ntasks-per-node=8',
+                 'configs/soco_r50_fpn_400e.py --launcher slurm --resume'):
+        assert part in done.stdout
