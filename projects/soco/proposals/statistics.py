@@ -1,0 +1,56 @@
+"""Figures about a store: sizes and ratios of its boxes, and what its rules chose."""
+from collections import Counter
+from dataclasses import dataclass
+
+import numpy as np
+
+from .store import ProposalStore
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Sizes of images and boxes, of all rows or of an even sample.
+
+    Args:
+        images (int): Images of the store.
+        sampled (int): Images that the arrays below come from.
+        counts (np.ndarray): (images,) boxes of each image.
+        rules (dict[str, int]): Sampled images per rule of the filter.
+        sizes (np.ndarray): (sampled, 2) width and height of images in pixels.
+        sides (np.ndarray): (boxes,) sqrt(w·h) in pixels.
+        shares (np.ndarray): (boxes,) sqrt(w·h) / sqrt(W·H).
+        ratios (np.ndarray): (boxes,) w / h.
+    """
+
+    images: int
+    sampled: int
+    counts: np.ndarray
+    rules: dict[str, int]
+    sizes: np.ndarray
+    sides: np.ndarray
+    shares: np.ndarray
+    ratios: np.ndarray
+
+
+def measure(store: ProposalStore, sample: int = 100_000) -> Statistics:
+    """Measure a store.
+
+    Args:
+        store (ProposalStore): The store.
+        sample (int): Most images to look at; more are sampled evenly.
+
+    Returns:
+        Statistics: The figures.
+    """
+    step = max(1, -(-len(store) // sample))
+    rows = range(0, len(store), step)
+    sizes = np.array([store.size(row) for row in rows], dtype=np.float64).reshape(-1, 2)
+    regions = [store.regions(row)[:, 2:] for row in rows]
+    boxes = np.concatenate(regions or [np.zeros((0, 2))]).astype(np.float64)
+    areas = np.repeat(sizes.prod(axis=1), [len(r) for r in regions])
+    sides = np.sqrt(boxes.prod(axis=1))
+    ratios = np.divide(boxes[:, 0], boxes[:, 1], out=np.full(len(boxes), np.inf),
+                       where=boxes[:, 1] > 0)
+    return Statistics(len(store), len(rows), store.box_counts(),
+                      dict(Counter(store.rule(row) for row in rows)), sizes, sides,
+                      sides / np.sqrt(np.maximum(areas, 1)), ratios)
