@@ -125,7 +125,7 @@ class DaskExecutor:
             raise RuntimeError('a scheduler needs Dask: pip install -r requirements/cluster.txt, '
                                'on this machine and on the workers.') from error
         try:
-            self._client = Client(address, timeout=timeout, set_as_default=False)
+            self.client = Client(address, timeout=timeout, set_as_default=False)
         except (OSError, ValueError) as error:
             raise ConnectionError(
                 f'the Dask scheduler {address} did not answer within {timeout:.0f} s: start it '
@@ -147,16 +147,16 @@ class DaskExecutor:
         """
         from distributed import KilledWorker, as_completed
         waiting = iter(enumerate(tasks))
-        completed = as_completed()
+        completed = as_completed(loop=self.client.loop)
         positions = {}
 
         def submit(count: int) -> None:
             for index, task in itertools.islice(waiting, count):
-                future = self._client.submit(function, task, pure=False)
+                future = self.client.submit(function, task, pure=False)
                 positions[future.key] = index
                 completed.add(future)
 
-        submit(4 * max(1, sum(self._client.nthreads().values())))
+        submit(4 * max(1, sum(self.client.nthreads().values())))
         for future in completed:
             try:
                 yield positions.pop(future.key), future.result()

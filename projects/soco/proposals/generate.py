@@ -19,6 +19,7 @@ from .filters import NOTHING, BoxFilter, get_filter
 from .images import MAX_PIXELS, ImageError, decode_image
 from .journal import (ChunkFolder, Row, Skipped, differences, read_skipped, skipped_path,
                       write_skipped)
+from .operations import copy_row
 from .selective_search import SETTINGS, VERSION, SearchSetting, selective_search
 from .sources import EXTENSIONS, ImageSource
 from .statistics import Statistics, measure
@@ -122,12 +123,6 @@ def describe_run(names: list[str], source: ImageSource, options: GenerateOptions
         rules=[rule.name for rule in options.box_filter.rules] + [NOTHING],
         source=dict(kind=source.kind, images=len(names), names_sha256=digest),
         max_pixels=options.max_pixels)
-
-
-def _copy_rows(store: ProposalStore, writer: StoreWriter) -> None:
-    for index in range(len(store)):
-        width, height = store.size(index)
-        writer.add(store.name(index), width, height, store.regions(index), store.rule(index))
 
 
 def _check_disk(out: Path, images: int) -> None:
@@ -241,6 +236,7 @@ def generate(source: ImageSource, out: str | Path, options: GenerateOptions, exe
     write_skipped(skipped_path(out), skipped)
     with StoreWriter(out, metadata) as writer:
         for part in parts:
-            _copy_rows(part, writer)
+            for index in range(len(part)):
+                copy_row(part, index, writer)
     folder.remove()
     return _summarise(out, skipped, reused)

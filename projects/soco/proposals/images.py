@@ -62,3 +62,25 @@ def decode_image(data: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray:
         except Exception as error:
             reason = ' '.join(str(error).split()) or type(error).__name__
             raise ImageError(f'unreadable: {reason}') from error
+
+
+def image_size(data: bytes) -> tuple[int, int]:
+    """Width and height of an image once it is upright, from its header.
+
+    Args:
+        data (bytes): The image file.
+
+    Returns:
+        tuple[int, int]: Width and height in pixels.
+
+    Raises:
+        ImageError: If the data are no image.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')
+            with Image.open(io.BytesIO(data)) as image:
+                turned = image.getexif().get(0x0112, 1) >= 5
+                return image.size[::-1] if turned else image.size
+    except Exception as error:
+        raise ImageError(f'not an image: {error}') from error

@@ -1,0 +1,151 @@
+"""Stores from stores: merge, subset, validate."""
+import heapq
+import math
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+from .journal import differences
+from .store import ProposalStore, StoreWriter
+
+
+def copy_row(store: ProposalStore, index: int, writer: StoreWriter) -> None:
+    """Append a row of a store to another one, exactly.
+
+    Args:
+        store (ProposalStore): Where the row is.
+        index (int): The row.
+        writer (StoreWriter): Where it goes.
+    """
+    writer.add(store.name(index), *store.size(index), store.regions(index), store.rule(index))
+
+
+def _numbered_rows(number: int, store: ProposalStore) -> Iterator[tuple[str, int, int]]:
+    for row in range(len(store)):
+        yield store.name(row), number, row
+
+
+def merge_stores(paths: Sequence[str | Path], out: str | Path) -> None:
+    """Merge stores of different images that were made in the same way.
+
+    Args:
+        paths (Sequence[str | Path]): The stores.
+        out (str | Path): The store to be written.
+
+    Raises:
+        ValueError: If the stores were made in different ways, or an image is in two of them.
+    """
+    if not paths:
+        raise ValueError('there are no stores to merge.')
+    if any(os.path.abspath(path) == os.path.abspath(out) for path in paths):
+        raise ValueError(f'{out} cannot be merged into itself: choose another output.')
+    stores = [ProposalStore.open(path) for path in paths]
+    common = [{key: value for key, value in store.metadata.items() if key != 'source'}
+              for store in stores]
+    for path, store, metadata in zip(paths, stores, common):
+        changed = differences(common[0], metadata)
+        if store.box_dtype != stores[0].box_dtype:
+            changed.append(f'boxes: {stores[0].box_dtype}, now {store.box_dtype}')
+        if changed:
+            raise ValueError(f'{path} was made in another way than {paths[0]} '
+                             f'({"; ".join(changed)}): such stores cannot be merged.')
+    rows = heapq.merge(*(_numbered_rows(number, store) for number, store in enumerate(stores)))
+    source = dict(kind='merge', images=sum(map(len, stores)),
+                  sources=[store.metadata.get('source') for store in stores])
+    with StoreWriter(out, dict(common[0], source=source), stores[0].box_dtype) as writer:
+        for _, number, row in rows:
+            copy_row(stores[number], row, writer)
+
+
+def write_subset(store: ProposalStore, images: Iterable[str], out: str | Path) -> None:
+    """Write a store of some of a store's images.
+
+    Args:
+        store (ProposalStore): The store.
+        images (Iterable[str]): Their names.
+        out (str | Path): The store to be written.
+
+    Raises:
+        ValueError: If the store does not list an image.
+    """
+    if os.path.abspath(out) == store.path:
+        raise ValueError(f'{out} cannot be its own subset: choose another output.')
+    wanted = sorted(set(images))
+    missing = [image for image in wanted if image not in store]
+    if missing:
+        raise ValueError(f'{store.path} does not list {len(missing)} of {len(wanted)} images; the '
+                         f'first is {missing[0]}.')
+    source = dict(kind='subset', images=len(wanted), of=store.metadata.get('source'))
+    with StoreWriter(out, dict(store.metadata, source=source), store.box_dtype) as writer:
+        for image in wanted:
+            copy_row(store, store.index(image), writer)
+
+
+def _problems_of_row(store: ProposalStore, row: int) -> Iterable[str]:
+    width, height = store.size(row)
+    regions = store.regions(row).astype(np.float64)
+    store.rule(row)
+    if width < 1 or height < 1:
+        yield f'the image measures {width} × {height} pixels'
+    if not np.isfinite(regions).all() or (regions[:, 2:] < 0).any():
+        yield 'a box is not finite or has a negative side'
+    far = regions[:, :2] + regions[:, 2:]
+    slack = 0 if store.box_dtype == 'uint16' else 1
+    if (regions[:, :2] < -slack).any() or (far > (width + slack, height + slack)).any():
+        yield f'a box leaves the image of {width} × {height} pixels'
+
+
+def validate_store(store: ProposalStore, most: int = 20) -> list[str]:
+    """Read a whole store and say what is wrong with it.
+
+    Boxes that are no integers may leave the image by one pixel, as annotations do.
+
+    Args:
+        store (ProposalStore): The store.
+        most (int): Stop after so many problems.
+
+    Returns:
+        list[str]: The problems, each naming its row; empty where all is well.
+    """
+    problems, last = [], None
+    for row in range(len(store)):
+        try:
+            name = store.name(row)
+            found = list(_problems_of_row(store, row))
+        except ValueError as error:
+            problems.append(str(error))
+            continue
+        path = PurePosixPath(name)
+        if path.is_absolute() or '..' in path.parts or str(path) != name:
+            found.append('the name is not a plain relative path')
+        if last is not None and name <= last:
+            found.append(f'the name does not come after {last!r}')
+        last = name
+        problems += [f'row {row} ({name}): {problem}' for problem in found]
+        if len(problems) >= most:
+            return problems[:most]
+    return problems
+
+
+def box_dtype_for(values: Sequence[float]) -> str:
+    """The smallest type of box column that gives numbers back as they were written.
+
+    Args:
+        values (Sequence[float]): Box coordinates, as read from JSON.
+
+    Returns:
+        str: ``'uint16'`` where all are integers in 0 … 65535; ``'float32'`` where the shortest
+        decimal form of the rounded number is the number itself; else ``'float64'``.
+
+    Raises:
+        ValueError: If a number is not finite.
+    """
+    if not all(map(math.isfinite, values)):
+        raise ValueError('a box holds a number that is not finite.')
+    if all(0 <= value <= 65535 and value == int(value) for value in values):
+        return 'uint16'
+    if all(abs(value) < 1e30 and float(str(np.float32(value))) == value for value in values):
+        return 'float32'
+    return 'float64'

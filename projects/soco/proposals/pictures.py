@@ -1,0 +1,94 @@
+"""Pictures of a store: photos with their boxes, and histograms of sizes and ratios."""
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from .images import ImageError, decode_image
+from .sources import ImageSource
+from .statistics import Statistics
+from .store import ImageProposals, ProposalStore
+
+
+def draw_proposals(image: np.ndarray, proposals: ImageProposals, path: str | Path) -> None:
+    """Draw a photo with its boxes, small ones on top.
+
+    Args:
+        image (np.ndarray): (H, W, 3) uint8.
+        proposals (ImageProposals): Its proposals.
+        path (str | Path): The picture to be written, a PNG.
+    """
+    figure = Figure(figsize=(8, 8 * image.shape[0] / image.shape[1] + 0.4), layout='tight')
+    axes = figure.add_subplot()
+    axes.imshow(image)
+    colours = matplotlib.colormaps['turbo'](np.linspace(0, 1, max(1, len(proposals.boxes))))
+    sizes = np.prod(proposals.boxes[:, 2:] - proposals.boxes[:, :2], axis=1)
+    for (x1, y1, x2, y2), colour in zip(proposals.boxes[np.argsort(-sizes)], colours):
+        axes.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, edgecolor=colour,
+                                 linewidth=1.5))
+    axes.set_title(f'{proposals.image}: {len(proposals.boxes)} boxes')
+    axes.set_axis_off()
+    figure.savefig(path, dpi=100)
+
+
+def draw_statistics(figures: Statistics, path: str | Path) -> None:
+    """Draw histograms of boxes an image, sizes and ratios.
+
+    Args:
+        figures (Statistics): What to draw.
+        path (str | Path): The picture to be written, a PNG.
+    """
+    figure = Figure(figsize=(12, 3.5), layout='tight')
+    ratios = np.log2(np.clip(figures.ratios, 2**-4, 2**4))
+    for position, (values, label) in enumerate((
+            (figures.counts, 'boxes an image'), (figures.shares, 'sqrt(box area / image area)'),
+            (ratios, 'log2(width / height)'))):
+        axes = figure.add_subplot(1, 3, position + 1)
+        axes.hist(values, bins=40, color='tab:blue')
+        axes.set_xlabel(label)
+    figure.savefig(path, dpi=100)
+
+
+def draw_store(store: ProposalStore, figures: Statistics, source: ImageSource | None,
+               folder: str | Path, photos: int) -> list[Path]:
+    """Draw the statistics of a store and, where the images are at hand, some of its photos.
+
+    Args:
+        store (ProposalStore): The store.
+        figures (Statistics): Its statistics.
+        source (ImageSource, optional): The images.
+        folder (str | Path): Where the pictures go.
+        photos (int): How many photos, evenly spread over the store.
+
+    Returns:
+        list[Path]: The pictures.
+
+    Raises:
+        FileNotFoundError: If an image is not in the source.
+        ValueError: If an image cannot be read or has another size than the store says.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    made = [folder / 'statistics.png']
+    draw_statistics(figures, made[0])
+    rows = np.unique(np.linspace(0, len(store) - 1, photos).astype(int)) if source else []
+    for number, row in enumerate(rows):
+        proposals = store[int(row)]
+        try:
+            image = decode_image(source.read_bytes(proposals.image))
+        except FileNotFoundError as error:
+            raise FileNotFoundError(f'{proposals.image}, which {store.path} lists, is not in '
+                                    f'{source.path}: give the images that it was made '
+                                    f'from.') from error
+        except ImageError as error:
+            raise ValueError(f'{proposals.image} in {source.path}: {error}.') from error
+        if image.shape[:2] != (proposals.height, proposals.width):
+            raise ValueError(f'{proposals.image} measures {image.shape[1]} × {image.shape[0]} '
+                             f'pixels in {source.path}, but {proposals.width} × '
+                             f'{proposals.height} in {store.path}: give the images that it was '
+                             f'made from.')
+        made.append(folder / f'photo_{number}.png')
+        draw_proposals(image, proposals, made[-1])
+    return made

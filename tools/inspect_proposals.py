@@ -1,0 +1,124 @@
+#!/usr/bin/env python
+"""Show what a proposal store holds; make one of others or of json; export it.
+
+    python tools/inspect_proposals.py STORE --images IMAGES
+    python tools/inspect_proposals.py NEW.arrow --from-official train.json --images IMAGES
+"""
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description='Show what a proposal store holds; make one of others or of json; export it.')
+    parser.add_argument('store', help='the store')
+    parser.add_argument('--images', help='its images (folder, zip, tar, …): some are drawn')
+    parser.add_argument('--root', help='where the images of a list or COCO json are')
+    parser.add_argument('--out-dir', help='folder for the pictures (default: STORE.pictures)')
+    parser.add_argument('--photos', type=int, default=6, help='how many photos are drawn')
+    parser.add_argument('--validate', action='store_true', help='read and check every row')
+    make = parser.add_mutually_exclusive_group()
+    make.add_argument('--from-official', metavar='JSON',
+                      help='first make STORE of an official SoCo json; needs --images')
+    make.add_argument('--from-coco', metavar='JSON', help='first make STORE of a COCO json')
+    make.add_argument('--merge', nargs='+', metavar='STORE', help='first make STORE of these')
+    make.add_argument('--subset', nargs=2, metavar=('STORE', 'LIST'),
+                      help='first make STORE of the images of another that a text file lists')
+    parser.add_argument('--overwrite', action='store_true', help='replace a STORE that is there')
+    parser.add_argument('--to-official', metavar='JSON', help='export as official SoCo json')
+    parser.add_argument('--to-coco', metavar='JSON', help='export as COCO json')
+    return parser.parse_args()
+
+
+def make_store(args: argparse.Namespace) -> None:
+    from projects.soco.proposals import ProposalStore, formats, operations
+    from projects.soco.proposals.sources import open_source
+    if not (args.from_official or args.from_coco or args.merge or args.subset):
+        return
+    if os.path.exists(args.store) and not args.overwrite:
+        raise ValueError(f'{args.store} exists: choose another name, or --overwrite it.')
+    if args.from_official:
+        if not args.images:
+            raise ValueError('an official json has no paths and sizes: give --images too.')
+        left = formats.import_official(args.from_official, open_source(args.images, args.root),
+                                       args.store)
+        if left:
+            print(f'{len(left)} images are not in {args.from_official}; the first is {left[0]}')
+    elif args.from_coco:
+        formats.import_coco(args.from_coco, args.store)
+    elif args.merge:
+        operations.merge_stores(args.merge, args.store)
+    else:
+        with open(args.subset[1], encoding='utf-8') as file:
+            images = [line.strip() for line in file if line.strip()]
+        operations.write_subset(ProposalStore.open(args.subset[0]), images, args.store)
+
+
+def export(args: argparse.Namespace, store: Any) -> None:
+    from projects.soco.proposals import formats
+    for write, path in ((formats.export_official, args.to_official),
+                        (formats.export_coco, args.to_coco)):
+        if path:
+            write(store, path)
+            print(f'exported to {path}')
+
+
+def run(args: argparse.Namespace) -> int:
+    import numpy as np
+
+    from projects.soco.proposals import ProposalStore
+    from projects.soco.proposals.operations import validate_store
+    from projects.soco.proposals.pictures import draw_store
+    from projects.soco.proposals.sources import open_source
+    from projects.soco.proposals.statistics import measure
+
+    make_store(args)
+    store = ProposalStore.open(args.store)
+    print(json.dumps(store.metadata, indent=2, sort_keys=True))
+    figures = measure(store)
+    counts = figures.counts
+    print(f'{len(store)} images, {counts.sum()} boxes as {store.box_dtype}, '
+          f'{os.path.getsize(store.path) / 1e6:.2f} MB')
+    if figures.sampled < figures.images:
+        print(f'sizes and rules below come from {figures.sampled} images, evenly spread')
+    for label, values in (('boxes an image', counts), ('image width', figures.sizes[:, 0]),
+                          ('image height', figures.sizes[:, 1]),
+                          ('box sqrt(w·h)', figures.sides),
+                          ('box size / image size', figures.shares),
+                          ('box w / h', figures.ratios)):
+        if len(values):
+            low, first, median, third, high = np.percentile(values, (0, 25, 50, 75, 100))
+            print(f'{label:22} min {low:8.2f}   25 % {first:8.2f}   median {median:8.2f}   '
+                  f'75 % {third:8.2f}   max {high:8.2f}')
+    for rule, count in sorted(figures.rules.items()):
+        print(f'rule {rule}: {count} images')
+    problems = validate_store(store) if args.validate else []
+    for problem in problems:
+        print(problem, file=sys.stderr)
+    if args.validate and not problems:
+        print(f'all {len(store)} rows are sound')
+    export(args, store)
+    source = open_source(args.images, args.root) if args.images else None
+    folder = args.out_dir or f'{args.store}.pictures'
+    pictures = draw_store(store, figures, source, folder, args.photos)
+    print(f'{len(pictures)} pictures are in {folder}')
+    return 1 if problems else 0
+
+
+def main() -> int:
+    args = parse_args()
+    try:
+        return run(args)
+    except (ValueError, OSError) as error:
+        print(f'error: {error}', file=sys.stderr)
+        return 2
+
+
+if __name__ == '__main__':
+    sys.exit(main())
