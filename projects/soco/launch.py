@@ -26,17 +26,28 @@ def run_tool(main: Callable[[], None]) -> None:
     """
     try:
         main()
-    except (ValueError, OSError) as error:
-        if os.environ.get('SOCO_TRACEBACK') == '1':
+    except (ValueError, OSError, TypeError, KeyError) as error:
+        if os.environ.get('SOCO_TRACEBACK') == '1' or not is_for_the_user(error):
             raise
         sys.stdout.flush()
         print(f'\nerror: {error_text(error)}', file=sys.stderr)
         sys.exit(2)
 
 
+def is_for_the_user(error: BaseException) -> bool:
+    """Tell what a user can mend, such as a config's key that no class takes, from our own bugs."""
+    if isinstance(error, TypeError):
+        return 'got an unexpected keyword argument' in str(error)
+    if isinstance(error, KeyError):
+        return ' is not in the ' in str(error) and 'registry' in str(error)
+    return True
+
+
 def error_text(error: BaseException) -> str:
     """Return an error's message without what registries and worker processes put around it."""
-    text = str(error)
+    text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+    if isinstance(error, TypeError):
+        text = f'{text}: the config gives a key that does not exist, or misspells one.'
     if 'Original Traceback' in text:  # from a DataLoader worker: the last line is the message
         text = text.strip().splitlines()[-1]
     text = re.sub(r'class `\w+` in \S+?\.py: ', '', text)
