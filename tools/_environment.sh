@@ -8,6 +8,8 @@ case ":${PYTHONPATH:-}:" in
     *) export PYTHONPATH="$SOCO_ROOT${PYTHONPATH:+:$PYTHONPATH}" ;;
 esac
 export SOCO_VENV
+# Threads that wait must not spin: on a busy CPU that makes a step several times slower.
+export OMP_WAIT_POLICY="${OMP_WAIT_POLICY:-PASSIVE}"
 
 # Ends the script with exit code 2 and one paragraph on stderr.
 soco_fail() {

@@ -130,7 +130,7 @@ def judge(checkpoint: Path, options: dict) -> bool:
     init_default_scope('mmselfsup')
     from mmselfsup.registry import DATASETS, MODELS
     pipeline = cfg.train_dataloader.dataset.pipeline
-    pipeline[1].update(num_proposals=16, jitter_prob=0.0)
+    pipeline[1].update(num_proposals=24, jitter_prob=0.0)
     dataset = DATASETS.build(cfg.train_dataloader.dataset)
     scores = {}
     for name in ('random', 'pretrained'):
@@ -139,7 +139,7 @@ def judge(checkpoint: Path, options: dict) -> bool:
         init_quietly(model)
         if name == 'pretrained':
             model.load_state_dict(read_checkpoint(checkpoint)['state_dict'])
-        scores[name] = score_objects(model, dataset)
+        scores[name] = score_objects(model, dataset, repeats=4)
     draw_views_of(model, dataset)
 
     (scalars, ) = (OUT / 'pretrain').glob('*/vis_data/scalars.json')

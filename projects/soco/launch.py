@@ -13,6 +13,8 @@ from mmengine.config import Config, DictAction
 from mmengine.runner import Runner
 
 from . import compat
+from .proposals.sources import open_source
+from .proposals.store import ProposalStore
 
 # Keys that a Runner understands although the configs do not spell them out.
 RUNNER_KEYS = {*inspect.signature(Runner.__init__).parameters, 'activation_checkpointing',
@@ -162,6 +164,22 @@ def check_devices(cfg: Config, asked: int, found: int) -> None:
             'configs/soco_r18_fpn_quickstart.py 2')
 
 
+def check_inputs(cfg: Config) -> None:
+    """Look at the files that a run starts from, so that what is missing is told once and early.
+
+    Args:
+        cfg (Config): What would be trained.
+
+    Raises:
+        FileNotFoundError: No proposal store, no photos.
+        ValueError: The store cannot be read.
+    """
+    dataset = cfg.train_dataloader.dataset
+    if dataset.type.endswith('SoCoDataset'):
+        ProposalStore.open(dataset.proposals)
+        open_source(dataset.data_root)
+
+
 def prepare_processes(cfg: Config, launcher: str) -> None:
     """Make a config run with a launcher where there is no CUDA device.
 
@@ -179,7 +197,7 @@ def prepare_processes(cfg: Config, launcher: str) -> None:
 
 
 def main() -> None:
-    """Check, before any process starts, that this machine can run a config: CONFIG GPUS [args]."""
+    """Check, before any process starts, that a run can: CONFIG GPUS [arguments of train.py]."""
     import torch
     parser = argparse.ArgumentParser()
     add_config_arguments(parser)
@@ -187,6 +205,7 @@ def main() -> None:
     args, _ = parser.parse_known_args()
     cfg = load_config(args.config, args.cfg_options, register=False)
     check_devices(cfg, args.gpus, torch.cuda.device_count())
+    check_inputs(cfg)
 
 
 if __name__ == '__main__':

@@ -1,10 +1,12 @@
 """What object features are worth, measured without labels."""
+import copy
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import default_collate
+from torchvision.ops import nms
 
 from ..datasets.dataset import SampleKey, SoCoDataset
 from ..models.soco import SoCo, feature_spread
@@ -36,9 +38,11 @@ def score_objects(model: SoCo, dataset: SoCoDataset, num_photos: int = 64, repea
                   batch_size: int = 8, seed: int = 0) -> ObjectScore:
     """Look for each object of a view among the objects of another view of the same photos.
 
-    Features are the target network's object features in eval mode, compared by cosine. Views are
-    drawn as in training, with augmentations that training never draws. A proposal that was
-    repeated to fill K counts once.
+    Features are the target network's object features, compared by cosine. Views are drawn as in
+    training, with augmentations that training never draws. Of proposals that overlap by more than
+    half (IoU) only the first counts: nobody could tell them apart. BatchNorm uses the statistics
+    of the batch, as in training: a random initialisation has none of its own, and would be
+    compared as a network without normalisation.
 
     Args:
         model (SoCo): The model; left as it was.
@@ -51,8 +55,7 @@ def score_objects(model: SoCo, dataset: SoCoDataset, num_photos: int = 64, repea
     Returns:
         ObjectScore: Means over pairs of views and repeats; the same for the same seed.
     """
-    training = model.training
-    model.eval()
+    model = copy.deepcopy(model).train()  # a copy: running statistics move
     rows = torch.linspace(0, len(dataset.store) - 1, min(num_photos, len(dataset.store))).long()
     found, found_same, chances, spreads, total = [], [], [], [], 0
     for repeat in range(repeats):
@@ -66,7 +69,6 @@ def score_objects(model: SoCo, dataset: SoCoDataset, num_photos: int = 64, repea
             chances.append(1 / len(first))
             spreads.append(feature_spread(first))
             total += len(first)
-    model.train(training)
 
     def mean(values: list) -> float:
         return float(torch.tensor([float(v) for v in values]).mean())
@@ -85,7 +87,7 @@ def _embed(model: SoCo, dataset: SoCoDataset, rows: list[int], epoch: int, batch
         feats, _ = model.extract_feat(**prepared, target=True)
         bboxes = prepared['bboxes']
         for p in range(bboxes.shape[1]):
-            keep = torch.stack([_first_of_each(boxes) for boxes in bboxes[:, p, 1]])  # (N, K)
+            keep = torch.stack([_distinct(boxes) for boxes in bboxes[:, p, 0]])  # (N, K)
             index = torch.arange(start, start + len(keep), device=keep.device)
             firsts.setdefault(p, []).append(F.normalize(feats[0][p][keep], dim=1))
             others.setdefault(p, []).append(F.normalize(feats[p + 1][0][keep], dim=1))
@@ -93,7 +95,8 @@ def _embed(model: SoCo, dataset: SoCoDataset, rows: list[int], epoch: int, batch
     return [(torch.cat(firsts[p]), torch.cat(others[p]), torch.cat(photos[p])) for p in firsts]
 
 
-def _first_of_each(boxes: Tensor) -> Tensor:
-    """Mark the first of each group of equal boxes (K, 4), as a (K,) bool tensor."""
-    equal = (boxes[:, None] == boxes[None]).all(dim=2)
-    return equal.int().argmax(dim=1) == torch.arange(len(boxes), device=boxes.device)
+def _distinct(boxes: Tensor) -> Tensor:
+    """Mark boxes (K, 4) that overlap no earlier one by more than half, as a (K,) bool tensor."""
+    order = torch.arange(len(boxes), 0, -1, device=boxes.device, dtype=boxes.dtype)
+    keep = torch.zeros(len(boxes), dtype=torch.bool, device=boxes.device)
+    return keep.index_fill(0, nms(boxes, order, iou_threshold=0.5), True)
