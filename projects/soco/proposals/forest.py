@@ -15,6 +15,7 @@ from .jit import kernel
 LEVELS = (0.3, 0.55, 1.)
 SAFE = np.float64(1e-6)
 DIGIT_BITS = 11
+SHORT_RUN = 64
 PIXEL_BITS = 30
 PIXEL_MASK = (1 << PIXEL_BITS) - 1
 NO_EDGE = np.uint32(0xffffffff)
@@ -139,7 +140,20 @@ def _radix_sort(keys: np.ndarray, other: np.ndarray) -> np.ndarray:
 
 
 @kernel
-def _refine_run(keys: np.ndarray, pixels: np.ndarray, width: int) -> None:
+def _refine_short(keys: np.ndarray, costs: np.ndarray, pixels: np.ndarray, width: int) -> None:
+    """Sort a few edges of equal float32 cost by their float64 cost, by insertion."""
+    for i in range(keys.shape[0]):
+        key = keys[i]
+        cost = _exact_cost(key, pixels, width)
+        place = i
+        while place > 0 and costs[place - 1] > cost:
+            costs[place], keys[place] = costs[place - 1], keys[place - 1]
+            place -= 1
+        costs[place], keys[place] = cost, key
+
+
+@kernel
+def _refine_long(keys: np.ndarray, pixels: np.ndarray, width: int) -> None:
     """Sort edges of equal float32 cost by their float64 cost, of which at most 30 bits differ."""
     costs = np.empty(keys.shape[0])
     for i in range(keys.shape[0]):
@@ -162,16 +176,16 @@ def _sort_edges(keys: np.ndarray, other: np.ndarray, pixels: np.ndarray,
                 width: int) -> np.ndarray:
     """Sort by cost in float64, keeping the order of equal ones; either array holds the result."""
     keys = _radix_sort(keys, other)
+    costs = np.empty(SHORT_RUN)
     start = 0
     for i in range(1, len(keys) + 1):
         if i < len(keys) and keys[i] >> COST_SHIFT == keys[start] >> COST_SHIFT:
             continue
-        if i - start == 2:
-            first, second = keys[start], keys[start + 1]
-            if _exact_cost(second, pixels, width) < _exact_cost(first, pixels, width):
-                keys[start], keys[start + 1] = second, first
-        elif i - start > 2 and keys[start] >> COST_SHIFT > 0:
-            _refine_run(keys[start:i], pixels, width)
+        if i - start > 1 and keys[start] >> COST_SHIFT > 0:
+            if i - start <= SHORT_RUN:
+                _refine_short(keys[start:i], costs, pixels, width)
+            else:
+                _refine_long(keys[start:i], pixels, width)
         start = i
     return keys
 

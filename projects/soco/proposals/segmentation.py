@@ -14,7 +14,7 @@ from .jit import kernel
 KEPT_PIXELS = 2**21
 
 
-def _gaussian_weights(sigma: float) -> np.ndarray:
+def gaussian_weights(sigma: float) -> np.ndarray:
     """Half of a normalised Gaussian kernel, cut at four standard deviations.
 
     Args:
@@ -33,7 +33,7 @@ def _gaussian_weights(sigma: float) -> np.ndarray:
 _kept = threading.local()
 
 
-def _edge_scratch(pixels: int) -> np.ndarray:
+def edge_scratch(pixels: int) -> np.ndarray:
     """Room for the edges of an image; kept for the next image of the same thread, if moderate.
 
     Fresh pages from the operating system cost more time than sorting the edges.
@@ -153,7 +153,7 @@ def edge_costs(blurred: np.ndarray) -> np.ndarray:
 
 
 @kernel
-def _number_labels(parents: np.ndarray, height: int, width: int) -> tuple[np.ndarray, int]:
+def number_labels(parents: np.ndarray, height: int, width: int) -> tuple[np.ndarray, int]:
     numbers = np.full(parents.shape[0], -1, dtype=np.int32)
     labels = np.empty(parents.shape[0], dtype=np.int32)
     count = 0
@@ -181,7 +181,7 @@ def segment(image: np.ndarray, scale: float, sigma: float,
         order, and how many there are.
     """
     height, width = image.shape[:2]
-    blurred = blur(image, _gaussian_weights(sigma))
+    blurred = blur(image, gaussian_weights(sigma))
     parents = grow_forest(edge_costs(blurred), blurred, scale / 255., min_size,
-                          _edge_scratch(height * width))
-    return _number_labels(parents, height, width)
+                          edge_scratch(height * width))
+    return number_labels(parents, height, width)
