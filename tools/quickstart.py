@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import time
+import warnings
 from collections import deque
 from pathlib import Path
 
@@ -33,6 +34,7 @@ MAX_PHOTOS = 80  # as many as 100 iterations of batch 8 show about ten times
 SPREAD_FLOOR = 0.2  # below it the object features have all but collapsed; see feature_spread
 
 console = Console(highlight=False)
+warnings.filterwarnings('ignore', message='pkg_resources is deprecated')  # mmengine's and mmdet's
 
 
 def collect_photos(folder: Path | None) -> int:
@@ -130,7 +132,7 @@ def judge(checkpoint: Path, options: dict) -> bool:
     init_default_scope('mmselfsup')
     from mmselfsup.registry import DATASETS, MODELS
     pipeline = cfg.train_dataloader.dataset.pipeline
-    pipeline[1].update(num_proposals=24, jitter_prob=0.0)
+    pipeline[1].update(num_proposals=16, jitter_prob=0.0)
     dataset = DATASETS.build(cfg.train_dataloader.dataset)
     scores = {}
     for name in ('random', 'pretrained'):
@@ -139,7 +141,7 @@ def judge(checkpoint: Path, options: dict) -> bool:
         init_quietly(model)
         if name == 'pretrained':
             model.load_state_dict(read_checkpoint(checkpoint)['state_dict'])
-        scores[name] = score_objects(model, dataset, repeats=4)
+        scores[name] = score_objects(model, dataset)
     draw_views_of(model, dataset)
 
     (scalars, ) = (OUT / 'pretrain').glob('*/vis_data/scalars.json')
@@ -179,12 +181,13 @@ def draw_views_of(model, dataset) -> None:
     """Draw a photo's proposals, and its views after augmentation with the matched boxes."""
     from torch.utils.data import default_collate
 
+    from projects.soco.datasets import SampleKey
     from projects.soco.visualization import draw_proposals, draw_views, save_image
     counts = [len(dataset.store[i].boxes) for i in range(len(dataset.store))]
     index = int(np.argmin(np.abs(np.array(counts) - 40)))  # enough boxes to see, not too many
     row = dataset.store[index]
     dataset.pipeline.transforms[1].num_proposals = 4
-    start = dataset.pipeline.transforms[0](dataset.read((index, 0, 0)))
+    start = dataset.pipeline.transforms[0](dataset.read(SampleKey(index)))
     photo = start['img'][..., ::-1]
     save_image(draw_proposals(photo, row.boxes, f'{row.image}: {len(row.boxes)} proposals'),
                OUT / 'pictures/proposals.png')
