@@ -1,12 +1,13 @@
 import os
 import pickle
+import shutil
 from collections import deque
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from mmengine.logging import HistoryBuffer
+from mmengine.logging import HistoryBuffer, MMLogger
 
 from projects.soco.engine.checkpoint import (
     AtomicBackend,
@@ -72,6 +73,20 @@ class TestAtomicBackend:
             AtomicBackend().put(b'new', tmp_path / 'file')
         assert (tmp_path / 'file').read_bytes() == b'old'
         assert os.listdir(tmp_path) == ['file']
+
+
+def test_too_little_disk_is_told_before_training(tmp_path, monkeypatch):
+    from types import SimpleNamespace
+
+    model = torch.nn.Linear(1000, 1000)  # 4 MB of weights, up to 12 MB a checkpoint
+    runner = SimpleNamespace(model=model, work_dir=str(tmp_path), logger=MMLogger.get_instance('t'),
+                             message_hub=SimpleNamespace(runtime_info={}))
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr('shutil.disk_usage', lambda path: usage._replace(free=20 * 2**20))
+    with pytest.raises(ValueError, match='20 MiB of free disk.*up to 23 MiB.*--work-dir'):
+        PlainCheckpointHook().before_train(runner)
+    monkeypatch.setattr('shutil.disk_usage', lambda path: usage._replace(free=30 * 2**20))
+    PlainCheckpointHook().before_train(runner)
 
 
 class Planted:

@@ -2,6 +2,7 @@
 import os
 import pickle
 import re
+import shutil
 import tempfile
 import zipfile
 from collections import deque
@@ -13,6 +14,7 @@ import torch
 from mmengine.fileio import LocalBackend, register_backend
 from mmengine.hooks import CheckpointHook
 from mmengine.logging import HistoryBuffer, MMLogger
+from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
@@ -94,6 +96,23 @@ class PlainCheckpointHook(CheckpointHook):
 
     def __init__(self, *args, **kwargs) -> None:
         super().__init__(*args, **{'backend_args': dict(backend='atomic'), **kwargs})
+
+    def before_train(self, runner: Runner) -> None:
+        """Refuse to start where two checkpoints do not fit: the new one is written beside the old.
+
+        Raises:
+            ValueError: How much is needed, how much is free, what to do.
+        """
+        super().before_train(runner)
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        weights = sum(t.numel() * t.element_size() for t in model.state_dict().values())
+        moments = 2 * sum(p.numel() * 4 for p in model.parameters() if p.requires_grad)
+        needed, free = 2 * (weights + moments), shutil.disk_usage(runner.work_dir).free
+        if free < needed:
+            raise ValueError(
+                f'{runner.work_dir} has {free / 2**20:.0f} MiB of free disk space, but two '
+                f'checkpoints of this model take up to {needed / 2**20:.0f} MiB. Free some space, '
+                'or give another place by --work-dir.')
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: Dict) -> None:
         """Make everything but the weights plain."""
