@@ -3,9 +3,9 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.runner import Runner
+from small import ROOT, make_photos, make_store
 
 from projects.soco.compat import cpu_config
-from small import ROOT, make_photos, make_store
 
 CONFIGS = sorted(path.name for path in (ROOT / 'configs').glob('soco_*.py'))
 

@@ -7,14 +7,14 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
-
 from small import ROOT, make_photos
 
 
 @pytest.mark.slow
 def test_the_readmes_notebook_runs_as_written(tmp_path):
-    import projects.soco.models  # noqa: F401
     from mmselfsup.registry import MODELS
+
+    import projects.soco.models  # noqa: F401
     init_default_scope('mmselfsup')
     cfg = Config.fromfile(ROOT / 'configs/soco_r18_fpn_quickstart.py')
     model = MODELS.build(cfg.model)

@@ -153,7 +153,7 @@ def write_store(path: Path, rows: int) -> None:
                        'random')
 
 
-MEASURE = '''
+MEASURE = """
 import json, random, sys, time
 def memory():
     with open('/proc/self/smaps_rollup') as file:
@@ -188,7 +188,7 @@ rate = len(rows) / (time.perf_counter() - start)
 end = memory()
 print(json.dumps(dict(open_s=seconds, anonymous=after[0] - before[0], rate=rate,
                       anonymous_read=end[0] - before[0], rss_read=end[1] - before[1])))
-'''
+"""
 
 
 def measure_file(kind: str, path: Path, rows: int) -> None:

@@ -1,10 +1,10 @@
 import pytest
 import torch
 from mmengine.registry import init_default_scope
+from small import tiny_config
 
 from projects.soco.evaluation import score_objects
 from projects.soco.evaluation.objects import _distinct
-from small import tiny_config
 
 
 @pytest.fixture(scope='module')

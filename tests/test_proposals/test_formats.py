@@ -7,10 +7,18 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from projects.soco.proposals import ProposalStore, StoreWriter
-from projects.soco.proposals.formats import (export_coco, export_official, import_coco,
-                                             import_official)
-from projects.soco.proposals.operations import (box_dtype_for, merge_stores, validate_store,
-                                                write_subset)
+from projects.soco.proposals.formats import (
+    export_coco,
+    export_official,
+    import_coco,
+    import_official,
+)
+from projects.soco.proposals.operations import (
+    box_dtype_for,
+    merge_stores,
+    validate_store,
+    write_subset,
+)
 from projects.soco.proposals.sources import open_source
 from projects.soco.proposals.statistics import measure
 

@@ -2,7 +2,6 @@
 import json
 from pathlib import Path
 
-import numba
 import numpy as np
 import pytest
 from hypothesis import given, settings

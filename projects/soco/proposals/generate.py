@@ -17,8 +17,15 @@ import numpy as np
 
 from .filters import NOTHING, BoxFilter, get_filter
 from .images import MAX_PIXELS, ImageError, decode_image
-from .journal import (ChunkFolder, Row, Skipped, differences, read_skipped, skipped_path,
-                      write_skipped)
+from .journal import (
+    ChunkFolder,
+    Row,
+    Skipped,
+    differences,
+    read_skipped,
+    skipped_path,
+    write_skipped,
+)
 from .operations import copy_row
 from .selective_search import SETTINGS, VERSION, SearchSetting, selective_search
 from .sources import EXTENSIONS, ImageSource
