@@ -61,3 +61,14 @@ def test_augments_in_training_only():
 def test_number_of_views_must_fit():
     with pytest.raises(ValueError, match='makes 3 views.*describes 2'):
         preprocessor([STILL, STILL])(batch(), True)
+
+
+def test_autocast_changes_nothing():
+    """Mixed precision prepares the batch inside autocast, where a blur would turn to half."""
+    data = batch()
+    moving = preprocessor([dict(blur_prob=1.0)] * 3)
+    expected = moving(data, training=True)['inputs']
+    with torch.autocast('cpu', dtype=torch.bfloat16):
+        views = moving(data, training=True)['inputs']
+    for view, other in zip(views, expected):
+        assert view.dtype == torch.float32 and torch.equal(view, other)

@@ -150,3 +150,18 @@ def test_the_target_keeps_its_own_batch_statistics(inputs):
     online, target = model.backbone.bn1, model.target.backbone.bn1
     assert not torch.allclose(online.running_var, target.running_var)
     assert int(target.num_batches_tracked) == 3
+
+
+def test_a_step_in_mixed_precision(inputs):
+    """As AmpOptimWrapper runs it, with bfloat16 on the CPU: every online tensor gets a gradient."""
+    model = build().train()
+    exact = model.loss(*inputs)
+    with torch.autocast('cpu', dtype=torch.bfloat16):
+        losses = model.loss(*inputs)
+    loss = losses['loss_12'] + losses['loss_13']
+    loss.backward()
+    assert float(loss.detach()) == pytest.approx(
+        float((exact['loss_12'] + exact['loss_13']).detach()), abs=0.2)
+    for name, param in model.named_parameters():
+        if param.requires_grad:
+            assert param.grad.dtype == torch.float32 and torch.isfinite(param.grad).all(), name

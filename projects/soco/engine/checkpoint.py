@@ -81,8 +81,9 @@ def to_plain(value: Any) -> Any:
 def from_plain(value: Any) -> Any:
     """Undo `to_plain` for the histories of the message hub."""
     if isinstance(value, dict) and 'history_log' in value:
-        return HistoryBuffer(value['history_log'].numpy(), value['history_count'].numpy(),
-                             max_length=value['max_length'])
+        # a run on a GPU resumes with every tensor on the GPU
+        log, count = (value[key].cpu().numpy() for key in ('history_log', 'history_count'))
+        return HistoryBuffer(log, count, max_length=value['max_length'])
     return value
 
 

@@ -49,14 +49,16 @@ class SoCoDataPreprocessor(BaseDataPreprocessor):
                 f'describes {len(self.policies)}: give one dict per view.')
         moved = self.cast_data({key: data[key] for key in ('inputs', 'bboxes')})
         views = []
-        for v, images in enumerate(moved['inputs']):
-            images = self.to_float(images)
-            if training:
-                images = self.policies[v](images, data['uniforms'][:, v].float().cpu())
-            images = (images - self.mean) / self.std
-            if training:
-                images = self.erase(images, data['cutouts'][:, v])
-            views.append(images)
+        # Runners prepare batches inside autocast; colours are computed in float32 all the same.
+        with torch.autocast(self.device.type, enabled=False):
+            for v, images in enumerate(moved['inputs']):
+                images = self.to_float(images)
+                if training:
+                    images = self.policies[v](images, data['uniforms'][:, v])
+                images = (images - self.mean) / self.std
+                if training:
+                    images = self.erase(images, data['cutouts'][:, v])
+                views.append(images)
         return dict(inputs=views, bboxes=moved['bboxes'])
 
     def to_float(self, images: Tensor) -> Tensor:
