@@ -3,7 +3,7 @@ from typing import Any, Dict, NamedTuple, Sequence, Union
 
 import numpy as np
 from mmcv.transforms import Compose
-from mmselfsup.registry import DATASETS
+from mmselfsup.registry import DATASETS, TRANSFORMS
 from torch.utils.data import Dataset
 
 from ..proposals.sources import open_source
@@ -42,7 +42,7 @@ class SoCoDataset(Dataset):
                              f'python tools/generate_proposals.py IMAGES {proposals}')
         self.source = open_source(data_root)
         self._check_photos(data_root, proposals)
-        self.pipeline = Compose(pipeline)
+        self.pipeline = Compose([TRANSFORMS.build(transform) for transform in pipeline])
         self.repeat = repeat
 
     def _check_photos(self, data_root: str, proposals: str) -> None:
