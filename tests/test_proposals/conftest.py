@@ -23,15 +23,6 @@ def photo():
 
 
 @pytest.fixture(scope='session')
-def test_data() -> Path:
-    """Folder of further photos, where there is one."""
-    root = os.environ.get('SOCO_TEST_DATA')
-    if not root or not Path(root).is_dir():
-        pytest.skip('set SOCO_TEST_DATA to the folder that holds photos/ and originals/')
-    return Path(root)
-
-
-@pytest.fixture(scope='session')
 def small_photos(tmp_path_factory) -> Path:
     """A folder with subfolders and six small photos, cut from the packaged ones."""
     from PIL import Image

@@ -52,10 +52,10 @@ def test_official_regions_of_packaged_photos(name, photo):
 
 @pytest.mark.parametrize('folder, reference, misses', [('photos', PHOTOS, 1),
                                                        ('originals', ORIGINALS, 1)])
-def test_official_regions_of_further_photos(folder, reference, misses, test_data):
+def test_official_regions_of_further_photos(folder, reference, misses, photo_data):
     shares = []
     for name, values in reference.items():
-        regions = selective_search(read_rgb(test_data / folder / name))
+        regions = selective_search(read_rgb(photo_data / folder / name))
         expected = np.array(values['regions_xywh'])
         same = regions.tolist() == values['regions_xywh']
         shares.append(1. if same else 0.999 * matched_share(regions, expected))

@@ -1,36 +1,14 @@
 """Pictures of a store: photos with their boxes, and histograms of sizes and ratios."""
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 
-from .images import ImageError, decode_image
-from .sources import ImageSource
-from .statistics import Statistics
-from .store import ImageProposals, ProposalStore
-
-
-def draw_proposals(image: np.ndarray, proposals: ImageProposals, path: str | Path) -> None:
-    """Draw a photo with its boxes, small ones on top.
-
-    Args:
-        image (np.ndarray): (H, W, 3) uint8.
-        proposals (ImageProposals): Its proposals.
-        path (str | Path): The picture to be written, a PNG.
-    """
-    figure = Figure(figsize=(8, 8 * image.shape[0] / image.shape[1] + 0.4), layout='tight')
-    axes = figure.add_subplot()
-    axes.imshow(image)
-    colours = matplotlib.colormaps['turbo'](np.linspace(0, 1, max(1, len(proposals.boxes))))
-    sizes = np.prod(proposals.boxes[:, 2:] - proposals.boxes[:, :2], axis=1)
-    for (x1, y1, x2, y2), colour in zip(proposals.boxes[np.argsort(-sizes)], colours):
-        axes.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, edgecolor=colour,
-                                 linewidth=1.5))
-    axes.set_title(f'{proposals.image}: {len(proposals.boxes)} boxes')
-    axes.set_axis_off()
-    figure.savefig(path, dpi=100)
+from .proposals.images import ImageError, decode_image
+from .proposals.sources import ImageSource
+from .proposals.statistics import Statistics
+from .proposals.store import ProposalStore
+from .visualization import draw_proposals, save_image
 
 
 def draw_statistics(figures: Statistics, path: str | Path) -> None:
@@ -89,6 +67,7 @@ def draw_store(store: ProposalStore, figures: Statistics, source: ImageSource | 
                              f'pixels in {source.path}, but {proposals.width} × '
                              f'{proposals.height} in {store.path}: give the images that it was '
                              f'made from.')
-        made.append(folder / f'photo_{number}.png')
-        draw_proposals(image, proposals, made[-1])
+        title = f'{proposals.image}: {len(proposals.boxes)} proposals'
+        made.append(save_image(draw_proposals(image, proposals.boxes, title),
+                               folder / f'photo_{number}.png'))
     return made
