@@ -15,11 +15,11 @@ for folder in (ROOT, ROOT / 'tests/test_proposals'):
         sys.path.insert(0, str(folder))
 
 import numpy as np  # noqa: E402
-
 from conftest import packaged_photo  # noqa: E402
+from test_selective_search import matched_share, read_rgb  # noqa: E402
+
 from projects.soco.proposals.filters import get_filter  # noqa: E402
 from projects.soco.proposals.selective_search import selective_search  # noqa: E402
-from test_selective_search import matched_share, read_rgb  # noqa: E402
 
 
 def main() -> None:

@@ -74,9 +74,9 @@ def run(args: argparse.Namespace) -> int:
 
     from projects.soco.proposals import ProposalStore
     from projects.soco.proposals.operations import validate_store
-    from projects.soco.store_pictures import draw_store
     from projects.soco.proposals.sources import open_source
     from projects.soco.proposals.statistics import measure
+    from projects.soco.store_pictures import draw_store
 
     make_store(args)
     store = ProposalStore.open(args.store)

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from small import make_photos, make_store
 from torch.utils.data import DataLoader, default_collate
 
 from projects.soco.datasets import SampleKey, SoCoDataset
 from projects.soco.proposals.store import StoreWriter
-from small import make_photos, make_store
 
 PIPELINE = [
     dict(type='LoadProposals'),

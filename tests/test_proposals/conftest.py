@@ -1,5 +1,4 @@
 """Photos for the proposal tests: those that ship with scikit-image and scikit-learn."""
-import os
 from pathlib import Path
 
 import pytest

@@ -6,9 +6,9 @@ import sys
 import numpy as np
 import pytest
 from PIL import Image
+from small import ROOT, make_photos, make_store
 
 from projects.soco.proposals.store import StoreWriter
-from small import ROOT, make_photos, make_store
 
 
 def inspect(*arguments: object) -> subprocess.CompletedProcess:
