@@ -37,32 +37,29 @@ console = Console(highlight=False)
 warnings.filterwarnings('ignore', message='pkg_resources is deprecated')  # mmengine's and mmdet's
 
 
-def collect_photos(folder: Path | None) -> int:
+def collect_photos(folder: Path | None) -> None:
     """Copy the photos to work on; of a large folder only some, evenly spread."""
     photos = OUT / 'photos'
-    shutil.rmtree(OUT, ignore_errors=True)
-    photos.mkdir(parents=True)
     if folder is None:
-        for package, (place, names) in PACKAGED.items():
-            root = Path(importlib.util.find_spec(package).origin).parent / place
-            for name in names:
-                shutil.copy(root / name, photos)
-        return sum(len(names) for _, names in PACKAGED.values())
-    source = open_source(folder)
-    names = source.names()
-    if not names:
-        raise ValueError(f'{folder} holds no photo (looked for .jpg, .png, .webp and the like, in '
-                         'its subfolders too). Give a folder that does.')
-    chosen = [names[i] for i in
-              np.unique(np.linspace(0, len(names) - 1, MAX_PHOTOS).round().astype(int))]
-    for name in chosen:
+        chosen = {name: Path(importlib.util.find_spec(package).origin).parent / place / name
+                  for package, (place, names) in PACKAGED.items() for name in names}
+        contents = {name: path.read_bytes() for name, path in chosen.items()}
+    else:
+        source = open_source(folder)
+        names = source.names()
+        if not names:
+            raise ValueError(f'{folder} holds no photo (looked for .jpg, .png, .webp and the like, '
+                             'in its subfolders too). Give a folder that does.')
+        rows = np.linspace(0, len(names) - 1, MAX_PHOTOS).round().astype(int)
+        contents = {names[i]: source.read_bytes(names[i]) for i in np.unique(rows)}
+        if len(contents) < len(names):
+            console.print(f'{len(contents)} of the {len(names)} photos are used, evenly spread, so '
+                          'that it takes minutes. All of them: see "Pretraining" in README.md.')
+    shutil.rmtree(OUT, ignore_errors=True)  # what an earlier run left
+    for name, content in contents.items():
         path = photos / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(source.read_bytes(name))
-    if len(chosen) < len(names):
-        console.print(f'{len(chosen)} of the {len(names)} photos are used, evenly spread, so that '
-                      'it takes minutes. All of them: see "Pretraining" in README.md.')
-    return len(chosen)
+        path.write_bytes(content)
 
 
 def run_logged(command: list[str], log: Path, what: str, total: int) -> None:
@@ -250,7 +247,7 @@ def main() -> None:
     start = time.monotonic()
 
     console.rule('(a) photos and proposals')
-    count = collect_photos(args.folder)
+    collect_photos(args.folder)
     (OUT / 'pictures').mkdir()
     subprocess_ok(['tools/generate_proposals.py', str(OUT / 'photos'),
                    str(OUT / 'proposals.arrow'), '--overwrite'])

@@ -1,0 +1,49 @@
+"""The quickstart, whole: photos, proposals, pretraining that learns, a detector, pictures."""
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from projects.soco.proposals.store import ProposalStore
+from small import ROOT
+
+
+def quickstart(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
+    """Run it where its work_dirs is nobody's."""
+    for name in ('tools', 'configs'):
+        (folder / name).symlink_to(ROOT / name)
+    return subprocess.run([sys.executable, 'tools/quickstart.py', *arguments], cwd=folder, text=True,
+                          capture_output=True, timeout=1200, env={
+                              **os.environ, 'PYTHONPATH': str(ROOT), 'COLUMNS': '120'})
+
+
+@pytest.mark.slow
+def test_the_whole_way(tmp_path):
+    done = quickstart(tmp_path)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    out = tmp_path / 'work_dirs/quickstart'
+    assert len(ProposalStore.open(out / 'proposals.arrow')) == 8
+    assert done.stdout.count(' yes ') == 4 and ' NO ' not in done.stdout
+    assert '194 of 194 keys matched' in done.stdout
+    assert re.search(r'box AP 0\.\d+', done.stdout) and re.search(r'mask AP 0\.\d+', done.stdout)
+    assert 'same eight photos' in done.stdout
+    assert (out / 'pretrain/epoch_10.pth').is_file() and list((out / 'finetune').glob('iter_*.pth'))
+    for name in ('proposals', 'views', 'training'):
+        with Image.open(out / f'pictures/{name}.png') as picture:
+            pixels = np.asarray(picture.convert('RGB'))
+        assert pixels.shape[0] > 300 and pixels.std() > 20, name
+
+
+def test_a_folder_without_photos_loses_nothing(tmp_path):
+    kept = tmp_path / 'work_dirs/quickstart/pretrain/epoch_10.pth'
+    kept.parent.mkdir(parents=True)
+    kept.write_text('weights of an earlier run')
+    (tmp_path / 'empty').mkdir()
+    done = quickstart(tmp_path, 'empty')
+    assert done.returncode == 2 and 'empty holds no photo' in done.stderr
+    assert kept.is_file()
