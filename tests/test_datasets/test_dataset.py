@@ -45,6 +45,13 @@ def test_a_sample_is_a_function_of_index_epoch_and_seed(folder):
     assert not equal(first[SampleKey(3, 0, 0)], first[SampleKey(3, 0, 1)])
 
 
+def test_the_default_scope_does_not_matter(folder):
+    from mmengine.registry import DefaultScope
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        other = dataset(folder)
+    assert equal(other[1], dataset(folder)[1])
+
+
 def test_repeats_show_the_photo_with_other_randomness(folder):
     repeated = dataset(folder, repeat=3)
     assert len(repeated) == 15

@@ -2,6 +2,7 @@ import math
 
 import pytest
 import torch
+from mmengine.registry import init_default_scope
 from torchvision.ops import roi_align
 
 from projects.soco.models.roi_heads import (
@@ -76,6 +77,7 @@ def test_rois_carry_the_index_of_their_image():
 
 
 def test_head_shapes():
+    init_default_scope('mmselfsup')
     head = SoCoRoIHead(
         bbox_roi_extractor=dict(
             type='SoCoRoIExtractor', out_channels=4, featmap_strides=[4, 8, 16, 32],

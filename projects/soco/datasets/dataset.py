@@ -42,7 +42,9 @@ class SoCoDataset(Dataset):
                              f'python tools/generate_proposals.py IMAGES {proposals}')
         self.source = open_source(data_root)
         self._check_photos(data_root, proposals)
-        self.pipeline = Compose([TRANSFORMS.build(transform) for transform in pipeline])
+        # whatever scope is the default where the data set is built, such as a detector's
+        self.pipeline = Compose(
+            [TRANSFORMS.build({'_scope_': 'mmselfsup', **transform}) for transform in pipeline])
         self.repeat = repeat
 
     def _check_photos(self, data_root: str, proposals: str) -> None:
