@@ -2,14 +2,16 @@
 #
 #   bash tools/dist_train.sh configs/soco_r50_fpn_400e.py 8
 #
-# Hardware: the paper's batch of 2048 as 8 GPUs x 256, mixed precision, SyncBN; for GPUs with 80 GB.
-# Smaller GPUs, 8 x 128 with two iterations per optimizer step:
+# Hardware: the batch of 2048 as 8 GPUs x 256, mixed precision, SyncBN; for GPUs with 80 GB.
+# On 8 smaller ones, or on 2 machines with 8 each (run it on both, NODE_RANK=0 and 1):
 #
 #   bash tools/dist_train.sh configs/soco_r50_fpn_400e.py 8 --cfg-options \
 #       train_dataloader.batch_size=128 optim_wrapper.accumulative_counts=2
+#   NNODES=2 NODE_RANK=0 MASTER_ADDR=host0 bash tools/dist_train.sh configs/soco_r50_fpn_400e.py 8 \
+#       --cfg-options train_dataloader.batch_size=128
 #
-# The difference: SyncBN then normalises over 1024 images and not 2048.
-# Another total batch: add --auto-scale-lr (lr = 8.0 x batch / 2048).
+# With accumulation SyncBN normalises over 1024 images and not 2048. Another total batch: add
+# --auto-scale-lr (lr = 8.0 x batch / 2048).
 #
 # Official result (Mask R-CNN R50-FPN 1x, COCO val2017): box AP 43.0, mask AP 38.2.
 _base_ = [

@@ -36,37 +36,24 @@ class Difference(NamedTuple):
     tolerance: float
 
 
+RECIPES = {
+    'SoCo_FPN': 'soco_r50_fpn_400e.py',
+    'SoCo_FPN_Star': 'soco_r50_fpn_star_400e.py',
+    'SoCo_C4': 'soco_r50_c4_100e.py',
+}
+
+
 def build_model(kind: str, arch: str) -> torch.nn.Module:
-    """Build the project's model of a parity file's kind from the R50-FPN config."""
+    """Build the project's model of a parity file's kind from its recipe, with that depth."""
     init_default_scope('mmselfsup')
-    cfg = cpu_config(Config.fromfile(
-        ROOT / 'configs/soco_r50_fpn_400e.py', import_custom_modules=False))
+    cfg = cpu_config(Config.fromfile(ROOT / 'configs' / RECIPES[kind], import_custom_modules=False))
     from mmselfsup.registry import MODELS
 
     import projects.soco.models  # noqa: F401
-    model = cfg.model
-    depth = int(arch[len('resnet'):])
-    model.backbone.depth = depth
-    if depth < 50:
-        model.neck.in_channels = [64, 128, 256, 512]
-    if kind == 'SoCo_FPN_Star':
-        model.data_preprocessor.views.append(dict())
-    if kind == 'SoCo_C4':
-        model.pop('neck')
-        model.data_preprocessor['views'] = model.data_preprocessor.views[:2]
-        model.backbone.update(num_stages=3, out_indices=(2, ), strides=(1, 2, 2),
-                              dilations=(1, 1, 1))
-        model.roi_head = dict(
-            type='SoCoC4RoIHead',
-            bbox_roi_extractor=dict(
-                type='mmdet.SingleRoIExtractor',
-                roi_layer=dict(type='RoIAlign', output_size=14, sampling_ratio=0),
-                out_channels=1024,
-                featmap_strides=[16]),
-            shared_head=dict(type='mmdet.ResLayer', depth=depth, stage=3, stride=2,
-                             norm_cfg=dict(type='BN'), norm_eval=False))
-        model.projector.in_channels = 2048
-    return MODELS.build(model)
+    cfg.model.backbone.depth = int(arch[len('resnet'):])
+    if cfg.model.backbone.depth < 50:
+        cfg.model.neck.in_channels = [64, 128, 256, 512]
+    return MODELS.build(cfg.model)
 
 
 def load_official(model: torch.nn.Module, data: Dict) -> None:
@@ -130,7 +117,8 @@ def compare_training(model: torch.nn.Module, views: List[torch.Tensor],
     losses = model.loss(views, data['boxes'])
     loss = sum(v for k, v in losses.items() if k.startswith('loss'))
     loss.backward()
-    rows = [Difference('train loss', official['loss'], float(loss),
+    loss = float(loss.detach())
+    rows = [Difference("train loss", official["loss"], loss,
                        abs(float(loss) - official['loss']), LOSS_TOLERANCE)]
     params = dict(model.named_parameters())
     for name, norm in official['grad_norms'].items():

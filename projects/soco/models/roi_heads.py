@@ -3,6 +3,7 @@ from typing import Optional, Sequence, Tuple
 
 import torch
 from mmcv.cnn import ConvModule
+from mmdet.models.backbones.resnet import BasicBlock, Bottleneck
 from mmdet.models.roi_heads.roi_extractors import SingleRoIExtractor
 from mmengine.model import BaseModule
 from mmselfsup.registry import MODELS
@@ -91,20 +92,21 @@ class SoCoRoIHead(BaseModule):
 
     Args:
         bbox_roi_extractor (dict): A `SoCoRoIExtractor`.
-        bbox_head (dict): A `SoCoBBoxHead`.
+        bbox_head (dict, optional): A `SoCoBBoxHead`; None takes the average of the RoI features
+            (ablations). Defaults to None.
         init_cfg (dict, optional): Initialisation.
     """
 
-    def __init__(self, bbox_roi_extractor: dict, bbox_head: dict,
+    def __init__(self, bbox_roi_extractor: dict, bbox_head: Optional[dict] = None,
                  init_cfg: Optional[dict] = None) -> None:
         super().__init__(init_cfg)
         self.bbox_roi_extractor = MODELS.build(bbox_roi_extractor)
-        self.bbox_head = MODELS.build(bbox_head)
+        self.bbox_head = MODELS.build(bbox_head) if bbox_head else None
 
     def forward(self, feats: Tuple[Tensor], bboxes: Tensor) -> Tensor:
         """Return object features (N * M, D), image by image, of boxes (N, M, 4) in view pixels."""
-        rois = bboxes_to_rois(bboxes)
-        return self.bbox_head(self.bbox_roi_extractor(feats, rois))
+        roi_feats = self.bbox_roi_extractor(feats, bboxes_to_rois(bboxes))
+        return self.bbox_head(roi_feats) if self.bbox_head else roi_feats.mean(dim=(2, 3))
 
 
 @MODELS.register_module()
@@ -124,6 +126,13 @@ class SoCoC4RoIHead(BaseModule):
         super().__init__(init_cfg)
         self.bbox_roi_extractor = MODELS.build(bbox_roi_extractor)
         self.shared_head = MODELS.build(shared_head)
+
+    def init_weights(self) -> None:
+        """Initialise; the last BN of each block starts at zero, as in the backbone's own stages."""
+        super().init_weights()
+        for block in self.shared_head.modules():
+            if isinstance(block, (BasicBlock, Bottleneck)):
+                nn.init.zeros_((block.norm3 if isinstance(block, Bottleneck) else block.norm2).weight)
 
     def forward(self, feats: Tuple[Tensor], bboxes: Tensor) -> Tensor:
         """Return object features (N * M, D), image by image, of boxes (N, M, 4) in view pixels."""

@@ -1,0 +1,6 @@
+# Ablation: a total batch of 4096 = 8 x 256 x 2 iterations a step (2048 in the recipe),
+# learning rate in proportion. SyncBN still normalises over 2048 images.
+#
+#   bash tools/dist_train.sh configs/ablations/batch_4096.py 8
+_base_ = '../soco_r50_fpn_100e.py'
+optim_wrapper = dict(accumulative_counts=2, optimizer=dict(lr=16.0))

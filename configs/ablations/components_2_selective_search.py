@@ -1,0 +1,10 @@
+# Ablation: components_3 without the FPN: boxes are pooled from C5.
+#
+#   bash tools/dist_train.sh configs/ablations/components_2_selective_search.py 8
+_base_ = 'components_3_fpn.py'
+model = dict(
+    backbone=dict(out_indices=(3, )),
+    neck=None,
+    roi_head=dict(
+        bbox_roi_extractor=dict(out_channels=2048, featmap_strides=[32], level_sizes=())),
+    projector=dict(in_channels=2048))

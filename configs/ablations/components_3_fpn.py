@@ -1,0 +1,7 @@
+# Ablation: components_4 without the box head: RoI features are averaged.
+#
+#   bash tools/dist_train.sh configs/ablations/components_3_fpn.py 8
+_base_ = 'components_4_head.py'
+model = dict(
+    roi_head=dict(bbox_head=None),
+    projector=dict(in_channels=256))

@@ -1,0 +1,6 @@
+# Ablation: components_5 without scale-aware assignment: every box is pooled from P5.
+# (Our choice of the level: the paper's is not sourced.)
+#
+#   bash tools/dist_train.sh configs/ablations/components_4_head.py 8
+_base_ = 'components_5_scale_aware.py'
+model = dict(roi_head=dict(bbox_roi_extractor=dict(level_sizes=(0, 0, 0))))

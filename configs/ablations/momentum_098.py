@@ -1,0 +1,5 @@
+# Ablation: the target network starts with momentum 0.98 (0.99 in the recipe).
+#
+#   bash tools/dist_train.sh configs/ablations/momentum_098.py 8
+_base_ = '../soco_r50_fpn_100e.py'
+_base_.custom_hooks[0].momentum = 0.98

@@ -1,0 +1,5 @@
+# Ablation: K = 8 proposals a pair (4 in the recipe).
+#
+#   bash tools/dist_train.sh configs/ablations/num_proposals_8.py 8
+_base_ = '../soco_r50_fpn_100e.py'
+_base_.train_dataloader.dataset.pipeline[1].num_proposals = 8
