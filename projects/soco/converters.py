@@ -1,25 +1,78 @@
-"""Weights between formats: state dict in, state dict out, strict."""
-import re
-from typing import Dict
+"""Weights between formats, strict: every key is moved, or dropped by a named rule, or an error.
 
+All goes through our own names, by the tables of `weight_names`, which are read both ways; so a round
+trip is exact.
+"""
+import argparse
+import io
+import pickle
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Dict, Iterable, List, Optional
+
+import numpy as np
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
 from torch import Tensor
 
-# Official name -> ours, for the parts that the online and the target network share.
-_OFFICIAL_NAMES = {
-    r'encoder\.layer4\.(.+)': r'roi_head.shared_head.layer4.\1',  # C4 only
-    r'encoder\.(.+)': r'backbone.\1',
-    r'neck\.((?:lateral|fpn)_convs\..+)': r'neck.\1',
-    r'head\.conv1\.(.+)': r'roi_head.bbox_head.shared_convs.0.conv.\1',
-    r'head\.conv2\.(.+)': r'roi_head.bbox_head.shared_convs.1.conv.\1',
-    r'head\.conv3\.(.+)': r'roi_head.bbox_head.shared_convs.2.conv.\1',
-    r'head\.conv4\.(.+)': r'roi_head.bbox_head.shared_convs.3.conv.\1',
-    r'head\.bn1\.(.+)': r'roi_head.bbox_head.shared_convs.0.bn.\1',
-    r'head\.bn2\.(.+)': r'roi_head.bbox_head.shared_convs.1.bn.\1',
-    r'head\.bn3\.(.+)': r'roi_head.bbox_head.shared_convs.2.bn.\1',
-    r'head\.bn4\.(.+)': r'roi_head.bbox_head.shared_convs.3.bn.\1',
-    r'head\.fc1\.(.+)': r'roi_head.bbox_head.shared_fcs.0.\1',
-}
-_OFFICIAL_MLP = {'linear1': 'fc0', 'bn1': 'bn0', 'linear2': 'fc1'}
+from . import __version__
+from .engine.checkpoint import PathLike, load_plain, write_atomically
+from .weight_names import FPN_SIGNS, LEFT_IN, LEFT_OUT, OTHER_KINDS, SIGNS, TARGETS, name_table
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """Weights in another format, and what became of every key.
+
+    Attributes:
+        state_dict (dict): The tensors under their new names.
+        source (str): Format of the input: 'official', or one of `TARGETS`.
+        target (str): Format of `state_dict`, one of `TARGETS`.
+        family (str): 'FPN' (SoCo* too) or 'C4'.
+        dropped (dict): Name of a rule to the keys of the input that it dropped.
+    """
+
+    state_dict: Dict[str, Tensor]
+    source: str
+    target: str
+    family: str
+    dropped: Dict[str, List[str]]
+
+
+def convert(state_dict: Dict[str, Tensor], to: str, source: Optional[str] = None,
+            c4: bool = False) -> Conversion:
+    """Give weights the names of another format.
+
+    Args:
+        state_dict (dict): Weights of a SoCo model, ours or official, or what this function made of
+            some; with or without the prefix `module.`.
+        to (str): One of `TARGETS`.
+        source (str, optional): Format of the input. Defaults to None: its names tell.
+        c4 (bool): The input is a plain ResNet, and its last stage is to become the RoI head of C4.
+            Defaults to False.
+
+    Raises:
+        ValueError: The format is unknown, or keys have no place in it; the message names them.
+    """
+    if to not in TARGETS:
+        raise ValueError(f'Weights can be converted to {", ".join(TARGETS)}, not to {to!r}.')
+    keys = {key: key.removeprefix('module.') for key in state_dict}
+    source = source or _recognise(keys.values())
+    if c4 and source != 'torchvision':
+        raise ValueError('Only a plain ResNet does not tell by itself whether it is for C4. These '
+                         f'weights ({source}) do: leave the option out.')
+    family = 'C4' if c4 or not _any(FPN_SIGNS[source], keys.values()) else 'FPN'
+    dropped: Dict[str, List[str]] = {}
+    to_ours = {theirs: ours for ours, theirs in name_table(source, family).items()}
+    ours = _rename(keys, to_ours, LEFT_IN.get(source, {}), dropped, f'{source} ({family})')
+    new = _rename(ours, name_table(to, family), LEFT_OUT.get(to, {}), dropped, to)
+    if not new:
+        raise ValueError(f'Nothing of these weights ({source}) has a place in {to}: they hold '
+                         f'{", ".join(dropped) or "no tensor"} only.')
+    return Conversion({name: state_dict[key] for key, name in new.items()}, source, to, family,
+                      dropped)
 
 
 def from_official(state_dict: Dict[str, Tensor]) -> Dict[str, Tensor]:
@@ -35,28 +88,138 @@ def from_official(state_dict: Dict[str, Tensor]) -> Dict[str, Tensor]:
     Raises:
         ValueError: A key is none of the official model's; the message names it.
     """
-    state_dict = {re.sub(r'^module\.', '', key): value for key, value in state_dict.items()}
-    pyramid = any(key.startswith('neck.') for key in state_dict)
-    renamed = {}
-    for key, value in state_dict.items():
-        part, rest = key.split('.', 1) if '.' in key else (key, '')
-        online = re.sub(r'_k$', '', part)
-        prefix = 'target.' if part != online else ''
-        name = _rename(f'{online}.{rest}', pyramid)
-        if name is None:
-            raise ValueError(f'{key} is not a key of an official SoCo model. Give the model part of '
-                             'an official checkpoint (its key `model`).')
-        renamed[prefix + name] = value
+    return convert(state_dict, 'soco', source='official').state_dict
+
+
+def _any(pattern: str, keys: Iterable[str]) -> bool:
+    return any(re.match(pattern, key) for key in keys)
+
+
+def _kind(keys: Iterable[str]) -> str:
+    found = [kind for kind, sign in OTHER_KINDS.items() if _any(sign, keys)]
+    return f' They look like those of {found[0]}.' if found else ''
+
+
+def _recognise(keys: Iterable[str]) -> str:
+    for name, sign in SIGNS.items():
+        if _any(sign, keys):
+            return name
+    tops = sorted({key.split('.')[0] for key in keys})
+    raise ValueError(f'These are not weights of SoCo: their names begin with {", ".join(tops[:8])}.'
+                     f'{_kind(keys)} Expected are those of a pretraining of this project or of the '
+                     'official code (encoder.), or of a ResNet (conv1., layer1.).')
+
+
+def _rename(keys: Dict[str, str], table: Dict[str, str], rules: Dict[str, str],
+            dropped: Dict[str, List[str]], what: str) -> Dict[str, str]:
+    """Rename the values of `keys` by a table; the keys that a rule leaves out go to `dropped`."""
+    renamed: Dict[str, str] = {}
+    unknown = []
+    for key, name in keys.items():
+        rule = next((rule for rule, begin in rules.items() if re.match(begin, name)), None)
+        if name in table:
+            renamed[key] = table[name]
+        elif rule:
+            dropped.setdefault(rule, []).append(key)
+        else:
+            unknown.append(key)
+    if unknown:
+        more = f' and {len(unknown) - 20} more' if len(unknown) > 20 else ''
+        raise ValueError(
+            f'{len(unknown)} of {len(keys)} keys are not those of SoCo weights, {what}: '
+            f'{", ".join(unknown[:20])}{more}.{_kind(keys.values())} Expected are backbone, neck and '
+            'RoI head of a pretraining, with or without its projector, predictor and target network.')
+    if len(set(renamed.values())) < len(renamed):
+        raise ValueError('Several keys would get the same name: some have the prefix module. and '
+                         'some have not. Give the weights of one model.')
     return renamed
 
 
-def _rename(key: str, pyramid: bool) -> str | None:
-    """Return our name of an online network's key, or None."""
-    mlp = re.fullmatch(r'(projector|predictor)\.(\w+)\.(.+)', key)
-    if mlp and mlp[2] in _OFFICIAL_MLP:
-        where = 'head.predictor' if mlp[1] == 'predictor' else 'projector'
-        return f'{where}.{_OFFICIAL_MLP[mlp[2]]}.{mlp[3]}'
-    for pattern, name in _OFFICIAL_NAMES.items():
-        if re.fullmatch(pattern, key) and not (pyramid and 'layer4' in pattern):
-            return re.sub(pattern, name, key)
-    return None
+def check_output(path: PathLike, to: str, overwrite: bool = False) -> None:
+    """Refuse a place that weights cannot be written to, before any work is done.
+
+    Raises:
+        ValueError: A suffix that the format has not.
+        FileExistsError: The file is there, and `overwrite` is False.
+    """
+    suffix, known = Path(path).suffix, ['.pth', '.safetensors'] + ['.pkl'] * (to == 'detectron2')
+    if suffix not in known:
+        why = ' Only detectron2 reads .pkl.' if suffix == '.pkl' else ''
+        raise ValueError(f'{path}: weights for {to} are written as {" or ".join(known)}, not as '
+                         f'{suffix or "a file without suffix"}.{why}')
+    if Path(path).exists() and not overwrite:
+        raise FileExistsError(f'{path} exists: choose another name, or --overwrite it.')
+
+
+def read_weights(path: PathLike) -> Dict[str, Tensor]:
+    """Read the weights of a checkpoint or a .safetensors file without running anything in it.
+
+    Returns:
+        dict: Name to tensor: what lies under `state_dict` (this project, mmdet) or `model` (official
+        SoCo, detectron2), or else the whole file.
+
+    Raises:
+        FileNotFoundError: No such file.
+        ValueError: A pickle, a file that is no checkpoint, or one that holds no weights.
+    """
+    path = Path(path)
+    if path.suffix.lower() in ('.pkl', '.pickle'):
+        raise ValueError(f'{path} is a pickle, which can run any code when it is opened: it is not '
+                         'read. Give the .pth that it was made of (the official release has both), '
+                         'or a .safetensors.')
+    if path.suffix == '.safetensors':
+        try:
+            return safetensors.torch.load_file(path)
+        except SafetensorError as error:
+            raise ValueError(f'{path} is not a safetensors file or is cut off ({error}).') from error
+    content = load_plain(path, allow=[argparse.Namespace])  # the official options, under `opt`
+    weights = next((content[key] for key in ('state_dict', 'model')
+                    if isinstance(content.get(key), dict)), content)
+    other = [str(key) for key, value in weights.items()
+             if not (isinstance(key, str) and isinstance(value, Tensor))]
+    if other or not weights:
+        raise ValueError(f'{path} holds no weights: expected tensors under `state_dict`, `model`, or '
+                         f'at the top, found {", ".join(other[:8]) or "nothing"}.')
+    return dict(weights)
+
+
+def write_weights(conversion: Conversion, path: PathLike, overwrite: bool = False) -> None:
+    """Write converted weights: whole, or not at all.
+
+    Args:
+        conversion (Conversion): What `convert` returned.
+        path (PathLike): .pth or .safetensors, and .pkl for detectron2.
+        overwrite (bool): Replace a file that is there. Defaults to False.
+
+    Raises:
+        ValueError: See `check_output`.
+        FileExistsError: See `check_output`.
+    """
+    check_output(path, conversion.target, overwrite)
+    # clones, for a view would bring the whole of what it is a view of
+    weights = {name: value.detach().clone(memory_format=torch.contiguous_format)
+               for name, value in conversion.state_dict.items()}
+    meta = dict(converted_from=conversion.source, names=conversion.target, family=conversion.family,
+                soco_version=__version__)
+    buffer = io.BytesIO()
+    if Path(path).suffix == '.safetensors':
+        buffer.write(safetensors.torch.save(weights, metadata={'format': 'pt', **meta}))
+    elif Path(path).suffix == '.pkl':
+        # With `__author__` detectron2 takes the file as its own; with `matching_heuristics` False it
+        # takes the names as they are, and does not look for similar endings.
+        arrays = {name: value.numpy() for name, value in weights.items()}
+        _ArrayPickler(buffer, protocol=4).dump(
+            {'model': arrays, '__author__': 'SoCo', 'matching_heuristics': False})
+    else:
+        torch.save({'torchvision': weights, 'detectron2': dict(model=weights)}.get(
+            conversion.target, dict(state_dict=weights, meta=meta)), buffer)
+    write_atomically(buffer.getbuffer(), path)
+
+
+class _ArrayPickler(pickle.Pickler):
+    """Names only `numpy.ndarray`; NumPy 2 by itself names modules that NumPy 1 has not."""
+
+    def reducer_override(self, value: object) -> object:
+        if isinstance(value, np.ndarray):
+            return np.ndarray, (value.shape, value.dtype.str, bytearray(value.tobytes()))
+        return NotImplemented

@@ -7,7 +7,7 @@ import tempfile
 import zipfile
 from collections import deque
 from pathlib import Path
-from typing import Any, Dict, Optional, Union
+from typing import Any, Dict, Optional, Sequence, Union
 
 import numpy as np
 import torch
@@ -21,31 +21,41 @@ from mmengine.runner import Runner
 PathLike = Union[str, os.PathLike]
 
 
+def write_atomically(data: Union[bytes, memoryview], path: PathLike) -> None:
+    """Write beside, flush to the disk, then rename; on failure nothing is left behind.
+
+    Raises:
+        OSError: The disk is full or read-only; what was there before is untouched.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, beside = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}.')
+    try:
+        with os.fdopen(handle, 'wb') as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(beside, 0o644)
+        os.replace(beside, path)
+    finally:
+        Path(beside).unlink(missing_ok=True)
+
+
 class AtomicBackend(LocalBackend):
     """mmengine's local backend, but a file appears whole or not at all."""
 
     def put(self, obj: Union[bytes, memoryview], filepath: PathLike) -> None:
-        """Write beside, flush to the disk, then rename; on failure nothing is left behind.
+        """Write a file as `write_atomically` does.
 
         Raises:
             OSError: The disk is full or read-only; what was there before is untouched.
         """
-        path = Path(filepath)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, beside = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}.')
         try:
-            with os.fdopen(handle, 'wb') as file:
-                file.write(obj)
-                file.flush()
-                os.fsync(file.fileno())
-            os.chmod(beside, 0o644)
-            os.replace(beside, path)
+            write_atomically(obj, filepath)
         except OSError as error:
-            raise OSError(error.errno, f'{path} could not be written ({error.strerror}); earlier '
+            raise OSError(error.errno, f'{filepath} could not be written ({error.strerror}); earlier '
                           'checkpoints are intact. Free some disk space, then go on with '
                           '--resume.') from error
-        finally:
-            Path(beside).unlink(missing_ok=True)
 
 
 register_backend('atomic', AtomicBackend, force=True)
@@ -133,15 +143,16 @@ def _first_line(error: Exception) -> str:
     return found[0] if found else (str(error).splitlines() or [type(error).__name__])[0]
 
 
-def read_checkpoint(path: PathLike, map_location: str = 'cpu') -> Dict:
-    """Read a checkpoint without running anything that it may contain.
+def load_plain(path: PathLike, map_location: str = 'cpu', allow: Sequence[type] = ()) -> Dict:
+    """Read a file of tensors and plain values without running anything that it may contain.
 
     Args:
         path (PathLike): A file written by `torch.save`.
         map_location (str): Device of the tensors. Defaults to 'cpu'.
+        allow (Sequence[type]): Harmless classes that it may hold besides. Defaults to none.
 
     Returns:
-        dict: Its content; a bare state dict comes back as `dict(state_dict=...)`.
+        dict: Its content, which is not empty.
 
     Raises:
         FileNotFoundError: No such file.
@@ -152,19 +163,43 @@ def read_checkpoint(path: PathLike, map_location: str = 'cpu') -> Dict:
         raise FileNotFoundError(f'There is no checkpoint at {path}. Check the path; the checkpoints '
                                 'of a run lie in its work directory as epoch_*.pth or iter_*.pth.')
     try:
-        content = torch.load(path, map_location=map_location, weights_only=True)
+        with torch.serialization.safe_globals(list(allow)):
+            content = torch.load(path, map_location=map_location, weights_only=True)
     except pickle.UnpicklingError as error:
+        official = (' An official SoCo checkpoint is to be converted first: python '
+                    f'tools/convert_weights.py {path} OUT.pth --to mmdet'
+                    if 'argparse.Namespace' in str(error) else '')
         raise ValueError(f'{path} holds more than tensors and plain Python values, which could run '
                          'code when loaded, or is no checkpoint at all; it was not loaded '
-                         f'({_first_line(error)}).') from error
+                         f'({_first_line(error)}).{official}') from error
     except (RuntimeError, EOFError, zipfile.BadZipFile, ValueError, KeyError) as error:
         raise ValueError(f'{path} is not a checkpoint or is cut off ({_first_line(error)}). Use '
                          'another one of the run, or copy the file again.') from error
     if not isinstance(content, dict) or not content:
         raise ValueError(f'{path} holds a {type(content).__name__}, not a checkpoint with weights.')
+    return content
+
+
+def read_checkpoint(path: PathLike, map_location: str = 'cpu') -> Dict:
+    """Read a checkpoint of this project or of mmdet; see `load_plain`.
+
+    Args:
+        path (PathLike): A file written by `torch.save`.
+        map_location (str): Device of the tensors. Defaults to 'cpu'.
+
+    Returns:
+        dict: Its content; a bare state dict comes back as `dict(state_dict=...)`.
+
+    Raises:
+        FileNotFoundError: No such file.
+        ValueError: See `load_plain`, or it holds no weights.
+    """
+    content = load_plain(path, map_location)
     if 'state_dict' not in content:
         if not all(isinstance(v, torch.Tensor) for v in content.values()):
-            raise ValueError(f'{path} has no `state_dict`; it holds {sorted(map(str, content))[:8]}.')
+            raise ValueError(f'{path} has no `state_dict`; it holds {sorted(map(str, content))[:8]}. '
+                             'If it is of the official SoCo code or for detectron2, convert it '
+                             f'first: python tools/convert_weights.py {path} OUT.pth --to mmdet')
         content = dict(state_dict=content)
     return content
 

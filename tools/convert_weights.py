@@ -1,0 +1,60 @@
+"""Convert weights: official SoCo or this project's -> mmdet, detectron2, torchvision or this project.
+
+    python tools/convert_weights.py work_dirs/soco_r50_fpn_400e/epoch_400.pth soco.pkl --to detectron2
+"""
+import argparse
+from pathlib import Path
+
+from projects.soco.converters import (
+    TARGETS,
+    Conversion,
+    check_output,
+    convert,
+    read_weights,
+    write_weights,
+)
+from projects.soco.launch import run_tool
+
+CONFIG = 'configs/benchmarks/mmdetection/coco/mask-rcnn_r50_{}_ms-1x_coco.py'
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('input', help='.pth or .safetensors: a checkpoint of tools/train.py, an '
+                        'official SoCo one, a plain ResNet, or what this tool has written')
+    parser.add_argument('output', help='.pth or .safetensors; for detectron2 .pkl too')
+    parser.add_argument('--to', required=True, choices=TARGETS, help='whose names the weights get')
+    parser.add_argument('--c4', action='store_true', help='the input is a plain ResNet, and its last '
+                        'stage becomes the RoI head of a C4 detector')
+    parser.add_argument('--overwrite', action='store_true', help='replace an output that is there')
+    return parser.parse_args()
+
+
+def report(conversion: Conversion, args: argparse.Namespace) -> None:
+    dropped = conversion.dropped.items()
+    print(f'{args.input}: {conversion.source} names, {conversion.family}')
+    for count, what in [(len(conversion.state_dict), 'moved'),
+                        *((len(keys), f'dropped: {rule}') for rule, keys in dropped)]:
+        print(f'{count:6} {what}')
+    if args.to == 'mmdet':
+        parts = {name.split('.')[0] for name in conversion.state_dict}
+        config = CONFIG.format(conversion.family.lower())
+        print(f'Fits {config} (made for ResNet-50)' if 'roi_head' in parts else
+              f'Only a backbone: for {config}, leave the other parts out of `require` of its '
+              'PretrainedWeightsHook')
+    print(f'The weights for {args.to} lie in {args.output}')
+
+
+def main() -> None:
+    args = parse_args()
+    check_output(args.output, args.to, args.overwrite)
+    if Path(args.output).resolve() == Path(args.input).resolve():
+        raise ValueError(f'{args.output} is the input: choose another name.')
+    conversion = convert(read_weights(args.input), args.to, c4=args.c4)
+    write_weights(conversion, args.output, args.overwrite)
+    report(conversion, args)
+
+
+if __name__ == '__main__':
+    run_tool(main)
