@@ -1,0 +1,38 @@
+# Linear evaluation on ImageNet: a linear classifier on the frozen ResNet-50 of a SoCo run.
+#
+#   bash tools/benchmarks/classification/dist_train_linear.sh \
+#       configs/benchmarks/classification/resnet50_linear-8xb32-steplr-100e_in1k.py PRETRAIN.pth 8
+#
+# Hardware: 8 GPUs x 32 images; another total batch: add --auto-scale-lr. Data: a folder for each
+# class, data/imagenet/{train,val}/n01440764/*.JPEG; lists such as meta/train.txt are not needed.
+#
+# This is MoCo's setting as MMSelfSup has it, so that its tables compare: SGD with lr 30 and no
+# weight decay, a tenth of the rate from epochs 60 and 80, full precision, and BN of the frozen
+# backbone by its running statistics. The SoCo authors' own scripts have the same rate, batch and
+# epochs but another schedule: resnet50_linear-8xb32-coslr-100e_in1k.py
+#
+# MMSelfSup's own file cannot be a base: its names are those of MMCls, but MMEngine would look them
+# up in MMSelfSup's registries. So the same is built from MMCls' bases; a test compares the two.
+_base_ = [
+    'mmcls::_base_/models/resnet50.py',
+    'mmcls::_base_/datasets/imagenet_bs32_pil_resize.py',
+    'mmcls::_base_/schedules/imagenet_bs256.py',
+    'mmcls::_base_/default_runtime.py',
+]
+
+custom_imports = dict(imports=['projects.soco.engine'], allow_failed_imports=False)
+
+model = dict(backbone=dict(frozen_stages=4))
+
+# Without a list the classes are the folders in alphabetical order, which is ImageNet's own order.
+train_dataloader = dict(dataset=dict(ann_file=''), persistent_workers=True)
+val_dataloader = dict(dataset=dict(ann_file=''), persistent_workers=True)
+test_dataloader = dict(dataset=dict(ann_file=''))
+
+optim_wrapper = dict(optimizer=dict(lr=30.0, weight_decay=0.0))
+param_scheduler = dict(milestones=[60, 80])
+
+default_hooks = dict(checkpoint=dict(type='PlainCheckpointHook', interval=10, max_keep_ckpts=3))
+# Prints what of the checkpoint matched, and stops when the backbone did not.
+custom_hooks = [dict(type='PretrainedWeightsHook', require=['backbone'])]
+randomness = dict(seed=0)
