@@ -41,8 +41,8 @@ def report(conversion: Conversion, args: argparse.Namespace) -> None:
         parts = {name.split('.')[0] for name in conversion.state_dict}
         config = CONFIG.format(conversion.family.lower())
         print(f'Fits {config} (made for ResNet-50)' if 'roi_head' in parts else
-              f'Only a backbone: for {config}, leave the other parts out of `require` of its '
-              'PretrainedWeightsHook')
+              'Only a backbone: tools/train.py starts a detector from it by --pretrained '
+              f'supervised:{args.output}')
     print(f'The weights for {args.to} lie in {args.output}')
 
 

@@ -4,7 +4,6 @@ import pickle
 import re
 import shutil
 import tempfile
-import zipfile
 from collections import deque
 from pathlib import Path
 from typing import Any, Dict, Optional, Sequence, Union
@@ -172,7 +171,9 @@ def load_plain(path: PathLike, map_location: str = 'cpu', allow: Sequence[type] 
         raise ValueError(f'{path} holds more than tensors and plain Python values, which could run '
                          'code when loaded, or is no checkpoint at all; it was not loaded '
                          f'({_first_line(error)}).{official}') from error
-    except (RuntimeError, EOFError, zipfile.BadZipFile, ValueError, KeyError) as error:
+    except OSError:
+        raise
+    except Exception as error:  # bytes that are no checkpoint make the unpickler fail in any way
         raise ValueError(f'{path} is not a checkpoint or is cut off ({_first_line(error)}). Use '
                          'another one of the run, or copy the file again.') from error
     if not isinstance(content, dict) or not content:
