@@ -118,8 +118,8 @@ def compare_training(model: torch.nn.Module, views: List[torch.Tensor],
     loss = sum(v for k, v in losses.items() if k.startswith('loss'))
     loss.backward()
     loss = float(loss.detach())
-    rows = [Difference("train loss", official["loss"], loss,
-                       abs(float(loss) - official['loss']), LOSS_TOLERANCE)]
+    rows = [Difference('train loss', official['loss'], loss,
+                       abs(loss - official['loss']), LOSS_TOLERANCE)]
     params = dict(model.named_parameters())
     for name, norm in official['grad_norms'].items():
         (ours_name, ) = from_official({name: torch.empty(0)})

@@ -11,6 +11,9 @@ export SOCO_VENV
 # Threads that wait must not spin: on a busy CPU that makes a step several times slower.
 export OMP_WAIT_POLICY="${OMP_WAIT_POLICY:-PASSIVE}"
 
+# mmengine asks for pkg_resources, which says so at every start of every process.
+export PYTHONWARNINGS="${PYTHONWARNINGS:+$PYTHONWARNINGS,}ignore:pkg_resources is deprecated:UserWarning"
+
 # Ends the script with exit code 2 and one paragraph on stderr.
 soco_fail() {
     printf '%s\n' "$*" | fold -s -w 96 >&2
@@ -30,4 +33,37 @@ sys.exit(not (f("mmdet") and f("mmselfsup")))' 2>/dev/null; then
     soco_fail "No environment was found at $SOCO_VENV, and no python on the PATH has mmdet and" \
         "mmselfsup. Make the environment with: bash tools/setup_env.sh (or set SOCO_VENV to the" \
         "folder of the one that set-up made)."
+}
+
+# soco_launch SCRIPT GPUS CONFIG [arguments]: checks that a run can, then starts it on GPUS devices.
+# Several machines: NNODES, NODE_RANK, MASTER_ADDR and PORT.
+soco_launch() {
+    local script=$1 gpus=$2 config=$3
+    shift 3
+    soco_find_python
+    "$SOCO_PYTHON" -m projects.soco.launch "$config" "$gpus" "$@"
+    if [[ "$gpus" == 1 && "${NNODES:-1}" == 1 ]]; then
+        exec "$SOCO_PYTHON" "$SOCO_ROOT/$script" "$config" "$@"
+    fi
+    exec "$SOCO_PYTHON" -m torch.distributed.run \
+        --nnodes="${NNODES:-1}" --node_rank="${NODE_RANK:-0}" --nproc_per_node="$gpus" \
+        --master_addr="${MASTER_ADDR:-127.0.0.1}" --master_port="${PORT:-29500}" \
+        "$SOCO_ROOT/$script" "$config" --launcher pytorch "$@"
+}
+
+# soco_srun SCRIPT PARTITION JOB_NAME CONFIG [arguments]: starts it through Slurm, on GPUS devices,
+# GPUS_PER_NODE of each machine; SRUN_ARGS are words for srun.
+soco_srun() {
+    local script=$1 partition=$2 job_name=$3 config=$4
+    shift 4
+    command -v srun >/dev/null || soco_fail "srun is not on the PATH: this is not a machine of a" \
+        "Slurm cluster. On one machine use the script whose name begins with dist_."
+    [[ -f "$config" ]] || soco_fail "There is no config at $config."
+    soco_find_python
+    local gpus=${GPUS:-8}
+    local per_node=${GPUS_PER_NODE:-$((gpus < 8 ? gpus : 8))}
+    # shellcheck disable=SC2086  (SRUN_ARGS is a list of words)
+    exec srun -p "$partition" --job-name="$job_name" --gres="gpu:$per_node" --ntasks="$gpus" \
+        --ntasks-per-node="$per_node" --cpus-per-task="${CPUS_PER_TASK:-16}" --kill-on-bad-exit=1 \
+        ${SRUN_ARGS:-} "$SOCO_PYTHON" -u "$SOCO_ROOT/$script" "$config" --launcher slurm "$@"
 }

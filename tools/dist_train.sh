@@ -11,13 +11,4 @@ source "$(dirname "${BASH_SOURCE[0]}")/_environment.sh"
     "configs/soco_r50_fpn_400e.py 8"
 config=$1 gpus=$2
 shift 2
-soco_find_python
-
-"$SOCO_PYTHON" -m projects.soco.launch "$config" "$gpus" "$@"
-if [[ "$gpus" == 1 && "${NNODES:-1}" == 1 ]]; then
-    exec "$SOCO_PYTHON" "$SOCO_ROOT/tools/train.py" "$config" "$@"
-fi
-exec "$SOCO_PYTHON" -m torch.distributed.run \
-    --nnodes="${NNODES:-1}" --node_rank="${NODE_RANK:-0}" --nproc_per_node="$gpus" \
-    --master_addr="${MASTER_ADDR:-127.0.0.1}" --master_port="${PORT:-29500}" \
-    "$SOCO_ROOT/tools/train.py" "$config" --launcher pytorch "$@"
+soco_launch tools/train.py "$gpus" "$config" "$@"

@@ -6,7 +6,13 @@ from mmengine.runner import Runner
 
 import projects.soco.compat  # noqa: F401  (before anything of OpenMMLab)
 from projects.soco.engine import read_checkpoint
-from projects.soco.launch import add_config_arguments, load_config, prepare_processes, run_tool
+from projects.soco.launch import (
+    add_config_arguments,
+    check_inputs,
+    load_config,
+    prepare_processes,
+    run_tool,
+)
 
 
 def parse_args() -> argparse.Namespace:
@@ -18,10 +24,11 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
-    cfg = load_config(args.config, args.cfg_options)
+    cfg = load_config(args.config, args.cfg_options, cpu=args.cpu)
     if 'test_dataloader' not in cfg:
         raise ValueError(f"{args.config} has no test_dataloader: it is not a detector's config. "
                          'Those lie in configs/benchmarks/.')
+    check_inputs(cfg)
     read_checkpoint(args.checkpoint)
     cfg.work_dir = args.work_dir or cfg.get('work_dir') or f'work_dirs/{Path(args.config).stem}'
     cfg.load_from = args.checkpoint

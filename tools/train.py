@@ -8,12 +8,22 @@ from mmengine.runner import Runner
 
 import projects.soco.compat  # noqa: F401  (before anything of OpenMMLab)
 from projects.soco.engine import find_newest_checkpoint, read_checkpoint
-from projects.soco.launch import add_config_arguments, load_config, prepare_processes, run_tool
+from projects.soco.launch import (
+    add_config_arguments,
+    add_train_arguments,
+    check_family,
+    check_inputs,
+    load_config,
+    prepare_processes,
+    run_tool,
+    set_pretrained,
+)
 
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     add_config_arguments(parser)
+    add_train_arguments(parser)
     parser.add_argument('--resume', nargs='?', const='newest', metavar='PATH',
                         help='go on from a checkpoint, or without PATH from the newest complete '
                         'one of the work directory')
@@ -25,7 +35,12 @@ def parse_args() -> argparse.Namespace:
 
 def apply_arguments(cfg: Config, args: argparse.Namespace) -> None:
     """Write the arguments into the config."""
-    cfg.work_dir = args.work_dir or cfg.get('work_dir') or f'work_dirs/{Path(args.config).stem}'
+    kind = (args.pretrained or '').partition(':')[0]
+    # runs of one detector from several starts do not mix
+    name = Path(args.config).stem + (f'_{kind}' if kind in ('supervised', 'random') else '')
+    cfg.work_dir = args.work_dir or cfg.get('work_dir') or f'work_dirs/{name}'
+    if args.pretrained:
+        set_pretrained(cfg, args.pretrained)
     if args.amp:
         cfg.optim_wrapper.type = 'AmpOptimWrapper'
         cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
@@ -54,8 +69,11 @@ def apply_arguments(cfg: Config, args: argparse.Namespace) -> None:
 
 def main() -> None:
     args = parse_args()
-    cfg = load_config(args.config, args.cfg_options)
+    cfg = load_config(args.config, args.cfg_options, cpu=args.cpu)
+    if args.family:
+        check_family(cfg, args.family)
     apply_arguments(cfg, args)
+    check_inputs(cfg)
     prepare_processes(cfg, args.launcher)
     runner = Runner.from_cfg(cfg)
     runner.train()

@@ -13,6 +13,7 @@ import copy
 import importlib.machinery
 import importlib.util
 import os
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from types import ModuleType
@@ -168,12 +169,21 @@ def init_cpu_process_group() -> None:
 
     To be called before mmengine's Runner is built where there is no CUDA device: the Runner's
     own start needs one, and skips itself when a group exists. Does nothing in a second call.
+    Under Slurm, srun's variables stand for the launcher's.
 
     Raises:
         ValueError: when `RANK`, `WORLD_SIZE`, `MASTER_ADDR` or `MASTER_PORT` is not set.
     """
     if torch.distributed.is_initialized():
         return
+    if 'SLURM_PROCID' in os.environ and 'RANK' not in os.environ:
+        os.environ.update(RANK=os.environ['SLURM_PROCID'], WORLD_SIZE=os.environ['SLURM_NTASKS'],
+                          LOCAL_RANK=os.environ['SLURM_LOCALID'])
+        os.environ.setdefault('MASTER_PORT', '29500')  # as mmengine's own start has it
+        if 'MASTER_ADDR' not in os.environ:
+            nodes = subprocess.run(['scontrol', 'show', 'hostnames', os.environ['SLURM_NODELIST']],
+                                   check=True, capture_output=True, text=True).stdout.split()
+            os.environ['MASTER_ADDR'] = nodes[0]
     missing = [name for name in ('RANK', 'WORLD_SIZE', 'MASTER_ADDR', 'MASTER_PORT')
                if name not in os.environ]
     if missing:

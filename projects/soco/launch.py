@@ -13,6 +13,7 @@ from mmengine.config import Config, DictAction
 from mmengine.runner import Runner
 
 from . import compat
+from .layout import check_layout
 from .proposals.sources import open_source
 from .proposals.store import ProposalStore
 
@@ -54,7 +55,9 @@ def error_text(error: BaseException) -> str:
         text = text.strip().splitlines()[-1]
     text = re.sub(r'class `\w+` in \S+?\.py: ', '', text)
     text = re.sub(r'^(\w+\.)*\w*Error: ', '', text)
-    return textwrap.fill(text, width=96, break_long_words=False, break_on_hyphens=False)
+    # line by line: some messages show a tree
+    return '\n'.join(textwrap.fill(line, width=96, break_long_words=False, break_on_hyphens=False)
+                     if len(line) > 96 else line for line in text.split('\n'))
 
 
 def add_config_arguments(parser: argparse.ArgumentParser) -> None:
@@ -65,19 +68,33 @@ def add_config_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, default={},
                         metavar='KEY=VALUE', help='change keys of the config, such as '
                         'train_dataloader.batch_size=128')
+    parser.add_argument('--cpu', action='store_true', help='run a config that was made for GPUs on '
+                        'the CPU: BN in place of SyncBN, full precision')
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none',
                         help='set by dist_train.sh and slurm_train.sh')
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0,
                         help=argparse.SUPPRESS)
 
 
-def load_config(path: str, options: dict[str, Any], register: bool = True) -> Config:
+def add_train_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what train.py and the check before it have in common."""
+    parser.add_argument('--pretrained', metavar='SOURCE', help='what a detector or classifier starts '
+                        'from: a SoCo checkpoint, supervised:FILE (a ResNet trained to classify) or '
+                        'random')
+    parser.add_argument('--family', choices=['fpn', 'c4'], help='refuse a detector of the other '
+                        'family; set by the scripts of tools/benchmarks/mmdetection')
+
+
+def load_config(path: str, options: dict[str, Any], register: bool = True,
+                cpu: bool = False) -> Config:
     """Read a config and change some of its keys.
 
     Args:
         path (str): The config file.
         options (dict): Dotted key to value.
         register (bool): Import what the config's `custom_imports` name. Defaults to True.
+        cpu (bool): Turn it into one for a CPU (`compat.cpu_config`) and hide this process's CUDA
+            devices. Defaults to False.
 
     Raises:
         FileNotFoundError: No such config.
@@ -96,7 +113,39 @@ def load_config(path: str, options: dict[str, Any], register: bool = True) -> Co
     for key in options:
         check_key(cfg, key)
     cfg.merge_from_dict(options)
+    if cpu:
+        os.environ['CUDA_VISIBLE_DEVICES'] = ''
+        cfg = compat.cpu_config(cfg)
     return cfg
+
+
+def set_pretrained(cfg: Config, source: str) -> None:
+    """Write into a config what its model starts from.
+
+    Args:
+        cfg (Config): A config with a `PretrainedWeightsHook`; its hook and `load_from` are changed.
+        source (str): A SoCo checkpoint; 'supervised:' and a file; or 'random'.
+
+    Raises:
+        FileNotFoundError: No such file.
+        ValueError: The config has no such hook.
+    """
+    hooks = [hook for hook in cfg.get('custom_hooks') or ()
+             if hook['type'] == 'PretrainedWeightsHook']
+    if not hooks:
+        raise ValueError('--pretrained is for detectors and classifiers (configs/benchmarks/): this '
+                         'config has no PretrainedWeightsHook. SoCo itself starts from weights by '
+                         '--cfg-options load_from=FILE')
+    kind, colon, path = source.partition(':')
+    if kind not in ('supervised', 'random') or (kind == 'supervised' and not colon):
+        kind, path = 'soco', source
+    if kind != 'random' and not Path(path).is_file():
+        raise FileNotFoundError(
+            f'There is no checkpoint at {path}. --pretrained takes a file that tools/train.py wrote '
+            'for a SoCo config, such as work_dirs/soco_r50_fpn_400e/epoch_400.pth; supervised:FILE, a '
+            'ResNet in the names of torchvision or MMClassification; or random.')
+    hooks[0].source = kind
+    cfg.load_from = None if kind == 'random' else os.path.abspath(path)
 
 
 def check_key(cfg: Config, key: str) -> None:
@@ -168,16 +217,35 @@ def check_inputs(cfg: Config) -> None:
     """Look at the files that a run starts from, so that what is missing is told once and early.
 
     Args:
-        cfg (Config): What would be trained.
+        cfg (Config): What would be trained or evaluated.
 
     Raises:
-        FileNotFoundError: No proposal store, no photos.
+        FileNotFoundError: No proposal store, no photos, no data set.
         ValueError: The store cannot be read.
     """
-    dataset = cfg.train_dataloader.dataset
-    if dataset.type.endswith('SoCoDataset'):
+    dataset = cfg.get('train_dataloader', {}).get('dataset', {})
+    if dataset.get('type', '').endswith('SoCoDataset'):
         ProposalStore.open(dataset.proposals)
         open_source(dataset.data_root)
+    else:
+        check_layout(cfg)
+
+
+def check_family(cfg: Config, family: str) -> None:
+    """Refuse a detector of the other family than a script is for.
+
+    Args:
+        cfg (Config): A detector.
+        family (str): 'fpn' or 'c4'.
+
+    Raises:
+        ValueError: It is of the other family.
+    """
+    found = 'fpn' if cfg.get('model', {}).get('neck') else 'c4'
+    if found != family:
+        raise ValueError(f'This script is for detectors of the family {family}, and the config is of '
+                         f'{found} (it has {"a" if found == "fpn" else "no"} neck). Use the script '
+                         f'with {found} in its name, and weights of that family.')
 
 
 def prepare_processes(cfg: Config, launcher: str) -> None:
@@ -201,9 +269,14 @@ def main() -> None:
     import torch
     parser = argparse.ArgumentParser()
     add_config_arguments(parser)
+    add_train_arguments(parser)
     parser.add_argument('gpus', type=int)
     args, _ = parser.parse_known_args()
-    cfg = load_config(args.config, args.cfg_options, register=False)
+    cfg = load_config(args.config, args.cfg_options, register=False, cpu=args.cpu)
+    if args.family:
+        check_family(cfg, args.family)
+    if args.pretrained:
+        set_pretrained(cfg, args.pretrained)
     check_devices(cfg, args.gpus, torch.cuda.device_count())
     check_inputs(cfg)
 

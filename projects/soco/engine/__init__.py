@@ -1,13 +1,15 @@
 from .. import compat  # noqa: F401  (serves mmcv's ops before mmdet asks for them)
 from .checkpoint import PlainCheckpointHook, find_newest_checkpoint, read_checkpoint
+from .classes import ClassesHook
 from .hooks import MomentumUpdateHook
 from .lars import SoCoLARS
 from .loops import ResumableBatchSampler, ResumableEpochLoop
+from .precise_bn import PreciseBNHook
 from .schedules import WarmupLR, cosine_momentum
-from .transfer import PreciseBNHook, PretrainedWeightsHook
+from .transfer import PretrainedWeightsHook
 
 __all__ = [
-    'MomentumUpdateHook', 'PlainCheckpointHook', 'PreciseBNHook', 'PretrainedWeightsHook',
-    'ResumableBatchSampler', 'ResumableEpochLoop', 'SoCoLARS', 'WarmupLR', 'cosine_momentum',
-    'find_newest_checkpoint', 'read_checkpoint'
+    'ClassesHook', 'MomentumUpdateHook', 'PlainCheckpointHook', 'PreciseBNHook',
+    'PretrainedWeightsHook', 'ResumableBatchSampler', 'ResumableEpochLoop', 'SoCoLARS', 'WarmupLR',
+    'cosine_momentum', 'find_newest_checkpoint', 'read_checkpoint'
 ]

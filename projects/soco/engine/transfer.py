@@ -1,27 +1,27 @@
-"""What a detector needs that starts from SoCo's weights: a report of what matched, and PreciseBN.
+"""What reaches a detector of the weights that it starts from, and a stop where too little did.
 
-Both hooks live in MMEngine's root registry, so that a config of any scope finds them.
+The hook lives in MMEngine's root registry, so that a config of any scope finds them.
 """
 
 from __future__ import annotations
 
-import itertools
-from bisect import bisect
+import re
 from collections import Counter
 from dataclasses import dataclass
-from typing import Iterator, Mapping, Sequence
+from typing import Mapping, Sequence
 
-import torch
-from mmengine.dist import all_reduce
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
-from mmengine.runner import BaseLoop, IterBasedTrainLoop, Runner
-from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
+from mmengine.runner import BaseLoop, Runner
+from torch import Tensor
 
 # Predictors depend on the detector's classes: no pretraining has them, no requirement holds them.
 _PREDICTORS = ('fc_cls', 'fc_reg')
+SOURCES = ('soco', 'supervised', 'random')
+_SUPERVISED = ('backbone', 'roi_head.shared_head')  # the parts that an ImageNet classifier has
+_SHARED = 'roi_head.shared_head.layer4.'  # where C4 detectors, and SoCo-C4, keep the last stage
+_DETECTORS = 'configs/benchmarks/mmdetection/coco/mask-rcnn_r50_{}_ms-1x_coco.py'
 _COLUMNS = ('matched', 'fresh', 'unused', 'shape differs')
 
 
@@ -101,19 +101,79 @@ class WeightsReport:
             'leave them out of `require` of the PretrainedWeightsHook in the config.')
 
     def _family(self) -> str:
-        """What kind of checkpoint this is, as its own key names tell."""
-        tops = {k.split('.')[0] for k in (*self.matched, *self.unused, *self.mismatched)}
-        keys = (*self.matched, *self.unused)
-        if {'conv1', 'layer1'} <= tops:
-            return 'it looks like a plain ResNet (torchvision) without neck and box head'
-        if 'encoder' in tops:
-            return ('it has the names of the official SoCo code (encoder.*), which are to be '
-                    'converted first')
-        if any(k.startswith('roi_head.shared_head.') for k in keys):
-            return 'it looks like a SoCo-C4 checkpoint, which has no neck and fits C4 detectors'
-        if 'backbone' in tops and 'neck' not in tops:
-            return 'it holds a backbone without neck and box head'
+        """What kind of checkpoint this is, as its own key names tell, and what fits it."""
+        keys = (*self.matched, *self.unused, *self.mismatched)
+        tops = {k.split('.')[0] for k in keys}
+        if 'encoder' in tops or {'model', 'opt'} <= tops:
+            return ('it looks like a checkpoint of the official SoCo code, which is to be converted '
+                    'first: python tools/convert_weights.py FILE OUT.pth --to mmdet')
+        if any(k.startswith(_SHARED) for k in keys):
+            return ('it looks like a SoCo-C4 checkpoint, which has no neck and fits detectors such as '
+                    + _DETECTORS.format('c4'))
+        if any(k.startswith('neck.') for k in keys):
+            return ('it looks like a SoCo-FPN checkpoint, which fits detectors such as '
+                    + _DETECTORS.format('fpn'))
+        if 'backbone' in tops:
+            return ('it holds a backbone without neck and box head; a ResNet that was trained to '
+                    'classify is given as supervised:FILE')
         return f'its keys begin with {", ".join(sorted(tops)[:6]) or "nothing at all"}'
+
+
+def fit_names(model_state: Mapping[str, Tensor], checkpoint_state: Mapping[str, Tensor],
+              supervised: bool = False) -> dict[str, str]:
+    """Tells under which name each tensor of a checkpoint belongs into a model.
+
+    A plain ResNet's stages go under `backbone`, or the last one where a C4 detector keeps it. Where
+    the model's pyramid starts at a coarser level than the checkpoint's (RetinaNet, FCOS: at P3), the
+    lateral and output convs move down so that each level meets itself; the ones below are set apart
+    under another name. A backbone alone (linear evaluation) takes SoCo-C4's last stage back.
+
+    Args:
+        model_state: state dict of the detector or classifier.
+        checkpoint_state: state dict of the checkpoint.
+        supervised: whether the checkpoint is a classifier, whose last stage fits a C4 detector.
+
+    Returns:
+        Name in the checkpoint to name in the model, for every key of the checkpoint.
+    """
+    plain = {'conv1.weight', 'layer1.0.conv1.weight'} <= {
+        k.removeprefix('module.') for k in checkpoint_state}
+    names = {}
+    for key in checkpoint_state:
+        name = key.removeprefix('module.')
+        names[key] = f'backbone.{name}' if plain and not name.startswith('fc.') else name
+    has = {name: key for key, name in names.items()}
+
+    def move(old: str, new: str) -> None:
+        if not any(k.startswith(old) for k in model_state) and any(
+                k.startswith(new) for k in model_state):
+            for key, name in names.items():
+                if name.startswith(old):
+                    names[key] = new + name.removeprefix(old)
+
+    if plain or supervised:
+        move('backbone.layer4.', _SHARED)
+    if not any(k.startswith('roi_head.') for k in model_state):
+        move(_SHARED, 'backbone.layer4.')
+    shift = _pyramid_shift({n: checkpoint_state[k] for n, k in has.items()}, model_state)
+    if shift:
+        for key, name in names.items():
+            level = re.fullmatch(r'neck\.(lateral|fpn)_convs\.(\d+)\.(.+)', name)
+            if level:
+                i = int(level[2]) - shift
+                names[key] = (f'neck.{level[1]}_convs.{i}.{level[3]}' if i >= 0 else
+                              f'neck_below_P{2 + shift}.{level[1]}_convs.{level[2]}.{level[3]}')
+    return names
+
+
+def _pyramid_shift(theirs: Mapping[str, Tensor], ours: Mapping[str, Tensor]) -> int:
+    """How many levels higher our pyramid starts: its first lateral conv tells by its input."""
+    name = 'neck.lateral_convs.{}.conv.weight'
+    if name.format(0) not in ours:
+        return 0
+    shapes = [theirs[name.format(i)].shape for i in range(8) if name.format(i) in theirs]
+    first = ours[name.format(0)].shape
+    return shapes.index(first) if first in shapes else 0
 
 
 def match_weights(model_state: Mapping[str, Tensor], checkpoint_state: Mapping[str, Tensor],
@@ -146,30 +206,43 @@ def match_weights(model_state: Mapping[str, Tensor], checkpoint_state: Mapping[s
 class PretrainedWeightsHook(Hook):
     """Says how much of `load_from` reached the detector, and stops where it has to and did not.
 
-    The report is logged as one table. What the detector has no place for (`target`, `projector`,
-    tensors of another shape) is taken out of the checkpoint. A resumed run passes over all this.
+    Names are fitted first (`fit_names`); the report is logged as one table. What the detector has no
+    place for (`target`, `projector`, tensors of another shape) is taken out of the checkpoint. A
+    resumed run passes over all this.
 
     Args:
         require: parts that have to match wholly; see `match_weights`.
+        source: what the detector starts from: 'soco'; 'supervised', a ResNet that was trained to
+            classify (of `require` only backbone and shared head are asked for); or 'random', no
+            weights at all. `tools/train.py --pretrained` sets it.
 
     Raises:
         ValueError: when a required part did not match, or, where the checkpoint is only tested,
             when the detector keeps any untrained tensor.
     """
 
-    def __init__(self, require: Sequence[str] = ('backbone', 'neck', 'roi_head.bbox_head')
-                 ) -> None:
-        self.require = tuple(require)
+    def __init__(self, require: Sequence[str] = ('backbone', 'neck', 'roi_head.bbox_head'),
+                 source: str = 'soco') -> None:
+        if source not in SOURCES:
+            raise ValueError(f'PretrainedWeightsHook: source is {source!r}, but it must be one of '
+                             f'{", ".join(SOURCES)}.')
+        self.source = source
+        self.require = tuple(part for part in require
+                             if source == 'soco' or part.startswith(_SUPERVISED))
         self._loaded = False
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Compares, logs, stops or cleans up; before anything is copied into the model."""
+        """Fits names, compares, logs, stops or cleans up; before anything is copied to the model."""
         self._loaded = True
         if runner._resume:
             return
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         state = checkpoint.get('state_dict', checkpoint)
         model_state = model.state_dict()
+        names = fit_names(model_state, state, self.source == 'supervised')
+        fitted = {name: state[key] for key, name in names.items()}
+        state.clear()
+        state.update(fitted)
         report = match_weights(model_state, state, self.require)
         runner.logger.info(f'Weights from {runner._load_from}:\n{report.table()}')
         if not report.complete:
@@ -181,113 +254,17 @@ class PretrainedWeightsHook(Hook):
                 f'This checkpoint is not the detector to be tested: {len(untrained)} of its '
                 f'tensors are missing or have another shape, such as {untrained[0]}. Give a '
                 'checkpoint that fine-tuning with this config wrote (iter_*.pth or epoch_*.pth).')
-        dropped = {*report.unused, *report.mismatched}
-        for key in [k for k in state if k.removeprefix('module.') in dropped]:
+        for key in (*report.unused, *report.mismatched):
             del state[key]
         # Fresh tensors load themselves, or MMEngine would warn of each of them once more.
         state.update({key: model_state[key] for key in untrained})
 
     def before_train(self, runner: Runner) -> None:
-        """Warns when no checkpoint was loaded at all."""
-        if not self._loaded:
+        """Says when no checkpoint was loaded at all; warns where one was expected."""
+        if self._loaded:
+            return
+        if self.source == 'random':
+            runner.logger.info('The whole detector starts from random weights, as asked for.')
+        else:
             runner.logger.warning('No checkpoint was given (load_from is None): the whole '
                                   'detector starts from random weights.')
-
-
-@HOOKS.register_module()
-class PreciseBNHook(Hook):
-    """Recomputes the statistics of BatchNorm on training data before the model is evaluated.
-
-    Each statistic becomes the plain average over `num_iters` training batches (of every process)
-    of what a batch gives; the weights stay as they are. The model runs in train mode and computes
-    its losses, so that BN in RoI heads sees the RoIs that are sampled in training. Layers that
-    the model keeps in eval mode are left alone. It runs before every validation and at the end of
-    training, ahead of the checkpoint of that moment. Detectron2's PreciseBN, which the official
-    runs used, serves as the model.
-
-    Args:
-        num_iters: training batches per process, at least 1; fewer when the data ends before.
-
-    Raises:
-        ValueError: when the training data gives no batch.
-    """
-
-    priority = 'LOW'  # before the hook that writes checkpoints (VERY_LOW)
-
-    def __init__(self, num_iters: int = 200) -> None:
-        if num_iters < 1:
-            raise ValueError(f'PreciseBNHook: num_iters is {num_iters}, but at least one batch '
-                             'is needed to compute statistics.')
-        self.num_iters = num_iters
-
-    def after_train_epoch(self, runner: Runner) -> None:
-        if not isinstance(runner.train_loop, IterBasedTrainLoop):
-            self._update_when_due(runner, runner.epoch + 1, runner.max_epochs)
-
-    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None = None,
-                         outputs: dict | None = None) -> None:
-        if isinstance(runner.train_loop, IterBasedTrainLoop):
-            self._update_when_due(runner, runner.iter + 1, runner.max_iters)
-
-    def _update_when_due(self, runner: Runner, done: int, total: int) -> None:
-        """Updates when the loop validates after `done` epochs (iterations), or ends there."""
-        loop = runner.train_loop
-        interval = loop.dynamic_intervals[bisect(loop.dynamic_milestones, done + 1) - 1]
-        validates = (runner.val_loop is not None and done >= loop.val_begin
-                     and done % interval == 0)
-        if validates or done == total:
-            self.update(runner)
-
-    def _batches(self, runner: Runner) -> Iterator[dict]:
-        """Training batches from a loader of its own, so that training's stream is not moved."""
-        cfg = runner.cfg.get('train_dataloader')
-        if cfg is None:
-            raise ValueError('PreciseBNHook builds a training loader of its own, and the Runner '
-                             'has no config of one: build it by Runner.from_cfg(cfg) from a '
-                             'config that has `train_dataloader`.')
-        # The dataset is training's own: COCO takes long to read.
-        cfg = {**cfg, 'dataset': runner.train_dataloader.dataset, 'persistent_workers': False}
-        # Another seed each time, else the statistics would always rest on the same batches.
-        loader = runner.build_dataloader(cfg, seed=runner.seed + runner.iter + 1)
-        return itertools.islice(loader, self.num_iters)
-
-    def update(self, runner: Runner) -> None:
-        """Recomputes the statistics now; momentum and mode of every layer are as before."""
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        was_training = model.training
-        model.train()
-        norms = [m for m in model.modules()
-                 if isinstance(m, _BatchNorm) and m.training and m.track_running_stats]
-        batches = self._batches(runner)
-        first = next(batches, None)
-        if first is None:
-            raise ValueError(
-                'PreciseBNHook: the training data gives no batch, so that the statistics of '
-                'BatchNorm cannot be computed. Check train_dataloader: its dataset may be empty '
-                'after filtering, or smaller than one batch with drop_last.')
-        momenta = [m.momentum for m in norms]
-        for norm in norms:
-            norm.reset_running_stats()
-            norm.momentum = None  # torch then keeps the cumulative average
-        try:
-            with torch.no_grad(), runner.optim_wrapper.optim_context(model):
-                for count, batch in enumerate(itertools.chain([first], batches), start=1):
-                    model._run_forward(model.data_preprocessor(batch, True), mode='loss')
-        finally:
-            for norm, momentum in zip(norms, momenta):
-                norm.momentum = momentum
-            model.train(was_training)
-        _average_over_processes(norms)
-        runner.logger.info(f'PreciseBN: statistics of {len(norms)} layers from {count} batches '
-                           'of each process')
-
-
-def _average_over_processes(norms: Sequence[nn.Module]) -> None:
-    """Sets running mean and variance to their averages over all processes, in one message."""
-    stats = [s for norm in norms for s in (norm.running_mean, norm.running_var)]
-    if not stats:
-        return
-    joint = torch.cat(stats)
-    all_reduce(joint, op='mean')
-    for stat, mean in zip(stats, joint.split([s.numel() for s in stats])):
-        stat.copy_(mean)

@@ -10,6 +10,8 @@ log_processor = dict(by_epoch=False)
 custom_hooks = [
     # Prints what of the checkpoint matched, and stops when one of these parts did not.
     dict(type='PretrainedWeightsHook', require=['backbone', 'neck', 'roi_head.bbox_head']),
+    # Stops when the class list fits neither the annotation nor the heads.
+    dict(type='ClassesHook'),
     # BN statistics from 200 training batches per GPU before each evaluation, as detectron2's
     # PreciseBN in the official runs.
     dict(type='PreciseBNHook', num_iters=200),

@@ -1,0 +1,124 @@
+"""Whether the files of a detection or classification data set are where a config looks for them."""
+import importlib.util
+import os
+from pathlib import PurePosixPath
+from typing import Any, Dict, Iterator, List, Set
+
+from mmengine.config import Config
+
+LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
+EVALUATORS = ('val_evaluator', 'test_evaluator')
+# Folders that a type of data set reads below its data prefix although no config names them.
+_IMPLIED = {
+    'VOCDataset': ('Annotations', 'JPEGImages'),
+    'LVISV1Dataset': ('train2017', 'val2017'),
+}
+_PACKAGES = {'LVISMetric': 'lvis', 'CityScapesMetric': 'cityscapesscripts'}
+_WAYS_OUT = {
+    'percent.json': 'Make the subset with: python tools/dataset_converters/coco_subset.py '
+                    'data/coco/annotations/instances_train2017.json --percent 5',
+    'instancesonly_filtered_gtFine': 'Cityscapes\' annotations are converted to COCO\'s form by '
+                                     'tools/dataset_converters/cityscapes.py of MMDetection.',
+}
+
+
+def leaf_datasets(dataset: Any) -> Iterator[Dict]:
+    """Yield the config of every data set that reads files, from within wrappers such as
+    `ConcatDataset` and `RepeatDataset`."""
+    inner = [dataset['dataset']] if 'dataset' in dataset else dataset.get('datasets')
+    if inner is None:
+        yield dataset
+        return
+    for part in inner:
+        yield from leaf_datasets(part)
+
+
+def expected_files(cfg: Config) -> List[str]:
+    """List what the loaders and evaluators of a config read, folders with a slash at the end."""
+    paths: Set[str] = set()
+    for name in LOADERS:
+        for dataset in leaf_datasets(cfg[name].dataset) if cfg.get(name) else ():
+            paths.update(_dataset_files(dataset))
+    for evaluator in _evaluators(cfg):
+        paths.update(f'{evaluator[key]}{slash}' for key, slash in
+                     (('ann_file', ''), ('seg_prefix', '/')) if evaluator.get(key))
+    return sorted({os.path.normpath(p) + ('/' if p.endswith('/') else '') for p in paths})
+
+
+def _evaluators(cfg: Config) -> Iterator[Dict]:
+    for name in EVALUATORS:
+        evaluators = cfg.get(name) or []
+        yield from [evaluators] if isinstance(evaluators, dict) else evaluators
+
+
+def _dataset_files(dataset: Dict) -> Iterator[str]:
+    root = dataset.get('data_root') or ''
+    if dataset.get('ann_file'):
+        yield os.path.join(root, dataset['ann_file'])
+    prefix = dataset.get('data_prefix') or {}
+    for part in [prefix] if isinstance(prefix, str) else prefix.values():
+        folder = os.path.join(root, part or '')
+        implied = _IMPLIED.get(dataset['type'].split('.')[-1])
+        for name in implied or ('', ):
+            yield os.path.join(folder, name, '')
+
+
+def check_layout(cfg: Config) -> None:
+    """Refuse to start where a file or folder of the data is missing.
+
+    Args:
+        cfg (Config): A detector's or a classifier's config.
+
+    Raises:
+        FileNotFoundError: Something is missing; the message shows the expected layout as a tree.
+        ValueError: The package of a metric is not installed.
+    """
+    for evaluator in _evaluators(cfg):
+        package = _PACKAGES.get(evaluator['type'].split('.')[-1])
+        if package and importlib.util.find_spec(package) is None:
+            raise ValueError(f'{evaluator["type"]} needs the package {package}: '
+                             'pip install -r requirements/datasets.txt')
+    paths = expected_files(cfg)
+    missing = [path for path in paths if not os.path.exists(path)]
+    if not missing:
+        return
+    hints = [hint for part, hint in _WAYS_OUT.items() if any(part in path for path in missing)]
+    raise FileNotFoundError(
+        f'{missing[0]} is missing. The config expects these files and folders:\n\n'
+        f'{draw_tree(paths, set(missing))}\n\n'
+        + ''.join(f'{hint}\n' for hint in hints)
+        + 'Put or link the data there, or say where it is: data_root and ann_file of the datasets, '
+          'and of the evaluators, in a config that inherits from this one.')
+
+
+def draw_tree(paths: List[str], missing: Set[str]) -> str:
+    """Draw paths as a tree, each with 'found' or 'missing' behind it.
+
+    Args:
+        paths (list[str]): Files, and folders with a slash at the end.
+        missing (set[str]): Those of them that are not there.
+    """
+    nodes: Dict[PurePosixPath, str] = {}
+    for path in paths:
+        pure = PurePosixPath(path)
+        for parent in reversed(pure.parents):
+            nodes.setdefault(parent, '')
+        nodes[pure] = 'missing' if path in missing else 'found'
+    top = PurePosixPath(os.path.commonpath([str(PurePosixPath(p).parent) for p in paths]))
+    children: Dict[PurePosixPath, List[PurePosixPath]] = {}
+    for node in nodes:
+        children.setdefault(node.parent, []).append(node)
+    rows = [(f'{top}/', '')]
+
+    def walk(folder: PurePosixPath, indent: str) -> None:
+        below = sorted(node for node in children.get(folder, []) if node != folder)
+        for node in below:
+            last = node == below[-1]
+            is_folder = node in children or f'{node}/' in paths
+            rows.append((f'{indent}{"└── " if last else "├── "}{node.name}{"/" if is_folder else ""}',
+                         nodes[node]))
+            walk(node, indent + ('    ' if last else '│   '))
+
+    walk(top, '')
+    width = max(len(name) for name, _ in rows)
+    return '\n'.join(f'{name:{width}}  {state}'.rstrip() for name, state in rows)
