@@ -37,11 +37,11 @@ def report(conversion: Conversion, args: argparse.Namespace) -> None:
     for count, what in [(len(conversion.state_dict), 'moved'),
                         *((len(keys), f'dropped: {rule}') for rule, keys in dropped)]:
         print(f'{count:6} {what}')
-    if args.to == 'mmdet':
+    if args.to == 'mmdet' and args.output.endswith('.pth'):
         parts = {name.split('.')[0] for name in conversion.state_dict}
         config = CONFIG.format(conversion.family.lower())
         print(f'Fits {config} (made for ResNet-50)' if 'roi_head' in parts else
-              'Only a backbone: tools/train.py starts a detector from it by --pretrained '
+              'No RoI head is in it: tools/train.py starts a detector from it by --pretrained '
               f'supervised:{args.output}')
     print(f'The weights for {args.to} lie in {args.output}')
 

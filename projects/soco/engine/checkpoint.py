@@ -138,7 +138,7 @@ class PlainCheckpointHook(CheckpointHook):
 
 
 def _first_line(error: Exception) -> str:
-    found = re.search(r'Unsupported global: GLOBAL \S+', str(error))
+    found = re.search(r'Unsupported (global: GLOBAL|operand) \S+', str(error))
     return found[0] if found else (str(error).splitlines() or [type(error).__name__])[0]
 
 
