@@ -252,13 +252,14 @@ def test_other_types_and_layouts_of_tensors_survive(tmp_path):
     names = list(online(state))
     big = torch.arange(10000.).view(100, 100)
     special = {names[0]: torch.tensor(3), names[1]: torch.tensor([0.1, float('nan')]).half(),
-               names[2]: big.t(), names[3]: big[0]}  # 3 is a view of 2
+               names[2]: big.t(), names[3]: big[0],  # 3 is a view of 2
+               names[4]: torch.arange(1e6)[5:7]}  # only these two are to be written
     result = convert({**state, **special}, 'mmdet')
     for suffix in ('.pth', '.safetensors'):
         write_weights(result, tmp_path / f'out{suffix}')
         found = read_weights(tmp_path / f'out{suffix}')
         assert all(found[k].dtype == v.dtype for k, v in special.items())
-        for key in (names[0], names[2], names[3]):
+        for key in (names[0], names[2], names[3], names[4]):
             assert torch.equal(found[key], special[key])
         assert found[names[1]].view(torch.int16).equal(special[names[1]].view(torch.int16))
         assert (tmp_path / f'out{suffix}').stat().st_size < 300_000
