@@ -9,6 +9,7 @@ import textwrap
 from pathlib import Path
 from typing import Any, Callable
 
+import torch
 from mmengine.config import Config, DictAction
 from mmengine.runner import Runner
 
@@ -29,6 +30,10 @@ def run_tool(main: Callable[[], None]) -> None:
     """
     try:
         main()
+        if torch.distributed.is_initialized():
+            # Else a thread of the group may outlive the interpreter, which aborts the process.
+            torch.distributed.barrier()
+            torch.distributed.destroy_process_group()
     except (ValueError, OSError, TypeError, KeyError) as error:
         if os.environ.get('SOCO_TRACEBACK') == '1' or not is_for_the_user(error):
             raise
@@ -254,7 +259,6 @@ def prepare_processes(cfg: Config, launcher: str) -> None:
     Raises:
         ValueError: The config needs CUDA devices.
     """
-    import torch
     cfg.launcher = launcher
     if torch.cuda.is_available():
         return
@@ -266,7 +270,6 @@ def prepare_processes(cfg: Config, launcher: str) -> None:
 
 def main() -> None:
     """Check, before any process starts, that a run can: CONFIG GPUS [arguments of train.py]."""
-    import torch
     parser = argparse.ArgumentParser()
     add_config_arguments(parser)
     add_train_arguments(parser)

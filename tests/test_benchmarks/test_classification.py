@@ -12,6 +12,7 @@ from mmengine.config import Config
 from mmengine.optim import OptimWrapper, build_optim_wrapper
 from mmengine.registry import DATASETS, MODELS, PARAM_SCHEDULERS, init_default_scope
 from mmengine.runner import Runner
+from scripts import run_script, write_fake_srun
 from torch import Tensor, nn
 
 from projects.soco.compat import cpu_config, needs_cuda
@@ -214,3 +215,28 @@ def test_weights_without_a_backbone_are_refused(tmp_path: Path) -> None:
                              experiment_name=f'refused_{tmp_path.name}'))
     with pytest.raises(ValueError, match='0 of 318 keys of backbone matched'):
         Runner.from_cfg(cfg).train()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('script', ['dist_train_linear.sh', 'slurm_train_linear.sh'])
+def test_the_scripts_train_and_evaluate(tmp_path: Path, script: str) -> None:
+    """Two processes, one epoch of two iterations, from a plain ResNet-50 given as supervised."""
+    from torchvision.models import resnet50
+    write_imagenet(tmp_path / 'imagenet')
+    torch.save(resnet50(weights=None).state_dict(), tmp_path / 'resnet50.pth')
+    cfg = Config.fromfile(STEPS)
+    point_to(cfg, tmp_path / 'imagenet')
+    cfg.train_dataloader.batch_size = 1
+    cfg.train_cfg.max_epochs = 1
+    cfg.work_dir = str(tmp_path / 'work')
+    cfg.dump(tmp_path / 'linear.py')
+    write_fake_srun(tmp_path / 'bin')
+    start = ('part', 'job') if script.startswith('slurm') else ()
+    end = () if start else ('2', )
+    code, message = run_script(
+        script, *start, f'{tmp_path}/linear.py', f'supervised:{tmp_path}/resnet50.pth', *end, '--cpu',
+        cwd=tmp_path, path=tmp_path / 'bin')
+    assert code == 0, message[-3000:]
+    assert '318 of 318 keys matched' in message
+    assert 'Epoch(train) [1][2/2]' in message or (tmp_path / 'work/epoch_1.pth').is_file()
+    assert 'accuracy/top1' in message

@@ -1,26 +1,29 @@
 """The detectors of configs/benchmarks/mmdetection and the scripts that train and test them."""
-import json
-import subprocess
+import re
 from pathlib import Path
-from typing import List, Optional, Sequence, Tuple
+from typing import Callable
 
-import cv2
 import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
+from miniatures import ROOTS, WRITERS, point_to, shrink, write_coco
 from mmengine.registry import DATASETS, MODELS, PARAM_SCHEDULERS, init_default_scope
 from mmengine.runner import Runner
+from scripts import SCRIPTS, run_script, write_fake_srun
 from torch import nn
 
 from projects.soco.compat import cpu_config
+from projects.soco.engine.transfer import fit_names
+from projects.soco.launch import set_pretrained
 
 ROOT = Path(__file__).parents[2]
-DETECTORS = ROOT / 'configs/benchmarks/mmdetection/coco'
-R50 = DETECTORS / 'mask-rcnn_r50_fpn_ms-1x_coco.py'
-QUICKSTART = DETECTORS / 'mask-rcnn_r18_fpn_quickstart.py'
-SCRIPTS = ROOT / 'tools/benchmarks/mmdetection'
+CONFIGS = ROOT / 'configs/benchmarks/mmdetection'
+R50 = CONFIGS / 'coco/mask-rcnn_r50_fpn_ms-1x_coco.py'
+QUICKSTART = CONFIGS / 'coco/mask-rcnn_r18_fpn_quickstart.py'
+DETECTORS = sorted(path for path in CONFIGS.glob('[!_]*/*.py') if path != QUICKSTART)
+KEYS = dict(fpn=392, r101=698, c4=318, dense=354)  # what each family gets from its checkpoint
 
 
 def test_r50_config_is_the_official_setting() -> None:
@@ -34,7 +37,8 @@ def test_r50_config_is_the_official_setting() -> None:
     assert model.roi_head.bbox_head.type == 'Shared4Conv1FCBBoxHead'
     assert cfg.train_cfg.max_iters == 90000 and cfg.train_dataloader.batch_size == 2
     assert cfg.auto_scale_lr == dict(enable=False, base_batch_size=16)
-    assert [h.type for h in cfg.custom_hooks] == ['PretrainedWeightsHook', 'PreciseBNHook']
+    assert [h.type for h in cfg.custom_hooks] == [
+        'PretrainedWeightsHook', 'ClassesHook', 'PreciseBNHook']
     assert cfg.default_hooks.checkpoint.type == 'PlainCheckpointHook'
 
 
@@ -70,45 +74,10 @@ def test_norm_parameters_do_not_decay() -> None:
             assert decay[id(p)] == (0 if norm else 2.5e-5)
 
 
-def write_coco(folder: Path, names: Sequence[str], side: Tuple[int, int] = (300, 400)) -> None:
-    """Two photos of noise with one object each, in COCO's layout."""
-    rng = np.random.default_rng(0)
-    height, width = side
-    images, annotations = [], []
-    for i in (1, 2):
-        for split in ('train2017', 'val2017'):
-            (folder / split).mkdir(parents=True, exist_ok=True)
-            photo = rng.integers(0, 255, (height, width, 3), dtype=np.uint8)
-            cv2.imwrite(str(folder / split / f'{i}.png'), photo)
-        images.append(dict(id=i, file_name=f'{i}.png', width=width, height=height))
-        x, y, w, h = 40, 30, width // 2, height // 2
-        annotations.append(dict(
-            id=i, image_id=i, category_id=1, bbox=[x, y, w, h], area=w * h, iscrowd=0,
-            segmentation=[[x, y, x + w, y, x + w, y + h, x, y + h]]))
-    content = dict(images=images, annotations=annotations,
-                   categories=[dict(id=i + 1, name=n) for i, n in enumerate(names)])
-    (folder / 'annotations').mkdir()
-    for split in ('train2017', 'val2017'):
-        (folder / f'annotations/instances_{split}.json').write_text(json.dumps(content))
-
-
-def point_to(cfg: Config, folder: Path) -> None:
-    for loader in (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader):
-        loader.dataset.data_root = f'{folder}/'
-        loader.update(num_workers=0, persistent_workers=False)
-    for evaluator in (cfg.val_evaluator, cfg.test_evaluator):
-        evaluator.ann_file = str(folder / 'annotations/instances_val2017.json')
-
-
-def coco_names() -> List[str]:
-    from mmdet.datasets import CocoDataset
-    return list(CocoDataset.METAINFO['classes'])
-
-
 def test_training_resizes_the_short_side_to_640_to_800(tmp_path: Path) -> None:
-    write_coco(tmp_path, coco_names())
+    write_coco(tmp_path / 'coco', side=(300, 400))
     cfg = Config.fromfile(R50)
-    point_to(cfg, tmp_path)
+    point_to(cfg, 'data/coco/', tmp_path / 'coco')
     init_default_scope('mmdet')
     dataset = DATASETS.build(cfg.train_dataloader.dataset)
     shapes = set()
@@ -121,74 +90,178 @@ def test_training_resizes_the_short_side_to_640_to_800(tmp_path: Path) -> None:
     assert DATASETS.build(cfg.val_dataloader.dataset)[0]['inputs'].shape[1] == 800
 
 
-@pytest.mark.slow
-def test_r50_config_trains_and_evaluates_from_soco_weights(tmp_path: Path) -> None:
-    """One iteration, PreciseBN and one evaluation of small images, on a CPU."""
-    write_coco(tmp_path / 'coco', coco_names())
-    pretraining = cpu_config(Config.fromfile(ROOT / 'configs/soco_r50_fpn_400e.py'))
-    init_default_scope('mmselfsup')
-    soco = MODELS.build(pretraining.model)
-    torch.save(dict(state_dict=soco.state_dict()), tmp_path / 'soco.pth')
+@pytest.fixture(scope='module')
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], str]:
+    """Give a checkpoint of randomly initialised SoCo weights, of the family of a detector."""
+    folder = tmp_path_factory.mktemp('weights')
 
-    cfg = cpu_config(Config.fromfile(R50))
-    point_to(cfg, tmp_path / 'coco')
-    for loader, transform in ((cfg.train_dataloader, 2), (cfg.val_dataloader, 1)):
-        pipeline = loader.dataset.pipeline
-        pipeline[transform] = dict(type='Resize', scale=(128, 96), keep_ratio=True)
-    cfg.model.train_cfg.rcnn.sampler.num = 8
-    cfg.model.test_cfg.rpn.max_per_img = 8
-    cfg.model.test_cfg.rcnn.score_thr = 0.
-    cfg.train_cfg.update(max_iters=1, val_interval=1)
-    cfg.custom_hooks[1].num_iters = 1
-    cfg.default_hooks.checkpoint.interval = 1
-    cfg.merge_from_dict(dict(work_dir=str(tmp_path / 'work'), load_from=str(tmp_path / 'soco.pth'),
-                             experiment_name=f'r50_{tmp_path.name}'))
+    def make(detector: Path) -> str:
+        recipe = ('soco_r50_c4_100e' if '_c4_' in detector.name else
+                  'soco_r101_fpn_400e' if '_r101_' in detector.name else 'soco_r50_fpn_100e')
+        path = folder / f'{recipe}.pth'
+        if not path.exists():
+            cfg = cpu_config(Config.fromfile(ROOT / f'configs/{recipe}.py'))
+            init_default_scope('mmselfsup')
+            state = MODELS.build(cfg.model).state_dict()
+            torch.save(dict(state_dict={k: v for k, v in state.items()
+                                        if not k.startswith('target.')}), path)
+        return str(path)
+
+    return make
+
+
+def miniature(detector: Path, folder: Path, iterations: int = 1) -> Config:
+    """A detector's config on a miniature of its data set, small enough for a CPU."""
+    name = detector.parent.name
+    cfg = Config.fromfile(detector)
+    point_to(cfg, ROOTS[name], WRITERS[name](folder / name))
+    shrink(cfg, iterations)
+    cfg.work_dir = str(folder / 'work')
+    cfg.experiment_name = folder.name
+    if name == 'cityscapes':
+        for evaluator in (cfg.val_evaluator, cfg.test_evaluator):
+            evaluator[1].outfile_prefix = str(folder / 'results')
+    return cfg
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('detector', DETECTORS, ids=lambda path: path.stem)
+def test_every_detector_starts_from_soco_and_takes_a_step(
+        tmp_path: Path, detector: Path, weights: Callable) -> None:
+    cfg = cpu_config(miniature(detector, tmp_path))
+    cfg.update(val_cfg=None, val_dataloader=None, val_evaluator=None, test_cfg=None,
+               test_dataloader=None, test_evaluator=None)
+    cfg.default_hooks.checkpoint = None
+    set_pretrained(cfg, weights(detector))
     runner = Runner.from_cfg(cfg)
     runner.train()
     log = next((tmp_path / 'work').glob('*/*.log')).read_text()
-    assert '392 of 392 keys matched' in log
-    assert 'PreciseBN: statistics of 69 layers from 1 batches' in log
-    assert 'coco/segm_mAP' in log
-    assert (tmp_path / 'work/iter_1.pth').is_file()
+    assert f'{KEYS[detector_family(detector)]} of {KEYS[detector_family(detector)]} keys matched' in log
+    assert 'PreciseBN: statistics of' in log and 'from 1 batches' in log
+    losses = [history.current() for key, history in runner.message_hub.log_scalars.items()
+              if 'loss' in key]
+    assert losses and np.isfinite(losses).all()
+    loaded = torch.load(cfg.load_from, weights_only=True)['state_dict']
+    moved = [not torch.equal(p, loaded[n]) for n, p in runner.model.named_parameters()
+             if n.startswith('backbone.')]
+    assert sum(moved) > len(moved) // 2
+
+
+def detector_family(detector: Path) -> str:
+    if '_c4_' in detector.name:
+        return 'c4'
+    if detector.name.startswith(('retinanet', 'fcos')):
+        return 'dense'
+    return 'r101' if '_r101_' in detector.name else 'fpn'
+
+
+METRICS = dict(coco=('coco/bbox_mAP', 'coco/segm_mAP'), lvis=('lvis/bbox_AP', 'lvis/segm_AP'),
+               voc0712=('pascal_voc/mAP', 'pascal_voc/AP50'),
+               cityscapes=('coco/segm_mAP', 'cityscapes/mAP'))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name, script', [
+    ('coco/mask-rcnn_r50_fpn_ms-1x_coco.py', 'dist_train_fpn.sh'),
+    ('coco/mask-rcnn_r50_c4_ms-1x_coco.py', 'slurm_train_c4.sh'),
+    ('lvis/mask-rcnn_r50_fpn_ms-1x_lvis-v1.py', 'slurm_train_fpn.sh'),
+    ('voc0712/faster-rcnn_r50_c4_ms-24k_voc0712.py', 'dist_train_c4.sh'),
+    ('cityscapes/mask-rcnn_r50_fpn_ms-24k_cityscapes.py', 'dist_train_fpn.sh'),
+])
+def test_scripts_fine_tune_and_evaluate_each_data_set(
+        tmp_path: Path, name: str, script: str, weights: Callable) -> None:
+    """Two processes, two iterations, the data set's own metric; the test script agrees with it."""
+    detector = CONFIGS / name
+    cfg = miniature(detector, tmp_path, iterations=2)
+    cfg.dump(tmp_path / 'detector.py')
+    slurm = script.startswith('slurm')
+    write_fake_srun(tmp_path / 'bin')
+    pretrain = weights(detector)
+    arguments = (('part', 'job', f'{tmp_path}/detector.py', pretrain) if slurm else
+                 (f'{tmp_path}/detector.py', pretrain, '2'))
+    code, message = run_script(script, *arguments, '--cpu', cwd=tmp_path, path=tmp_path / 'bin')
+    assert code == 0, message[-3000:]
+    log = next((tmp_path / 'work').glob('*/*.log')).read_text()
+    trained = [float(re.search(rf'Iter\(val\).*{metric}: (\S+)', log)[1])
+               for metric in METRICS[name.split('/')[0]]]
+    assert all(0 <= value <= 1 for value in trained)
+
+    checkpoint = f'{tmp_path}/work/iter_2.pth'
+    arguments = (('part', 'job', f'{tmp_path}/detector.py', checkpoint) if slurm else
+                 (f'{tmp_path}/detector.py', checkpoint, '2'))
+    code, message = run_script(script.replace('train_fpn', 'test').replace('train_c4', 'test'),
+                               *arguments, '--cpu', cwd=tmp_path, path=tmp_path / 'bin')
+    assert code == 0, message[-3000:]
+    tested = [float(re.search(rf'Iter\(test\).*{metric}: (\S+)', message)[1])
+              for metric in METRICS[name.split('/')[0]]]
+    assert tested == trained
+
+
+@pytest.mark.parametrize('name', ['retinanet_r50_fpn_ms-1x_coco.py', 'fcos_r50_fpn_ms-1x_coco.py'])
+def test_p3_meets_p3(name: str) -> None:
+    """A pyramid that starts at P3 gets SoCo's P3 to P5, tensor by tensor and in its features."""
+    def neck(cfg: dict) -> nn.Module:
+        cfg = cpu_config(Config(dict(neck=cfg))).neck
+        cfg.update(in_channels=[8, 16, 32, 64], out_channels=8)
+        return MODELS.build(cfg)
+
+    init_default_scope('mmselfsup')
+    soco = neck(Config.fromfile(ROOT / 'configs/soco_r50_fpn_400e.py').model.neck).eval()
+    init_default_scope('mmdet')
+    theirs = neck(Config.fromfile(CONFIGS / 'coco' / name).model.neck).eval()
+    soco.init_weights()
+    state = {f'neck.{k}': v for k, v in soco.state_dict().items()}
+    model_state = {f'neck.{k}': v for k, v in theirs.state_dict().items()}
+    names = fit_names(model_state, state)
+    assert names['neck.fpn_convs.1.conv.weight'] == 'neck.fpn_convs.0.conv.weight'
+    assert not names['neck.fpn_convs.0.conv.weight'].startswith('neck.')
+    fitted = {names[k].removeprefix('neck.'): v for k, v in state.items()
+              if names[k].startswith('neck.')}
+    missing, unexpected = theirs.load_state_dict(fitted, strict=False)
+    assert not unexpected
+    assert {key.split('.')[1] for key in missing} == {'3', '4'}  # P6 and P7 are its own
+    feats = [torch.randn(1, c, 64 // 2**i, 64 // 2**i) for i, c in enumerate((8, 16, 32, 64))]
+    for ours, other in zip(soco(feats)[1:], theirs(feats)):
+        torch.testing.assert_close(ours, other)
+    again = fit_names(model_state, model_state)  # its own checkpoints are left alone
+    assert all(key == value for key, value in again.items())
 
 
 @pytest.mark.slow
 def test_quickstart_detector_learns_a_users_own_classes(
         tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write_coco(tmp_path / 'coco', ['sock', 'shoe'])
+    write_coco(tmp_path / 'coco', ['sock', 'shoe'], side=(300, 400))
     monkeypatch.setenv('SOCO_QUICKSTART_PHOTOS', str(tmp_path / 'coco/train2017'))
     monkeypatch.setenv('SOCO_QUICKSTART_ANNOTATIONS',
                        str(tmp_path / 'coco/annotations/instances_train2017.json'))
     cfg = Config.fromfile(QUICKSTART)
     cfg.merge_from_dict(dict(work_dir=str(tmp_path / 'work'), experiment_name=tmp_path.name))
     cfg.train_cfg.update(max_iters=2, val_interval=2)
-    cfg.custom_hooks[1].num_iters = 1
+    cfg.custom_hooks[2].num_iters = 1
     runner = Runner.from_cfg(cfg)
     runner.train()
     assert runner.model.roi_head.bbox_head.fc_cls.out_features == 3
     assert runner.train_dataloader.dataset.metainfo['classes'] == ['sock', 'shoe']
 
 
-def run_script(name: str, *args: str, cwd: Optional[Path] = None) -> Tuple[int, str]:
-    done = subprocess.run(['bash', str(SCRIPTS / name), *args], cwd=cwd, text=True,
-                          capture_output=True)
-    return done.returncode, ' '.join((done.stdout + done.stderr).split())
-
-
-@pytest.mark.parametrize('name', ['dist_train_fpn.sh', 'dist_test.sh'])
-def test_scripts_explain_wrong_arguments(tmp_path: Path, name: str) -> None:
-    for args in ((), (str(R50),), (str(R50), 'x.pth'), (str(R50), 'x.pth', 'two')):
+@pytest.mark.parametrize('name', sorted(
+    path.name for path in SCRIPTS.rglob('*.sh') if not path.name.startswith('_')))
+def test_scripts_show_their_usage(name: str) -> None:
+    for args in ((), ('a', 'b')):
         code, message = run_script(name, *args)
-        assert code == 2 and message.startswith('usage: bash tools/benchmarks'), args
-    code, message = run_script(name, 'nowhere.py', 'x.pth', '2', cwd=tmp_path)
-    assert code == 2 and 'There is no config at nowhere.py' in message
-    code, message = run_script(name, str(R50), 'x.pth', '2', cwd=tmp_path)
-    assert code == 2 and 'There is no checkpoint at x.pth' in message
+        assert code == 2 and f'{name} ' in message and 'for example: bash tools/benchmarks' in message
 
 
-def test_a_comma_in_the_checkpoints_path_is_refused(tmp_path: Path) -> None:
-    (tmp_path / 'a,b').mkdir()
-    (tmp_path / 'a,b/soco.pth').touch()
-    code, message = run_script('dist_train_fpn.sh', str(R50), 'soco.pth', '2',
-                               cwd=tmp_path / 'a,b')
-    assert code == 2 and 'holds a comma' in message
+@pytest.mark.slow
+def test_scripts_explain_wrong_arguments(tmp_path: Path) -> None:
+    r50 = str(R50)
+    for name, args, expected in (
+        ('dist_train_fpn.sh', ('nowhere.py', 'random', '2'), 'There is no config at nowhere.py'),
+        ('dist_train_fpn.sh', (r50, 'x.pth', '2', '--cpu'), 'There is no checkpoint at x.pth'),
+        ('dist_train_fpn.sh', (r50, 'supervised:x.pth', '2', '--cpu'), 'no checkpoint at x.pth'),
+        ('dist_train_c4.sh', (r50, 'random', '2', '--cpu'), 'detectors of the family c4'),
+        ('dist_train_fpn.sh', (r50, 'random', '2', '--cpu'), '└── val2017/ missing'),
+        ('dist_test.sh', (r50, 'x.pth', '2', '--cpu'), 'There is no checkpoint at x.pth'),
+    ):
+        code, message = run_script(name, *args, cwd=tmp_path)
+        assert code == 2 and expected in message and 'Traceback' not in message, message
