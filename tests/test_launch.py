@@ -5,7 +5,7 @@ import sys
 
 import pytest
 from mmengine.config import Config
-from small import ROOT
+from small import ROOT, make_photos, make_store
 
 from projects.soco.launch import check_devices, check_key, error_text, load_config
 
@@ -111,11 +111,16 @@ def test_dist_train_says_what_is_missing_before_it_starts():
 def test_train_explains_bad_input_in_one_paragraph(tmp_path):
     text = tmp_path / 'text.pth'
     text.write_text('no checkpoint')
+    make_photos(tmp_path / 'photos', 2)
+    data = (f'train_dataloader.dataset.data_root={tmp_path}/photos',
+            'train_dataloader.dataset.proposals='
+            f'{make_store(tmp_path / "store.arrow", tmp_path / "photos")}')
     cases = [
         ((), 'there is no proposal store'),
         (('--resume', str(tmp_path / 'nowhere.pth')), 'no checkpoint at'),
         (('--resume', str(text)), 'text.pth'),
-        (('--cfg-options', 'train_dataloader.dataset.propsals=x'), 'propsals'),
+        (('--cfg-options', 'train_dataloader.dataset.propsals=x', *data), 'propsals'),
+        (('--pretrained', 'random'), 'for detectors and classifiers'),
         (('--cfg-options', 'train_dataloader.batchsize=2'), 'batch_size'),
     ]
     for arguments, message in cases:

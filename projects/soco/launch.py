@@ -58,6 +58,9 @@ def error_text(error: BaseException) -> str:
         text = f'{text}: the config gives a key that does not exist, or misspells one.'
     if 'Original Traceback' in text:  # from a DataLoader worker: the last line is the message
         text = text.strip().splitlines()[-1]
+    if 'need at least one array to concatenate' in text:  # how mmengine says it
+        text = ('No image of a data set is left: none has an object of its classes (metainfo) that is '
+                'large enough (filter_cfg). Compare the class list with the annotation.')
     text = re.sub(r'class `\w+` in \S+?\.py: ', '', text)
     text = re.sub(r'^(\w+\.)*\w*Error: ', '', text)
     # line by line: some messages show a tree

@@ -71,7 +71,8 @@ def check_layout(cfg: Config) -> None:
 
     Raises:
         FileNotFoundError: Something is missing; the message shows the expected layout as a tree.
-        ValueError: The package of a metric is not installed.
+        ValueError: The package of a metric is not installed, or a folder of photos to classify has no
+            folders of classes.
     """
     for evaluator in _evaluators(cfg):
         package = _PACKAGES.get(evaluator['type'].split('.')[-1])
@@ -81,6 +82,7 @@ def check_layout(cfg: Config) -> None:
     paths = expected_files(cfg)
     missing = [path for path in paths if not os.path.exists(path)]
     if not missing:
+        _check_class_folders(cfg)
         return
     hints = [hint for part, hint in _WAYS_OUT.items() if any(part in path for path in missing)]
     raise FileNotFoundError(
@@ -89,6 +91,16 @@ def check_layout(cfg: Config) -> None:
         + ''.join(f'{hint}\n' for hint in hints)
         + 'Put or link the data there, or say where it is: data_root and ann_file of the datasets, '
           'and of the evaluators, in a config that inherits from this one.')
+
+
+def _check_class_folders(cfg: Config) -> None:
+    for name in LOADERS:
+        for dataset in leaf_datasets(cfg[name].dataset) if cfg.get(name) else ():
+            if dataset['type'].split('.')[-1] == 'ImageNet' and not dataset.get('ann_file'):
+                folder = next(_dataset_files(dataset))
+                if not any(entry.is_dir() for entry in os.scandir(folder)):
+                    raise ValueError(f'{folder} has no folder for each class, such as n01440764/. Sort '
+                                     'its photos into such folders.')
 
 
 def draw_tree(paths: List[str], missing: Set[str]) -> str:

@@ -17,8 +17,8 @@ from mmengine.runner import Runner
 from torch import Tensor, nn
 
 from projects.soco.compat import cpu_config, init_cpu_process_group
-from projects.soco.engine import PreciseBNHook
-from projects.soco.engine.transfer import key_group, match_weights
+from projects.soco.engine import PreciseBNHook, PretrainedWeightsHook
+from projects.soco.engine.transfer import fit_names, key_group, match_weights
 
 ROOT = Path(__file__).parents[2]
 DETECTORS = ROOT / 'configs/benchmarks/mmdetection/coco'
@@ -91,21 +91,50 @@ def resnet50_of_torchvision() -> Dict[str, Tensor]:
         return resnet50(weights=None).state_dict()
 
 
+C4 = 'mask-rcnn_r50_c4_ms-1x_coco.py'
+FPN = 'mask-rcnn_r50_fpn_ms-1x_coco.py'
+
+
 @pytest.mark.parametrize('make, hint', [
-    (lambda soco: resnet50_of_torchvision(), 'plain ResNet'),
+    (lambda soco: resnet50_of_torchvision(), 'supervised:FILE'),
     (lambda soco: {k: v for k, v in soco.items() if k.startswith('backbone.')},
      'backbone without neck'),
     (lambda soco: {'encoder.conv1.weight': torch.empty(1)}, 'official SoCo code'),
     (lambda soco: {'module.encoder.conv1.weight': torch.empty(1)}, 'official SoCo code'),
+    (lambda soco: {'model': {}, 'opt': {}}, 'convert_weights.py'),
     (lambda soco: {'roi_head.shared_head.layer4.0.conv1.weight': torch.empty(1)}, 'SoCo-C4'),
+    (lambda soco: {'roi_head.shared_head.layer4.0.conv1.weight': torch.empty(1)}, C4),
     (lambda soco: {'transformer.weight': torch.empty(1)}, 'begin with transformer'),
     (lambda soco: {}, 'nothing at all'),
 ])
 def test_another_family_is_named(detector: dict, soco: dict, make, hint: str) -> None:
-    report = match_weights(detector, make(soco), REQUIRE)
+    weights = make(soco)
+    names = fit_names(detector, weights)
+    report = match_weights(detector, {names[k]: v for k, v in weights.items()}, REQUIRE)
     assert not report.complete
     message = report.explain()
     assert hint in message and 'of 392 keys' in message and 'tools/train.py' in message
+
+
+def test_fpn_weights_do_not_fit_a_c4_detector(soco: dict) -> None:
+    report = match_weights(state_of(DETECTORS / C4), soco,
+                           ['backbone', 'roi_head.shared_head.layer4'])
+    assert not report.complete and FPN in report.explain()
+    assert (DETECTORS / C4).is_file() and (DETECTORS / FPN).is_file()
+
+
+@pytest.mark.parametrize('name', [FPN, C4])
+@pytest.mark.parametrize('prefix', ['', 'module.', 'backbone.'])
+def test_a_supervised_resnet_fills_the_backbone(name: str, prefix: str) -> None:
+    """Of torchvision, of a parallel wrapper, and of MMClassification, whose names have a prefix."""
+    detector = state_of(DETECTORS / name)
+    weights = {prefix + k: v for k, v in resnet50_of_torchvision().items()}
+    names = fit_names(detector, weights, supervised=True)
+    require = [part for part in ('backbone', 'roi_head.shared_head.layer4')
+               if any(k.startswith(part) for k in detector)]
+    report = match_weights(detector, {names[k]: v for k, v in weights.items()}, require)
+    assert report.complete and report.required == (318, 318)
+    assert len(report.unused) == 2  # fc
 
 
 def test_other_widths_are_named_with_their_shapes(detector: dict) -> None:
@@ -417,6 +446,26 @@ def test_resume_passes_over(tmp_path: Path) -> None:
     runner = trained(toy_config(tmp_path, [WEIGHTS_HOOK], length=2, resume=True,
                                 load_from=str(checkpoint)))
     assert runner.epoch == 2
+
+
+def test_a_random_start_is_said_and_is_no_warning(tmp_path: Path) -> None:
+    trained(toy_config(tmp_path, [dict(WEIGHTS_HOOK, source='random')], length=1))
+    log = next(tmp_path.glob('*/*.log')).read_text()
+    assert 'starts from random weights, as asked for' in log and 'No checkpoint' not in log
+
+
+def test_supervised_weights_need_the_backbone_only(tmp_path: Path) -> None:
+    path = toy_checkpoint(tmp_path / 'resnet.pth')
+    state = torch.load(path, weights_only=True)['state_dict']
+    torch.save({k: v for k, v in state.items() if k.startswith('backbone.')}, path)
+    cfg = toy_config(tmp_path, [WEIGHTS_HOOK], length=1, load_from=str(path))
+    with pytest.raises(ValueError, match='of 17 keys'):
+        trained(cfg)
+    cfg.custom_hooks[0].source = 'supervised'
+    runner = trained(cfg)
+    assert (runner.model.backbone.weight == 5).all()
+    with pytest.raises(ValueError, match='one of soco, supervised, random'):
+        PretrainedWeightsHook(source='imagenet')
 
 
 def test_a_run_without_weights_says_so(tmp_path: Path) -> None:

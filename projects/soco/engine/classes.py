@@ -15,8 +15,8 @@ class ClassesHook(Hook):
     MMDetection leaves out, silently, every object whose class it does not find.
 
     Raises:
-        ValueError: The annotation lacks a class of the list, the heads have another number of
-            classes, or no image is left to train on.
+        ValueError: The annotation lacks a class of the list, or the heads have another number of
+            classes.
     """
 
     def before_run(self, runner: Runner) -> None:
@@ -43,10 +43,10 @@ def check_classes(dataset: Any) -> None:
     """Compare a built data set's class list with its annotation.
 
     Args:
-        dataset: mmdet's `CocoDataset`, one of its kind, or `XMLDataset`.
+        dataset: mmdet's `CocoDataset`, or one of its kind; others pass.
 
     Raises:
-        ValueError: A class has no category in the annotation, or no image is left.
+        ValueError: A class has no category in the annotation.
     """
     classes = dataset.metainfo.get('classes')
     if not classes:
@@ -62,11 +62,6 @@ def check_classes(dataset: Any) -> None:
             f'{", ".join(map(repr, categories[:5]))}{", …" if len(categories) > 5 else ""}. Set '
             'metainfo=dict(classes=(...)) of the train, val and test data sets to its names, and '
             'num_classes of the heads to their number.')
-    if len(dataset) == 0:
-        raise ValueError(
-            f'No image of {dataset.ann_file} is left: none has an object of the classes '
-            f'{", ".join(map(repr, classes[:5]))}{", …" if len(classes) > 5 else ""} that is large '
-            'enough (filter_cfg). Compare the class list (metainfo) with the annotation.')
 
 
 def _check_heads(model: Any, dataset: Any) -> None:
