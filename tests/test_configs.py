@@ -1,4 +1,7 @@
-"""Every pretraining config builds and takes a real training step on a CPU, at batch 2."""
+"""Every pretraining config: what it changes, that it trains, and that its knob is felt."""
+from pathlib import Path
+from typing import Any, Dict, Iterator, List, NamedTuple, Tuple
+
 import pytest
 import torch
 from mmengine.config import Config
@@ -7,61 +10,263 @@ from small import ROOT, make_photos, make_store
 
 from projects.soco.compat import cpu_config
 
-CONFIGS = sorted(path.name for path in (ROOT / 'configs').glob('soco_*.py'))
+CONFIGS = ROOT / 'configs'
+RECIPES = sorted(path.stem for path in CONFIGS.glob('soco_*.py'))
+ABLATIONS = sorted(path.stem for path in (CONFIGS / 'ablations').glob('*.py'))
+VIEWS = 'train_dataloader.dataset.pipeline.1'
+EXTRACTOR = 'model.roi_head.bbox_roi_extractor'
+PARENTS = {f'components_{n}': f'components_{n + 1}' for n in range(1, 6)}  # each has one thing less
+
+# What each ablation changes in its parent: leaf to value; None for one that is gone.
+CHANGES = {
+    'components_1_whole_image': {
+        'train_dataloader.dataset.pipeline.0.max_proposals': 0, f'{VIEWS}.num_proposals': 1},
+    'components_2_selective_search': {
+        'model.neck': None, 'model.backbone.out_indices': (3, ), 'model.projector.in_channels': 2048,
+        f'{EXTRACTOR}.out_channels': 2048, f'{EXTRACTOR}.featmap_strides': [32],
+        f'{EXTRACTOR}.level_sizes': ()},
+    'components_3_fpn': {'model.roi_head.bbox_head': None, 'model.projector.in_channels': 256},
+    'components_4_head': {f'{EXTRACTOR}.level_sizes': (0, 0, 0)},
+    'components_5_scale_aware': {f'{VIEWS}.jitter_prob': 0.0},
+    'components_6_box_jitter': {f'{VIEWS}.views.2': None, 'model.data_preprocessor.views.2': None},
+    'view3_size_96': {f'{VIEWS}.views.2.size': 96},
+    'view3_size_160': {f'{VIEWS}.views.2.size': 160},
+    'view3_size_192': {f'{VIEWS}.views.2.size': 192},
+    'batch_512': {'train_dataloader.batch_size': 64, 'optim_wrapper.optimizer.lr': 2.0},
+    'batch_1024': {'train_dataloader.batch_size': 128, 'optim_wrapper.optimizer.lr': 4.0},
+    'batch_4096': {'optim_wrapper.accumulative_counts': 2, 'optim_wrapper.optimizer.lr': 16.0},
+    'proposals_random': {
+        'train_dataloader.dataset.proposals': 'data/proposals/imagenet_train_random.arrow'},
+    'num_proposals_1': {f'{VIEWS}.num_proposals': 1},
+    'num_proposals_8': {f'{VIEWS}.num_proposals': 8},
+    'num_proposals_16': {f'{VIEWS}.num_proposals': 16},
+    'momentum_098': {'custom_hooks.0.momentum': 0.98},
+    'momentum_0993': {'custom_hooks.0.momentum': 0.993},
+}
+
+
+def read(name: str) -> Config:
+    folder = CONFIGS / 'ablations' if name in ABLATIONS else CONFIGS
+    return Config.fromfile(folder / f'{name}.py')
+
+
+def leaves(node: Any, path: str = '') -> Iterator[Tuple[str, Any]]:
+    """Every value of a config with its dotted path; lists of dicts are entered, others are values."""
+    if isinstance(node, dict):
+        items = list(node.items())
+    elif isinstance(node, (list, tuple)) and node and isinstance(node[0], dict):
+        items = list(enumerate(node))
+    else:
+        yield path, node
+        return
+    for key, value in items:
+        yield from leaves(value, f'{path}.{key}' if path else str(key))
 
 
 def test_the_recipes_are_there():
-    assert {'soco_r50_fpn_400e.py', 'soco_r50_fpn_100e.py',
-            'soco_r18_fpn_quickstart.py'} <= set(CONFIGS)
+    assert {'soco_r50_fpn_100e', 'soco_r50_fpn_400e', 'soco_r50_fpn_star_400e', 'soco_r50_c4_100e',
+            'soco_r50_c4_400e', 'soco_r50_fpn_100e_coco', 'soco_r101_fpn_400e',
+            'soco_r18_fpn_quickstart'} == set(RECIPES)
+    assert set(CHANGES) == set(ABLATIONS)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize('name', CONFIGS)
-def test_a_training_step(name, tmp_path):
-    make_photos(tmp_path / 'photos', 2, size=(300, 240))
-    make_store(tmp_path / 'proposals.arrow', tmp_path / 'photos')
-    cfg = cpu_config(Config.fromfile(ROOT / 'configs' / name))
+@pytest.mark.parametrize('name', RECIPES + ABLATIONS)
+def test_a_config_opens_with_its_command(name: str):
+    path = CONFIGS / ('ablations' if name in ABLATIONS else '') / f'{name}.py'
+    head = ' '.join(path.read_text().split('\n_base_')[0].split())
+    assert f'bash tools/dist_train.sh configs/{path.relative_to(CONFIGS)}' in head.replace('\\ # ', '')
+    if name in RECIPES and 'quickstart' not in name:
+        assert 'fficial result' in head and 'ardware' in head
+        assert 'NNODES=2 NODE_RANK=0' in head and 'train_dataloader.batch_size=128' in head
+        cfg = read(name)
+        assert cfg.train_dataloader.batch_size * 8 == cfg.auto_scale_lr.base_batch_size == 2048
+        assert cfg.optim_wrapper.optimizer.lr == 2048 / 256
+
+
+@pytest.mark.parametrize('name', ABLATIONS)
+def test_an_ablation_changes_what_its_name_says_and_nothing_else(name: str):
+    parent = next((full for full in ABLATIONS
+                   if full.startswith(PARENTS.get(name[:len('components_n')], '-'))),
+                  'soco_r50_fpn_100e')
+    ours, theirs = (dict(leaves(read(n)._cfg_dict.to_dict())) for n in (name, parent))
+    changed = {k for k in {*ours, *theirs} if k not in ours or k not in theirs or ours[k] != theirs[k]}
+    explained = set()
+    for key, value in CHANGES[name].items():
+        inside = {k for k in changed if k == key or (value is None and k.startswith(key + '.'))}
+        assert inside, key
+        assert all(ours.get(k) == value for k in inside)
+        explained |= inside
+    assert changed == explained
+
+
+class Step(NamedTuple):
+    """What one training step of a config looked like."""
+
+    cfg: Config
+    inputs: List[torch.Tensor]
+    bboxes: torch.Tensor
+    logged: Dict[str, float]
+    model: torch.nn.Module
+    moved: set
+    roi_levels: set
+    steps: int
+
+
+def train_a_step(name: str, folder: Path, iterations: int = 1) -> Step:
+    """Train a config for some iterations on small made-up photos, two a batch, on a CPU."""
+    make_photos(folder / 'photos', 2 * iterations, size=(300, 240))
+    make_store(folder / 'proposals.arrow', folder / 'photos')
+    cfg = cpu_config(read(name))
     cfg.merge_from_dict({
-        'train_dataloader.dataset.data_root': str(tmp_path / 'photos'),
-        'train_dataloader.dataset.proposals': str(tmp_path / 'proposals.arrow'),
+        'train_dataloader.dataset.data_root': str(folder / 'photos'),
+        'train_dataloader.dataset.proposals': str(folder / 'proposals.arrow'),
         'train_dataloader.dataset.repeat': 1, 'train_dataloader.batch_size': 2,
         'train_dataloader.num_workers': 0, 'train_dataloader.persistent_workers': False,
-        'param_scheduler': [], 'train_cfg.max_epochs': 1, 'work_dir': str(tmp_path / 'work'),
+        'param_scheduler': [], 'train_cfg.max_epochs': 1, 'work_dir': str(folder / 'work'),
         'log_level': 'ERROR', 'default_hooks.logger.interval': 1,
+        'experiment_name': f'{name}_{folder.name}',
         # its disk space and time are of no interest here
         'default_hooks.checkpoint': None})
     runner = Runner.from_cfg(cfg)
-    before = {}
+    before: Dict[str, torch.Tensor] = {}
+    seen: Dict[str, Any] = {}
+    steps: List[int] = []
 
-    def remember(*args) -> None:
+    def remember(module, args, kwargs) -> None:
         before.update({n: p.detach().clone() for n, p in runner.model.named_parameters()})
+        seen.setdefault('inputs', args[0] if args else kwargs['inputs'])
+        seen.setdefault('bboxes', args[1] if args else kwargs['bboxes'])
 
-    runner.model.register_forward_pre_hook(remember)
+    runner.model.register_forward_pre_hook(remember, with_kwargs=True)
+    extractor, levels = runner.model.roi_head.bbox_roi_extractor, set()
+    choose = extractor.map_roi_levels
+
+    def watch(*args) -> torch.Tensor:
+        chosen = choose(*args)
+        levels.update(chosen.tolist())
+        return chosen
+
+    extractor.map_roi_levels = watch
+    runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
+    step = runner.optim_wrapper.optimizer.step
+    runner.optim_wrapper.optimizer.step = lambda *args: steps.append(1) or step(*args)
     runner.train()
-    assert len(before) > 100
-    logged = {key: history.current() for key, history in runner.message_hub.log_scalars.items()}
-    assert -8 <= logged['train/loss'] <= 8 and 0 < logged['train/obj_std'] <= 1
-    assert logged['train/momentum'] == cfg.custom_hooks[0].momentum
-    # (zero-initialised residual branches get no gradient in the first step, so not all can move)
-    moved = {name for name, value in runner.model.named_parameters()
-             if not torch.equal(value, before[name])}
-    for part in ('backbone.conv1', 'backbone.layer4', 'neck.lateral_convs.0', 'neck.fpn_convs.3',
-                 'roi_head.bbox_head.shared_fcs', 'projector.fc0', 'head.predictor.fc1'):
-        assert any(name.startswith(part) for name in moved), part
-    assert not any(name.startswith('target.') for name in moved)
+    logged = {key: history.data[0][0] if hasattr(history, 'data') else history
+              for key, history in runner.message_hub.log_scalars.items()}
+    moved = {n for n, p in runner.model.named_parameters() if not torch.equal(p, before[n])}
+    return Step(cfg, seen['inputs'], seen['bboxes'], logged, runner.model, moved, levels, len(steps))
+
+
+def parts_of(cfg: Config) -> List[str]:
+    """Parameters that a first step has to move.
+
+    Zero-initialised residual branches get no gradient in it, so not all can.
+    """
+    parts = ['backbone.conv1', 'projector.fc0', 'head.predictor.fc1']
+    if cfg.model.neck:
+        parts += ['neck.lateral_convs.3', 'neck.fpn_convs.3']
+    if cfg.model.roi_head.type == 'SoCoC4RoIHead':
+        parts.append('roi_head.shared_head.layer4.0')
+    elif cfg.model.roi_head.bbox_head:
+        parts.append('roi_head.bbox_head.shared_fcs')
+    return parts
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', RECIPES + ABLATIONS)
+def test_a_training_step_in_which_the_knob_is_felt(name: str, tmp_path: Path):
+    accumulated = read(name).optim_wrapper.get('accumulative_counts', 1)
+    step = train_a_step(name, tmp_path, iterations=accumulated)
+    pairs = len(step.inputs) - 1
+    assert -4 * pairs <= step.logged['train/loss'] <= 4 * pairs
+    assert 0 < step.logged['train/obj_std'] <= 1
+    assert step.steps == 1 and step.logged['train/lr'] == step.cfg.optim_wrapper.optimizer.lr
+    for part in parts_of(step.cfg):
+        assert any(key.startswith(part) for key in step.moved), part
+    assert not any(key.startswith('target.') for key in step.moved)
+    check_shapes(step, name)
+    if name.startswith('components_'):
+        check_components(step, int(name.split('_')[1]))
+
+
+def check_shapes(step: Step, name: str) -> None:
+    """Views, boxes and momentum are what the config's name says."""
+    sizes, k, momentum = [224, 224, 112], 4, 0.99
+    if name.startswith('view3_size_'):
+        sizes[2] = int(name.rsplit('_', 1)[1])
+    if name.startswith('num_proposals_'):
+        k = int(name.rsplit('_', 1)[1])
+    if name.startswith('momentum_'):
+        momentum = float('0.' + name.rsplit('_', 1)[1][1:])
+    if name == 'components_1_whole_image':
+        k = 1
+    if name.startswith('components_') or '_c4_' in name:
+        sizes = [224, 224]
+    if '_star_' in name:
+        sizes = [224, 224, 192, 112]
+    if 'quickstart' in name:
+        sizes, momentum = [64, 64, 48], 0.9
+    assert [tuple(view.shape) for view in step.inputs] == [(2, 3, s, s) for s in sizes]
+    assert step.bboxes.shape == (2, len(sizes) - 1, 2, k, 4)
+    assert step.logged['train/momentum'] == momentum
+    if '_star_' in name:
+        assert torch.equal(step.bboxes[:, 0, 0], step.bboxes[:, 2, 0])  # pair (1, 4) has (1, 2)'s boxes
+    if '_c4_' in name:
+        assert step.logged['train/loss'] >= -4 and not step.model.with_neck
+
+
+def check_components(step: Step, n: int) -> None:
+    """The n-th row of the table has its first n things and not the others."""
+    first = step.bboxes[:, :, 0]
+    whole = torch.tensor([0., 0., 224., 224.]).expand_as(first)
+    assert torch.equal(first, whole) == (n < 2)
+    assert step.model.with_neck == (n >= 3)
+    assert (step.model.roi_head.bbox_head is not None) == (n >= 4)
+    assert (len(step.roi_levels) > 1) == (n >= 5)
+    if n in (3, 4):
+        assert step.roi_levels == {3}
+
+
+def test_without_jitter_the_boxes_are_the_proposals(tmp_path: Path):
+    """Six proposals have at most six sizes in the first view; jittered, they have many."""
+    from mmengine.registry import init_default_scope
+
+    from projects.soco.datasets import SampleKey, SoCoDataset
+    make_photos(tmp_path / 'photos', 1, size=(300, 240))
+    store = make_store(tmp_path / 'proposals.arrow', tmp_path / 'photos', boxes_per_photo=6)
+    init_default_scope('mmselfsup')
+    sizes = {}
+    for name in ('components_5_scale_aware', 'components_6_box_jitter'):
+        cfg = read(name).train_dataloader.dataset
+        cfg.update(data_root=str(tmp_path / 'photos'), proposals=str(store))
+        cfg.pop('type')
+        dataset = SoCoDataset(**cfg)
+        first = torch.stack([torch.as_tensor(dataset[SampleKey(0, epoch, 0)]['bboxes'])[:, 0]
+                             for epoch in range(8)]).flatten(0, 2)
+        sizes[name] = {tuple(s.tolist()) for s in (first[:, 2:] - first[:, :2]).round(decimals=2)}
+    assert len(sizes['components_5_scale_aware']) <= 6 < len(sizes['components_6_box_jitter'])
 
 
 def test_the_100_epoch_recipe_differs_in_schedule_and_cutout():
-    long, short = (Config.fromfile(ROOT / f'configs/soco_r50_fpn_{n}e.py')._cfg_dict.to_dict()
-                   for n in (400, 100))
-    assert long['train_dataloader']['dataset']['pipeline'][2]['prob'] == 0.0
-    assert short['train_dataloader']['dataset']['pipeline'][2]['prob'] == 0.5
-    short['train_dataloader']['dataset']['pipeline'][2]['prob'] = 0.0
-    assert {key for key in long if long[key] != short[key]} == {'train_cfg', 'param_scheduler'}
-    assert short['train_cfg']['max_epochs'] == short['param_scheduler'][1]['end'] == 100
+    long, short = (dict(leaves(read(f'soco_r50_fpn_{n}e')._cfg_dict.to_dict())) for n in (400, 100))
+    assert {k: (long[k], short[k]) for k in long if long[k] != short[k]} == {
+        'train_dataloader.dataset.pipeline.2.prob': (0.0, 0.5), 'train_cfg.max_epochs': (400, 100),
+        'param_scheduler.1.end': (400, 100), 'param_scheduler.1.T_max': (390, 90)}
 
 
-def test_the_paper_s_batch_and_rate():
-    cfg = Config.fromfile(ROOT / 'configs/soco_r50_fpn_400e.py')
-    assert cfg.train_dataloader.batch_size * 8 == cfg.auto_scale_lr.base_batch_size == 2048
-    assert cfg.optim_wrapper.optimizer.lr == 2048 / 256
+def test_the_c4_recipes_differ_in_schedule_only():
+    long, short = (dict(leaves(read(f'soco_r50_c4_{n}e')._cfg_dict.to_dict())) for n in (400, 100))
+    assert {k for k in long if long[k] != short[k]} == {
+        'train_cfg.max_epochs', 'param_scheduler.1.end', 'param_scheduler.1.T_max'}
+    views = short['train_dataloader.dataset.pipeline.1.views.1.area']
+    assert views == (0.6, 1.0) and short['train_dataloader.dataset.pipeline.2.prob'] == 0.5
+
+
+def test_last_norms_of_c4_s_head_start_at_zero():
+    from mmengine.registry import MODELS, init_default_scope
+    cfg = cpu_config(read('soco_r50_c4_100e')).model.roi_head
+    init_default_scope('mmselfsup')
+    head = MODELS.build(cfg)
+    head.init_weights()
+    for block in head.shared_head.layer4:
+        assert not block.bn3.weight.any() and block.bn2.weight.all()
