@@ -1,0 +1,86 @@
+"""What a recipe costs: parameters, and floating-point operations of a training step."""
+from typing import Dict, List, NamedTuple
+
+import torch
+from mmengine.config import Config
+from mmengine.registry import MODELS, DefaultScope
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from ..compat import cpu_config
+from ..engine.transfer import WeightsReport, fit_names, match_weights
+
+
+class Cost(NamedTuple):
+    """See `measure_cost`."""
+
+    parameters: int
+    gflop: float
+    state: Dict[str, Tensor]
+
+
+def made_up_batch(cfg: Config, batch_size: int) -> tuple[List[Tensor], Tensor]:
+    """Make noise views and boxes as a recipe's pipeline would size them.
+
+    Args:
+        cfg (Config): A pretraining config.
+        batch_size (int): N.
+
+    Returns:
+        tuple: V views (N, 3, H_v, W_v), and boxes (N, P, 2, K, 4) with sides of 0.3 to 0.8 of the
+        view, in its pixels.
+    """
+    transform = next(t for t in cfg.train_dataloader.dataset.pipeline if t['type'] == 'ProposalViews')
+    sizes = [view['size'] for view in transform.views]
+    generator = torch.Generator().manual_seed(0)
+    views = [torch.randn(batch_size, 3, s, s, generator=generator) for s in sizes]
+    shape = (batch_size, len(sizes) - 1, 1, transform.num_proposals, 2)
+    side = 0.3 + 0.5 * torch.rand(shape, generator=generator)
+    corner = torch.rand(shape, generator=generator) * (1 - side)
+    boxes = torch.cat([corner, corner + side], dim=-1).expand(-1, -1, 2, -1, -1)
+    scale = torch.tensor([[sizes[0], size] for size in sizes[1:]], dtype=torch.float32)
+    return views, boxes * scale.view(1, -1, 2, 1, 1)
+
+
+def measure_cost(cfg: Config, batch_size: int = 2) -> Cost:
+    """Count one training step of a recipe on the CPU: forward, target's forward, backward.
+
+    Torch's `FlopCounterMode` counts convolutions and matrix products, a multiplication with its
+    addition as two; norms, RoIAlign and the optimiser are not in it.
+
+    Args:
+        cfg (Config): A pretraining config.
+        batch_size (int): Images to count with; the result is per image. Defaults to 2.
+
+    Returns:
+        Cost: `parameters`: of the online network, predictor included; `gflop`: per image and step;
+        `state`: the model's state dict.
+    """
+    cfg = cpu_config(cfg)
+    with DefaultScope.overwrite_default_scope(cfg.default_scope):
+        model = MODELS.build(cfg.model)
+    model.train()
+    views, boxes = made_up_batch(cfg, batch_size)
+    with FlopCounterMode(display=False) as counter:
+        losses = model.loss(views, boxes)
+        sum(value for key, value in losses.items() if key.startswith('loss')).backward()
+    parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    return Cost(parameters, counter.get_total_flops() / batch_size / 1e9, model.state_dict())
+
+
+def match_detector(detector: Config, state: Dict[str, Tensor]) -> WeightsReport:
+    """Tell how much of a recipe's weights reaches a detector, without training either.
+
+    Args:
+        detector (Config): A config of `configs/benchmarks/mmdetection`.
+        state (dict): State dict of a SoCo model.
+
+    Returns:
+        WeightsReport: As the detector's own `PretrainedWeightsHook` would make it.
+    """
+    detector = cpu_config(detector)
+    with DefaultScope.overwrite_default_scope(detector.default_scope), torch.device('meta'):
+        model_state = MODELS.build(detector.model).state_dict()
+    names = fit_names(model_state, state)
+    hook = next(h for h in detector.custom_hooks if h['type'] == 'PretrainedWeightsHook')
+    return match_weights(model_state, {names[k]: v for k, v in state.items()}, hook['require'])

@@ -1,0 +1,54 @@
+"""Print what recipes cost and what of them reaches a detector: parameters, GFLOP, keys."""
+import argparse
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+import projects.soco.compat  # noqa: F401  (before anything of OpenMMLab)
+from projects.soco.evaluation.cost import match_detector, measure_cost
+from projects.soco.launch import load_config, run_tool
+
+ROOT = Path(__file__).resolve().parents[1]
+DETECTORS = ROOT / 'configs/benchmarks/mmdetection/coco'
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('configs', nargs='*', type=Path, help='pretraining configs (default: every '
+                        'recipe in configs/)')
+    parser.add_argument('--detector', type=Path, help='the detector to be filled (default: the one '
+                        'of the same family and depth in configs/benchmarks/mmdetection/coco)')
+    return parser.parse_args()
+
+
+def detector_for(cfg) -> Path:
+    depth = cfg.model.backbone.depth
+    if cfg.model.roi_head.type == 'SoCoC4RoIHead':
+        return DETECTORS / f'mask-rcnn_r{depth}_c4_ms-1x_coco.py'
+    if depth == 18:
+        return DETECTORS / 'mask-rcnn_r18_fpn_quickstart.py'
+    return DETECTORS / f'mask-rcnn_r{depth}_fpn_ms-1x_coco.py'
+
+
+def main() -> None:
+    args = parse_args()
+    configs = args.configs or sorted((ROOT / 'configs').glob('soco_*.py'))
+    console = Console()
+    table = Table(box=None)
+    for column in ('config', 'parameters (M)', 'GFLOP / image and step', 'keys matched', 'detector'):
+        table.add_column(column, justify='left' if column in ('config', 'detector') else 'right',
+                         overflow='fold')
+    for path in track(configs, 'counting', console=console, transient=True):
+        cfg = load_config(str(path), {})
+        cost = measure_cost(cfg)
+        detector = args.detector or detector_for(cfg)
+        found, needed = match_detector(load_config(str(detector), {}), cost.state).required
+        table.add_row(path.stem, f'{cost.parameters / 1e6:.2f}', f'{cost.gflop:.1f}',
+                      f'{found} of {needed}', detector.stem)
+    console.print(table)
+
+
+if __name__ == '__main__':
+    run_tool(main)
