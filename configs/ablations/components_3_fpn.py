@@ -1,6 +1,9 @@
 # Ablation: components_4 without the box head: RoI features are averaged.
 #
 #   bash tools/dist_train.sh configs/ablations/components_3_fpn.py 8
+#
+# Its detector gets backbone and FPN: add --cfg-options custom_hooks.0.require=[backbone,neck]
+# to dist_train_fpn.sh.
 _base_ = 'components_4_head.py'
 model = dict(
     roi_head=dict(bbox_head=None),
