@@ -229,6 +229,54 @@ def _exact_limit(root: int, parents: np.ndarray, last: np.ndarray, pixels: np.nd
 
 
 @kernel
+def _unite_clear(keys: np.ndarray, start: int, forest: tuple, width: int, scale: float,
+                 min_size: int, rejected: np.ndarray, n: int) -> tuple[int, int]:
+    """Unite along the edges from ``start`` on, up to one whose cost is close to a limit.
+
+    Apart from :func:`_unite`, since the loop is faster without the exact costs in it. Unsigned
+    indices spare the test for negative ones.
+
+    Returns the position of that edge, and how many are in ``rejected``.
+    """
+    parents, limits, last = forest
+    floats = keys.view(np.float32)  # little-endian: 2 i + 1 is the cost of key i
+    for i in range(start, len(keys)):
+        key = keys[i]
+        first, second = _ends(key, width)
+        u, v = np.uint64(first), np.uint64(second)
+        above_u, above_v = parents[u], parents[v]
+        if above_u == above_v and above_u >= 0:
+            continue
+        while above_u >= 0:
+            top = parents[np.uint64(above_u)]
+            if top >= 0:
+                parents[u] = top
+            u, above_u = np.uint64(above_u), top
+        while above_v >= 0:
+            top = parents[np.uint64(above_v)]
+            if top >= 0:
+                parents[v] = top
+            v, above_v = np.uint64(above_v), top
+        if u == v:
+            continue
+        cost = floats[2 * i + 1]
+        limit = min(limits[u], limits[v])
+        if abs(cost - limit) <= SAFE * limit:
+            return i, n
+        if cost < limit:
+            size = above_u + above_v
+            root = u if above_u <= above_v else v
+            parents[root] = size
+            parents[u + v - root] = np.int32(root)
+            limits[root] = np.float32(cost + scale / -size)
+            last[root] = np.uint32(key)
+        elif above_u > -min_size or above_v > -min_size:
+            rejected[n] = key
+            n += 1
+    return len(keys), n
+
+
+@kernel
 def _unite(keys: np.ndarray, forest: tuple, pixels: np.ndarray, width: int, scale: float,
            min_size: int, rejected: np.ndarray, n: int) -> int:
     """Join components along sorted edges where the cost is below the limits of both.
@@ -237,41 +285,22 @@ def _unite(keys: np.ndarray, forest: tuple, pixels: np.ndarray, width: int, scal
     cost. Both are known in float32 here, and computed exactly where the two come close.
     """
     parents, limits, last = forest
-    for key in keys:
-        u, v = _ends(key, width)
-        above_u, above_v = parents[u], parents[v]
-        if above_u == above_v and above_u >= 0:
-            continue
-        while above_u >= 0:
-            top = parents[above_u]
-            if top >= 0:
-                parents[u] = top
-            u, above_u = above_u, top
-        while above_v >= 0:
-            top = parents[above_v]
-            if top >= 0:
-                parents[v] = top
-            v, above_v = above_v, top
-        if u == v:
-            continue
-        size_u, size_v = -above_u, -above_v
-        cost = np.float64(np.uint32(key >> COST_SHIFT).view(np.float32))
-        limit = np.float64(min(limits[u], limits[v]))
-        accepted = cost < limit
-        if abs(cost - limit) <= SAFE * limit:
-            limit = min(_exact_limit(u, parents, last, pixels, width, scale),
-                        _exact_limit(v, parents, last, pixels, width, scale))
-            accepted = _exact_cost(key, pixels, width) < limit
-        if accepted:
-            root = u if size_u >= size_v else v
-            size = size_u + size_v
-            parents[root] = -size
-            parents[u + v - root] = root
-            limits[root] = cost + scale / size
-            last[root] = np.uint32(key & CODE_MASK)
-        elif size_u < min_size or size_v < min_size:
-            rejected[n] = key
+    i, n = _unite_clear(keys, 0, forest, width, scale, min_size, rejected, n)
+    while i < len(keys):
+        u, v = _ends(keys[i], width)
+        u, v = find_root(parents, u), find_root(parents, v)
+        cost = _exact_cost(keys[i], pixels, width)
+        if cost < min(_exact_limit(u, parents, last, pixels, width, scale),
+                      _exact_limit(v, parents, last, pixels, width, scale)):
+            root, child = (u, v) if parents[u] <= parents[v] else (v, u)
+            parents[root] += parents[child]
+            parents[child] = root
+            limits[root] = cost + scale / -parents[root]
+            last[root] = np.uint32(keys[i])
+        elif parents[u] > -min_size or parents[v] > -min_size:
+            rejected[n] = keys[i]
             n += 1
+        i, n = _unite_clear(keys, i + 1, forest, width, scale, min_size, rejected, n)
     return n
 
 
