@@ -1,0 +1,54 @@
+"""The benchmarks of scaling and start-up run and give what they promise."""
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from small import ROOT, make_photos, make_store
+
+QUICKSTART = 'configs/soco_r18_fpn_quickstart.py'
+
+
+def run(*command: str) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, *command], cwd=ROOT, capture_output=True, text=True,
+                          timeout=600)
+
+
+@pytest.mark.slow
+def test_scaling_with_and_without_data(tmp_path: Path):
+    make_photos(tmp_path / 'photos', 16)
+    store = make_store(tmp_path / 'proposals.arrow', tmp_path / 'photos')
+    done = run('tools/benchmark_scaling.py', QUICKSTART, '--ranks', '1', '2', '--batch', '2',
+               '--steps', '1', '--rounds', '1', '--images', str(tmp_path / 'photos'), '--proposals',
+               str(store), '--device', 'cpu', '--json', str(tmp_path / 'out.json'))
+    assert done.returncode == 0, done.stderr[-2000:]
+    one, two = json.loads((tmp_path / 'out.json').read_text())['figures']
+    assert (one['processes'], two['processes']) == (1, 2)
+    assert one['step_efficiency'] == one['data_efficiency'] == 1 and one['communication'] == 0
+    assert two['step_rate'] == pytest.approx(2 * 2 / two['seconds']['step'])
+    assert two['step_efficiency'] == pytest.approx(two['step_rate'] / 2 / one['step_rate'])
+    assert 0 <= two['communication'] < 1 and 'efficiency' in done.stdout
+
+
+@pytest.mark.parametrize('arguments, message', [
+    (('--images', 'x'), 'belong together'), (('--ranks', '0'), 'at least 1'),
+    (('--batch', '1'), 'at least 2')])
+def test_scaling_refuses(arguments, message):
+    done = run('tools/benchmark_scaling.py', QUICKSTART, '--device', 'cpu', *arguments)
+    assert done.returncode == 2 and message in ' '.join(done.stderr.split())
+
+
+def test_the_generator_starts_without_torch():
+    code = ('import runpy, sys\nsys.argv = ["generate_proposals.py", "--help"]\n'
+            'try:\n    runpy.run_path("tools/generate_proposals.py", run_name="__main__")\n'
+            'except SystemExit:\n    pass\n'
+            'assert not {"torch", "mmengine", "numba"} & set(sys.modules)')
+    assert run('-c', code).returncode == 0
+
+
+@pytest.mark.slow
+def test_start_up():
+    done = run('tools/benchmark_startup.py', '--rounds', '1')
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert 'to the first iteration' in done.stdout and '--help' in done.stdout

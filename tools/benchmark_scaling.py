@@ -1,0 +1,189 @@
+"""Time training steps on 1, 2, ... processes of this machine: efficiency, communication, data path.
+
+    python tools/benchmark_scaling.py configs/soco_r50_fpn_400e.py --ranks 1 2 --images PHOTOS
+
+Every process does the same work, whatever their number. Rounds of all numbers are interleaved, and
+medians count. With CUDA devices each process takes one; else they are processes on the CPU.
+"""
+import argparse
+import json
+import os
+import socket
+import statistics
+import tempfile
+import time
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any, Callable, Dict, Iterator, List
+
+import torch
+import torch.multiprocessing
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+from torch import distributed
+
+import projects.soco.compat  # noqa: F401  (before anything of OpenMMLab)
+from projects.soco.evaluation.cost import made_up_batch
+from projects.soco.launch import load_config, run_tool
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('config', help='pretraining config')
+    parser.add_argument('--ranks', type=int, nargs='+', default=[1, 2], help='numbers of processes')
+    parser.add_argument('--batch', type=int, default=8, help='images of each process and step')
+    parser.add_argument('--steps', type=int, default=5, help='timed steps a round')
+    parser.add_argument('--rounds', type=int, default=3, help='rounds of all numbers of processes')
+    parser.add_argument('--threads', type=int, default=1, help='BLAS threads of a process (CPU)')
+    parser.add_argument('--images', help='photos (folder, zip, tar): measure with the data path too')
+    parser.add_argument('--proposals', help='their store; needed with --images')
+    parser.add_argument('--workers', type=int, default=0, help='data workers of each process')
+    parser.add_argument('--device', choices=['cpu', 'cuda'],
+                        default='cuda' if torch.cuda.is_available() else 'cpu')
+    parser.add_argument('--json', type=Path, help='write all figures here too')
+    args = parser.parse_args()
+    if bool(args.images) != bool(args.proposals):
+        parser.error('--images and --proposals belong together: python '
+                     'tools/generate_proposals.py IMAGES STORE.arrow makes the second')
+    if min(args.ranks) < 1 or args.steps < 1 or args.rounds < 1 or args.batch < 2:
+        parser.error('--ranks, --steps and --rounds must be at least 1, --batch at least 2')
+    if args.device == 'cuda' and max(args.ranks) > torch.cuda.device_count():
+        parser.error(f'--ranks {max(args.ranks)}: found {torch.cuda.device_count()} CUDA devices')
+    return args
+
+
+class Trainer:
+    """One process' model and optimiser, and what a training step does with them."""
+
+    def __init__(self, args: argparse.Namespace, world: int) -> None:
+        from mmengine.model import MMDistributedDataParallel
+        from mmengine.optim import build_optim_wrapper
+        from mmengine.registry import MODELS, init_default_scope
+        self.args, self.world = args, world
+        self.cfg = load_config(args.config, {}, cpu=args.device == 'cpu')
+        init_default_scope(self.cfg.default_scope)
+        torch.manual_seed(0)
+        self.model = MODELS.build(self.cfg.model).to(args.device).train()
+        self.momentum_update = self.model.momentum_update
+        self.wrapper = build_optim_wrapper(self.model, self.cfg.optim_wrapper)
+        self.device_ids = None if args.device == 'cpu' else [torch.cuda.current_device()]
+        if world > 1:
+            self.model = MMDistributedDataParallel(
+                self.model, device_ids=self.device_ids, broadcast_buffers=False)
+
+    def step(self, batch: Dict, synchronise: bool = True) -> None:
+        """One whole step: target, preprocessor, forward, backward, all-reduce, optimiser."""
+        self.momentum_update(0.99)
+        alone = self.world == 1 or synchronise
+        with nullcontext() if alone else self.model.no_sync():
+            self.model.train_step(batch, optim_wrapper=self.wrapper)
+        if self.args.device == 'cuda':
+            torch.cuda.synchronize()
+
+    def made_up(self) -> Iterator[Dict]:
+        """Endlessly the same batch, as the data path would give it."""
+        views, boxes = made_up_batch(self.cfg, self.args.batch)
+        batch = dict(
+            inputs=[(v.clamp(-2, 2) * 63 + 127).to(torch.uint8) for v in views], bboxes=boxes,
+            uniforms=torch.rand(self.args.batch, len(views), 13),
+            cutouts=torch.zeros(self.args.batch, len(views), boxes.shape[3], 4, dtype=torch.int16))
+        while True:
+            yield batch
+
+    def loaded(self) -> Iterator[Dict]:
+        """Batches of the data path, epoch after epoch."""
+        from mmengine.runner import Runner
+        loader_cfg = self.cfg.train_dataloader
+        loader_cfg.dataset.update(data_root=self.args.images, proposals=self.args.proposals)
+        loader_cfg.update(batch_size=self.args.batch, num_workers=self.args.workers,
+                          persistent_workers=self.args.workers > 0,
+                          pin_memory=self.args.device == 'cuda')
+        loader_cfg.batch_sampler = dict(type='ResumableBatchSampler')
+        loader = Runner.build_dataloader(loader_cfg, seed=0)
+        while True:
+            yield from loader
+
+
+def time_steps(trainer: Trainer, batches: Iterator[Dict], steps: int, **kwargs: Any) -> List[float]:
+    """Seconds of each step, the wait for its data included; two more before are not counted."""
+    seconds = []
+    for i in range(steps + 2):
+        if trainer.world > 1:
+            distributed.barrier()
+        start = time.perf_counter()
+        trainer.step(next(batches), **kwargs)
+        seconds.append(time.perf_counter() - start)
+    return seconds[2:]
+
+
+def work(rank: int, world: int, args: argparse.Namespace, port: int, out: str) -> None:
+    """What each process does; the first writes the medians."""
+    torch.set_num_threads(args.threads)
+    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(world),
+                      MASTER_ADDR='127.0.0.1', MASTER_PORT=str(port))
+    if args.device == 'cuda':
+        torch.cuda.set_device(rank)
+    if world > 1:
+        distributed.init_process_group('nccl' if args.device == 'cuda' else 'gloo')
+    trainer = Trainer(args, world)
+    modes: Dict[str, Callable] = dict(
+        step=lambda: time_steps(trainer, trainer.made_up(), args.steps),
+        alone=lambda: time_steps(trainer, trainer.made_up(), args.steps, synchronise=False))
+    if args.images:
+        modes['data'] = lambda: time_steps(trainer, trainer.loaded(), args.steps)
+    medians = {name: statistics.median(run()) for name, run in modes.items()}
+    if rank == 0:
+        Path(out).write_text(json.dumps(medians))
+    if world > 1:
+        distributed.destroy_process_group()
+
+
+def run_round(args: argparse.Namespace, world: int) -> Dict[str, float]:
+    """Median seconds a step of each mode, in fresh processes."""
+    with socket.socket() as sock:
+        sock.bind(('127.0.0.1', 0))
+        port = sock.getsockname()[1]
+    with tempfile.TemporaryDirectory() as folder:
+        out = f'{folder}/medians.json'
+        torch.multiprocessing.spawn(work, (world, args, port, out), nprocs=world)
+        return json.loads(Path(out).read_text())
+
+
+def main() -> None:
+    args = parse_args()
+    console = Console()
+    rounds: Dict[int, List[Dict[str, float]]] = {world: [] for world in sorted({1, *args.ranks})}
+    for _ in track(range(args.rounds), 'rounds', console=console, transient=True):
+        for world in rounds:
+            rounds[world].append(run_round(args, world))
+    seconds = {world: {mode: statistics.median(r[mode] for r in results) for mode in results[0]}
+               for world, results in rounds.items()}
+    table = Table(title=f'{args.config}, {args.device}, batch {args.batch} a process, '
+                  f'{args.threads} threads, medians of {args.rounds} × {args.steps} steps', box=None)
+    for column in ('processes', 'images/s', 'efficiency', 'communication', 'with data, images/s',
+                   'efficiency'):
+        table.add_column(column, justify='right')
+    figures = []
+    for world, taken in seconds.items():
+        # What is left of a step when gradients are not averaged is the process' own work.
+        communication = max(0., taken['step'] - taken['alone']) if world > 1 else 0.
+        row = dict(processes=world, seconds=taken, communication=communication / taken['step'])
+        for mode in ('step', 'data'):
+            if mode in taken:
+                row[f'{mode}_rate'] = world * args.batch / taken[mode]
+                row[f'{mode}_efficiency'] = seconds[1][mode] / taken[mode]
+        figures.append(row)
+        table.add_row(
+            str(world), f'{row["step_rate"]:.2f}', f'{row["step_efficiency"]:.0%}',
+            f'{1000 * communication:.0f} ms, {row["communication"]:.0%}',
+            *((f'{row["data_rate"]:.2f}', f'{row["data_efficiency"]:.0%}') if args.images else ()))
+    console.print(table)
+    if args.json:
+        args.json.write_text(json.dumps(dict(arguments={k: str(v) for k, v in vars(args).items()},
+                                             figures=figures), indent=2))
+        console.print(f'All figures are in {args.json}')
+
+
+if __name__ == '__main__':
+    run_tool(main)
