@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from small import ROOT
 
 from projects.soco.proposals.store import ProposalStore
-from small import ROOT
 
 
 def quickstart(folder: Path, *arguments: str) -> subprocess.CompletedProcess:

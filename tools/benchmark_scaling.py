@@ -108,7 +108,7 @@ class Trainer:
 def time_steps(trainer: Trainer, batches: Iterator[Dict], steps: int, **kwargs: Any) -> List[float]:
     """Seconds of each step, the wait for its data included; two more before are not counted."""
     seconds = []
-    for i in range(steps + 2):
+    for _ in range(steps + 2):
         if trainer.world > 1:
             distributed.barrier()
         start = time.perf_counter()

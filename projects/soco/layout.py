@@ -17,7 +17,7 @@ _PACKAGES = {'LVISMetric': 'lvis', 'CityScapesMetric': 'cityscapesscripts'}
 _WAYS_OUT = {
     'percent.json': 'Make the subset with: python tools/dataset_converters/coco_subset.py '
                     'data/coco/annotations/instances_train2017.json --percent 5',
-    'instancesonly_filtered_gtFine': 'Cityscapes\' annotations are converted to COCO\'s form by '
+    'instancesonly_filtered_gtFine': "Cityscapes' annotations are converted to COCO's form by "
                                      'tools/dataset_converters/cityscapes.py of MMDetection.',
 }
 

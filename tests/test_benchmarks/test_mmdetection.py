@@ -6,9 +6,9 @@ from typing import Callable
 import numpy as np
 import pytest
 import torch
+from miniatures import ROOTS, WRITERS, point_to, shrink, write_coco
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
-from miniatures import ROOTS, WRITERS, point_to, shrink, write_coco
 from mmengine.registry import DATASETS, MODELS, PARAM_SCHEDULERS, init_default_scope
 from mmengine.runner import Runner
 from scripts import SCRIPTS, run_script, write_fake_srun
