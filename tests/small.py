@@ -2,6 +2,7 @@
 from pathlib import Path
 
 import numpy as np
+import torch
 from mmengine.config import Config
 from PIL import Image, ImageDraw
 
@@ -55,3 +56,20 @@ def tiny_config(folder: Path, photos: int = 12, **changes) -> Config:
     })
     cfg.merge_from_dict({key.replace('__', '.'): value for key, value in changes.items()})
     return cfg
+
+
+def assert_same(a, b, path: str = '') -> None:
+    """Compare two nested structures to the bit."""
+    assert type(a) is type(b), path
+    if isinstance(a, dict):
+        assert a.keys() == b.keys(), path
+        for key in a:
+            assert_same(a[key], b[key], f'{path}.{key}')
+    elif isinstance(a, (list, tuple)):
+        assert len(a) == len(b), path
+        for i, (x, y) in enumerate(zip(a, b)):
+            assert_same(x, y, f'{path}.{i}')
+    elif isinstance(a, torch.Tensor):
+        assert torch.equal(a, b), path
+    else:
+        assert a == b, path

@@ -11,7 +11,13 @@ default_hooks = dict(
     param_scheduler=dict(type='ParamSchedulerHook'),
     checkpoint=dict(type='PlainCheckpointHook', interval=1, max_keep_ckpts=3),
     sampler_seed=dict(type='DistSamplerSeedHook'))
-custom_hooks = [dict(type='MomentumUpdateHook', momentum=0.99)]
+custom_hooks = [
+    dict(type='MomentumUpdateHook', momentum=0.99),
+    dict(type='StopSignalHook'),  # SIGTERM: a checkpoint, then exit code 75
+    dict(type='FiniteLossHook'),  # NaN or Inf in the loss: stop and say where
+    dict(type='CollapseHook'),  # warn when all objects look alike
+    dict(type='SameRunHook'),  # ranks must agree on config, code and data
+]
 
 env_cfg = dict(
     cudnn_benchmark=True,  # view sizes never change

@@ -34,7 +34,7 @@ def run_tool(main: Callable[[], None]) -> None:
             # Else a thread of the group may outlive the interpreter, which aborts the process.
             torch.distributed.barrier()
             torch.distributed.destroy_process_group()
-    except (ValueError, OSError, TypeError, KeyError) as error:
+    except (ValueError, OSError, TypeError, KeyError, FloatingPointError) as error:
         if os.environ.get('SOCO_TRACEBACK') == '1' or not is_for_the_user(error):
             raise
         sys.stdout.flush()

@@ -7,7 +7,7 @@ from mmengine.dataset import DefaultSampler
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
-from small import tiny_config
+from small import assert_same, tiny_config
 
 from projects.soco.datasets import SampleKey
 from projects.soco.engine import ResumableBatchSampler, find_newest_checkpoint
@@ -84,23 +84,6 @@ def train(folder: Path, accumulation: int, workers: int, kill_after: int | None 
     except Killed:
         return {}
     return torch.load(find_newest_checkpoint(cfg.work_dir), weights_only=True)
-
-
-def assert_same(a, b, path: str = '') -> None:
-    """Compare two nested structures to the bit."""
-    assert type(a) is type(b), path
-    if isinstance(a, dict):
-        assert a.keys() == b.keys(), path
-        for key in a:
-            assert_same(a[key], b[key], f'{path}.{key}')
-    elif isinstance(a, (list, tuple)):
-        assert len(a) == len(b), path
-        for i, (x, y) in enumerate(zip(a, b)):
-            assert_same(x, y, f'{path}.{i}')
-    elif isinstance(a, torch.Tensor):
-        assert torch.equal(a, b), path
-    else:
-        assert a == b, path
 
 
 @pytest.mark.slow

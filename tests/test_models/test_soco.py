@@ -133,6 +133,7 @@ def test_spread_of_features():
     assert float(feature_spread(torch.tensor([[1., 0], [-3, 0]]))) == pytest.approx(1)
     # two orthogonal directions: the mean has length sqrt(1/2)
     assert float(feature_spread(torch.tensor([[2., 0], [0, 5]]))) == pytest.approx(0.5**0.5)
+    assert float(feature_spread(torch.zeros(10, 4))) == 0  # dead features are collapsed, not spread
 
 
 def test_modes(inputs):

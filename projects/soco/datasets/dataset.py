@@ -1,4 +1,7 @@
 """A proposal store is the annotation file: the data set lists what the store lists."""
+import hashlib
+import json
+from pathlib import Path
 from typing import Any, Dict, NamedTuple, Sequence, Union
 
 import numpy as np
@@ -71,6 +74,16 @@ class SoCoDataset(Dataset):
         """Return the sample of (index, epoch, seed); a plain index means epoch 0, seed 0."""
         key = SampleKey(*key) if isinstance(key, tuple) else SampleKey(int(key))
         return self.pipeline(self.read(key))
+
+    def image_name(self, key: SampleKey) -> str:
+        """Return the name of a sample's photo in the store."""
+        return self.store[key.index % len(self.store)].image
+
+    def fingerprint(self) -> str:
+        """Describe the data set in a few words that differ where another store is used."""
+        size = Path(self.store.path).stat().st_size
+        return (f'{len(self.store)} photos, store of {size} bytes, '
+                f'{hashlib.sha256(json.dumps(self.store.metadata, sort_keys=True).encode()).hexdigest()[:12]}')
 
     def read(self, key: SampleKey) -> Dict[str, Any]:
         """Return what the pipeline starts from: the file's bytes, its row, and its randomness."""

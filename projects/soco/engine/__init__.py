@@ -1,6 +1,7 @@
 from .. import compat  # noqa: F401  (serves mmcv's ops before mmdet asks for them)
 from .checkpoint import PlainCheckpointHook, find_newest_checkpoint, read_checkpoint
 from .classes import ClassesHook
+from .guards import CollapseHook, FiniteLossHook, SameRunHook, StopSignalHook
 from .hooks import MomentumUpdateHook
 from .lars import SoCoLARS
 from .loops import ResumableBatchSampler, ResumableEpochLoop
@@ -9,7 +10,8 @@ from .schedules import WarmupLR, cosine_momentum
 from .transfer import PretrainedWeightsHook
 
 __all__ = [
-    'ClassesHook', 'MomentumUpdateHook', 'PlainCheckpointHook', 'PreciseBNHook',
-    'PretrainedWeightsHook', 'ResumableBatchSampler', 'ResumableEpochLoop', 'SoCoLARS', 'WarmupLR',
-    'cosine_momentum', 'find_newest_checkpoint', 'read_checkpoint'
+    'ClassesHook', 'CollapseHook', 'FiniteLossHook', 'MomentumUpdateHook', 'PlainCheckpointHook',
+    'PreciseBNHook', 'PretrainedWeightsHook', 'ResumableBatchSampler', 'ResumableEpochLoop',
+    'SameRunHook', 'SoCoLARS', 'StopSignalHook', 'WarmupLR', 'cosine_momentum',
+    'find_newest_checkpoint', 'read_checkpoint'
 ]

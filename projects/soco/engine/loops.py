@@ -47,9 +47,16 @@ class ResumableBatchSampler(Sampler):
                 'train_dataloader.batch_size, or use more photos.')
 
     def __iter__(self) -> Iterator[List[SampleKey]]:
-        keys = [SampleKey(index, self.sampler.epoch, self.sampler.seed) for index in self.sampler]
+        keys = self._keys()
         for i in range(self.start, self.length):
             yield keys[i * self.batch_size:(i + 1) * self.batch_size]
+
+    def _keys(self) -> List[SampleKey]:
+        return [SampleKey(index, self.sampler.epoch, self.sampler.seed) for index in self.sampler]
+
+    def keys_of(self, i: int) -> List[SampleKey]:
+        """Return the batch of iteration i of the current epoch."""
+        return self._keys()[i * self.batch_size:(i + 1) * self.batch_size]
 
     def __len__(self) -> int:
         return self.length

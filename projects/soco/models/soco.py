@@ -142,4 +142,6 @@ def feature_spread(features: Tensor) -> Tensor:
         within [0, 1]: 0 when all point the same way (collapse), near 1 when they point everywhere.
     """
     unit = F.normalize(features.float(), dim=1)
-    return (1 - unit.mean(dim=0).square().sum()).clamp_min(0).sqrt()
+    # not 1 - ..., or dead features, which are all zero, would seem to point everywhere
+    spread = unit.square().sum(dim=1).mean() - unit.mean(dim=0).square().sum()
+    return spread.clamp_min(0).sqrt()
