@@ -203,6 +203,13 @@ class SoCo(nn.Module):
         return [[self.project(self.roi_features(feats, boxes, level=lvl), suffix)
                  for lvl in levels] for boxes in pair_boxes]
 
+    def keep_own_level(self, of_level: List[Tensor], boxes: Tensor) -> Tensor:
+        """(R, C) from every level, and boxes (N, K, 4) -> (R, C): each row from its box's level."""
+        if self.is_c4:
+            return of_level[0]
+        own = assign_levels(boxes.reshape(-1, 4)).tolist()
+        return torch.stack([of_level[lvl][row] for row, lvl in enumerate(own)])
+
     def forward(self, views: List[Tensor], boxes: Tensor, mode: str = 'assigned'
                 ) -> Dict[str, Tensor]:
         """Loss of every view pair (1, v) and their sum; never updates the target.
@@ -231,9 +238,7 @@ class SoCo(nn.Module):
                     ends.append((self.predictor(pred), proj))
                 else:
                     pred = [self.predictor(p) for p in pred]
-                    levels = [0] * len(pred[0]) if self.is_c4 else assign_levels(
-                        of_view[view][index].reshape(-1, 4)).tolist()
-                    ends.append([torch.stack([x[lvl][row] for row, lvl in enumerate(levels)])
+                    ends.append([self.keep_own_level(x, of_view[view][index])
                                  for x in (pred, proj)])
             (pred_a, proj_a), (pred_b, proj_b) = ends
             losses[f'loss_1{pair + 2}'] = cosine_loss(pred_a, proj_b, pred_b, proj_a)

@@ -1,0 +1,310 @@
+"""How long a training step takes, where its time goes, and what it needs."""
+import copy
+import ctypes
+import functools
+import statistics
+import time
+import warnings
+from contextlib import contextmanager
+from typing import Callable, Dict, Iterator, List, NamedTuple, Optional
+
+import torch
+from mmengine.config import Config
+from mmengine.optim import OptimWrapper, build_optim_wrapper
+from mmengine.registry import MODELS, OPTIM_WRAPPERS, DefaultScope
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from ..compat import cpu_config
+from .cost import made_up_batch
+
+AMP_TYPES = {'fp16': torch.float16, 'bf16': torch.bfloat16}
+MOMENTUM = 0.99  # of the target; its value costs nothing
+
+
+class Stopwatch:
+    """Times named stages of a step, each without the stages inside it.
+
+    On CUDA it records events and waits once, at the end of a step; elsewhere it reads the clock.
+
+    Args:
+        device (torch.device): Where the step runs.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.running = False
+        self.spans: List[list] = []  # stage, start, end, index of the span around it
+        self.inside: Optional[int] = None
+
+    def watch(self, owner: object, name: str, stage: str) -> None:
+        """Time every call of `owner.name`, a method of this one object."""
+        method = getattr(owner, name)
+
+        @functools.wraps(method)
+        def timed(*args, **kwargs):
+            if not self.running:
+                return method(*args, **kwargs)
+            outer, self.inside = self.inside, len(self.spans)
+            span = [stage, self._now(), None, outer]
+            self.spans.append(span)
+            try:
+                return method(*args, **kwargs)
+            finally:
+                span[2], self.inside = self._now(), outer
+
+        setattr(owner, name, timed)
+
+    def measure(self, step: Callable[[], None]) -> Dict[str, float]:
+        """Run a step; return milliseconds a stage, under '' those outside all stages."""
+        self.spans, self.running = [], True
+        start = self._now()
+        step()
+        end = self._now()
+        self.running = False
+        if self.device.type == 'cuda':
+            torch.cuda.synchronize(self.device)
+        taken = {'': self._between(start, end)}
+        for stage, start, end, outer in self.spans:
+            span = self._between(start, end)
+            around = '' if outer is None else self.spans[outer][0]
+            taken[stage] = taken.get(stage, 0.0) + span
+            taken[around] -= span
+        return taken
+
+    def _now(self) -> object:
+        if self.device.type != 'cuda':
+            return time.perf_counter()
+        event = torch.cuda.Event(enable_timing=True)
+        event.record()
+        return event
+
+    def _between(self, start, end) -> float:
+        return start.elapsed_time(end) if self.device.type == 'cuda' else 1000 * (end - start)
+
+
+class CPUAmpOptimWrapper(OptimWrapper):
+    """What `AmpOptimWrapper` is on a GPU, without loss scaling: autocast on the CPU.
+
+    Args:
+        dtype (torch.dtype): Of matrix products and convolutions.
+        **kwargs: See `OptimWrapper`.
+    """
+
+    def __init__(self, dtype: torch.dtype, **kwargs) -> None:
+        super().__init__(**kwargs)
+        self.dtype = dtype
+
+    @contextmanager
+    def optim_context(self, model: nn.Module) -> Iterator[None]:
+        """Run the forward pass in autocast."""
+        with super().optim_context(model), torch.autocast('cpu', dtype=self.dtype):
+            yield
+
+
+class Contender:
+    """A model with its optimiser, ready for whole training steps.
+
+    Args:
+        model (nn.Module): Has `loss(inputs, bboxes)`.
+        preprocess (Callable): From a collated batch to `inputs` and `bboxes`.
+        optim_wrapper (OptimWrapper): Steps the model's parameters.
+        update_target (str): Name of the model's method that moves the target network.
+        stages (dict): Name of a stage to the dotted names, below the model, of what belongs to it:
+            modules, or methods.
+    """
+
+    def __init__(self, model: nn.Module, preprocess: nn.Module,
+                 optim_wrapper: OptimWrapper, update_target: str,
+                 stages: Dict[str, List[str]]) -> None:
+        self.model, self.optim_wrapper = model, optim_wrapper
+        self.preprocess, self.update_target = preprocess, update_target
+        self.stages = {**stages, 'EMA': [update_target]}
+
+    def attach(self, stopwatch: Stopwatch) -> None:
+        """Let a stopwatch time the stages."""
+        stopwatch.watch(self.preprocess, 'forward', 'preprocessor')
+        stopwatch.watch(self.optim_wrapper, 'backward', 'backward')
+        stopwatch.watch(self.optim_wrapper.optimizer, 'step', 'optimiser')
+        for stage, names in self.stages.items():
+            for name in names:
+                owner, _, last = name.rpartition('.')
+                owner = self.model.get_submodule(owner)
+                if isinstance(getattr(owner, last), nn.Module):
+                    owner, last = getattr(owner, last), 'forward'
+                stopwatch.watch(owner, last, stage)
+
+    def prepare(self, data: Dict) -> Dict:
+        """Run the preprocessor."""
+        return self.preprocess(data, True)
+
+    def learn(self, prepared: Dict) -> None:
+        """Move the target, run forward and backward, and step the optimiser."""
+        getattr(self.model, self.update_target)(MOMENTUM)
+        with self.optim_wrapper.optim_context(self.model):
+            losses = self.model.loss(**prepared)
+        loss = sum(value for key, value in losses.items() if key.startswith('loss'))
+        self.optim_wrapper.update_params(loss)
+
+
+class Timing(NamedTuple):
+    """What `measure_steps` found of one contender. Times in milliseconds a step, medians."""
+
+    step: float
+    stages: Dict[str, float]
+    gflop: float  # per image, without the preprocessor
+    memory: float  # peak in bytes: weights, optimiser and one step
+    syncs: Optional[int]  # times that the host waits for the device in a step; None on a CPU
+
+
+def made_up_data(cfg: Config, batch_size: int, pin: bool = False) -> Dict:
+    """Make a collated batch of noise, as the loader of a config would hand it over.
+
+    Args:
+        cfg (Config): A pretraining config.
+        batch_size (int): N.
+        pin (bool): In page-locked memory. Defaults to False.
+
+    Returns:
+        dict: What `SoCoDataPreprocessor.forward` takes; no cutouts.
+    """
+    views, boxes = made_up_batch(cfg, batch_size)
+    generator = torch.Generator().manual_seed(0)
+    data = dict(
+        inputs=[(64 * view + 128).clamp(0, 255).to(torch.uint8) for view in views],
+        bboxes=boxes.contiguous(),
+        cutouts=torch.zeros(batch_size, len(views), boxes.shape[3], 4, dtype=torch.int16),
+        uniforms=torch.rand(batch_size, len(views), 13, generator=generator))
+    if pin:
+        data = {key: [v.pin_memory() for v in value] if isinstance(value, list) else
+                value.pin_memory() for key, value in data.items()}
+    return data
+
+
+def project_contender(cfg: Config, device: torch.device, amp: str) -> Contender:
+    """Build the model of a pretraining config and its optimiser.
+
+    Args:
+        cfg (Config): A pretraining config.
+        device (torch.device): Where it runs; on a CPU `compat.cpu_config` changes the norms.
+        amp (str): 'no', 'fp16' or 'bf16'.
+    """
+    cfg = cpu_config(cfg) if device.type == 'cpu' else copy.deepcopy(cfg)
+    with DefaultScope.overwrite_default_scope(cfg.default_scope):
+        model = MODELS.build(cfg.model)  # as it is: no time depends on the weights' values
+        model.to(device).train()
+        wrapper = build_optim_wrapper(
+            model, dict(type='OptimWrapper', optimizer=cfg.optim_wrapper.optimizer))
+    parts = [part for part in ('backbone', 'neck', 'roi_head', 'projector') if part in model.target]
+    stages = {part: [part, f'target.{part}'] for part in parts}
+    return Contender(model, model.data_preprocessor, with_precision(wrapper.optimizer, device, amp),
+                     'momentum_update', {**stages, 'loss': ['loss', 'head']})
+
+
+def with_precision(optimizer: torch.optim.Optimizer, device: torch.device, amp: str) -> OptimWrapper:
+    """Wrap an optimiser for full precision ('no') or for autocast in 'fp16' or 'bf16'."""
+    if amp == 'no':
+        return OptimWrapper(optimizer)
+    if device.type == 'cpu':
+        return CPUAmpOptimWrapper(AMP_TYPES[amp], optimizer=optimizer)
+    return OPTIM_WRAPPERS.build(dict(type='AmpOptimWrapper', optimizer=optimizer,
+                                     dtype=str(AMP_TYPES[amp]).split('.')[1]))
+
+
+def measure_steps(builders: Dict[str, Callable[[], Contender]], data: Dict, device: torch.device,
+                  steps: int, warmup: int = 2,
+                  progress: Callable[[], None] = lambda: None) -> Dict[str, Timing]:
+    """Time whole training steps of one or more contenders, step by step in turn.
+
+    Args:
+        builders (dict): Name to a function that builds the contender.
+        data (dict): A collated batch on the CPU (`made_up_data`).
+        device (torch.device): Where the contenders run.
+        steps (int): Steps to take the median of.
+        warmup (int): Steps before, two of which find operations and memory. Defaults to 2.
+        progress (Callable): Called after each step. Defaults to nothing.
+
+    Returns:
+        dict: Name to `Timing`.
+    """
+    ready, found = {}, {}
+    stopwatch = Stopwatch(device)
+    for name, build in builders.items():
+        before = memory_in_use(device)
+        ready[name] = contender = build()
+        found[name] = look_into_step(contender, data, device, before)
+        contender.attach(stopwatch)
+        for _ in range(warmup - 2):
+            contender.learn(contender.prepare(data))
+        progress()
+    taken: Dict[str, List[Dict[str, float]]] = {name: [] for name in ready}
+    for _ in range(steps):
+        for name, contender in ready.items():
+            taken[name].append(stopwatch.measure(
+                lambda contender=contender: contender.learn(contender.prepare(data))))
+            progress()
+    return {name: Timing(
+        step=statistics.median(sum(times.values()) for times in rows),
+        stages={stage: statistics.median(times[stage] for times in rows) for stage in rows[0]},
+        **found[name]) for name, rows in taken.items()}
+
+
+def look_into_step(contender: Contender, data: Dict, device: torch.device, before: int) -> Dict:
+    """Take two steps; return GFLOP an image, peak memory beyond `before` bytes, and host syncs."""
+    prepared = contender.prepare(data)
+    with FlopCounterMode(display=False) as counter:
+        contender.learn(prepared)
+    del prepared
+    reset_peak_memory(device)
+    syncs = None
+    if device.type == 'cuda':
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter('always')
+            torch.cuda.set_sync_debug_mode('warn')
+            contender.learn(contender.prepare(data))
+            torch.cuda.set_sync_debug_mode('default')
+        syncs = sum('synchronizing CUDA operation' in str(w.message) for w in caught)
+    else:
+        contender.learn(contender.prepare(data))
+    return dict(gflop=counter.get_total_flops() / len(data['bboxes']) / 1e9,
+                memory=peak_memory(device) - before, syncs=syncs)
+
+
+def _status(field: str) -> int:
+    """A line of this process's /proc/self/status, in bytes."""
+    with open('/proc/self/status') as status:
+        return next(int(line.split()[1]) * 1024 for line in status if line.startswith(field))
+
+
+def memory_in_use(device: torch.device) -> int:
+    """Bytes that tensors hold on a GPU, or this process on the CPU (Linux)."""
+    if device.type == 'cuda':
+        return torch.cuda.memory_allocated(device)
+    ctypes.CDLL(None).malloc_trim(0)  # what was freed no longer counts
+    return _status('VmRSS')
+
+
+def reset_peak_memory(device: torch.device) -> None:
+    """Let `peak_memory` start anew."""
+    if device.type == 'cuda':
+        torch.cuda.reset_peak_memory_stats(device)
+        return
+    ctypes.CDLL(None).malloc_trim(0)
+    with open('/proc/self/clear_refs', 'w') as refs:
+        refs.write('5')
+
+
+def peak_memory(device: torch.device) -> int:
+    """Most bytes since `reset_peak_memory`."""
+    return (torch.cuda.max_memory_allocated(device) if device.type == 'cuda' else
+            _status('VmHWM'))
+
+
+def matrix_peak(device: torch.device, amp: str, repeats: int = 10) -> float:
+    """Measure the fastest of some large matrix products in a precision: FLOP a second."""
+    n = 8192 if device.type == 'cuda' else 2048
+    matrix = torch.rand(n, n, device=device, dtype=AMP_TYPES.get(amp, torch.float32))
+    stopwatch = Stopwatch(device)
+    stopwatch.measure(lambda: matrix @ matrix)
+    fastest = min(sum(stopwatch.measure(lambda: matrix @ matrix).values()) for _ in range(repeats))
+    return 2 * n**3 / (fastest / 1000)

@@ -1,0 +1,127 @@
+"""A training step in the structure of the official release, for `tools/benchmark_step.py --reference`.
+
+The model is `reference.SoCo` in its mode 'all_levels': every box is pooled from all four levels and
+goes through head, projector and predictor, one pass for each pair and level; the loss masks away
+three quarters of it. The moving average is a loop over the tensors that allocates, LARS a loop that
+waits for the device before it scales a tensor. What today's PyTorch does for any code (its own SGD,
+mixed precision, channels_last) the reference gets too.
+"""
+from typing import Dict, List
+
+import torch
+from mmengine.config import Config
+from mmengine.registry import MODELS, DefaultScope
+from torch import Tensor
+
+import reference
+from projects.soco.evaluation.step import Contender, with_precision
+
+
+class OfficialSoCo(reference.SoCo):
+    """The reference with the official loss: masks in place of picking rows one by one.
+
+    Args:
+        level_sizes (tuple): Largest box size of every level but the last, in pixels of the view.
+        **kwargs: See `reference.SoCo`.
+    """
+
+    def __init__(self, level_sizes: tuple = reference.LEVEL_BORDERS, **kwargs) -> None:
+        super().__init__(**kwargs)
+        self.register_buffer('level_sizes', torch.tensor(level_sizes), persistent=False)
+
+    def keep_own_level(self, of_level: List[Tensor], boxes: Tensor) -> Tensor:
+        """(R, C) from every level, and boxes (N, K, 4) -> (R, C), by a mask."""
+        if self.is_c4:
+            return of_level[0]
+        size = (boxes[..., 2:] - boxes[..., :2]).prod(dim=-1).sqrt().flatten()
+        own = torch.bucketize(size, self.level_sizes)
+        mask = torch.arange(len(of_level), device=own.device)[:, None] == own  # (levels, R)
+        return (torch.stack(of_level) * mask[..., None]).sum(dim=0)
+
+    def loss(self, inputs: List[Tensor], bboxes: Tensor) -> Dict[str, Tensor]:
+        """The losses of the pairs, as the project's model returns them."""
+        losses = self(inputs, bboxes, mode='all_levels')
+        return {key: value for key, value in losses.items() if key != 'loss'}
+
+
+class OfficialLARS(torch.optim.SGD):
+    """LARS tensor by tensor, then PyTorch's SGD.
+
+    Args:
+        params: Parameters or parameter groups.
+        lr (float): Learning rate.
+        momentum (float): Of SGD.
+        weight_decay (float): Of the tensors with two and more dimensions.
+        trust_coefficient (float): Share of a tensor's length that its gradient gets.
+        eps (float): Added to the gradient's length.
+    """
+
+    def __init__(self, params, lr: float, momentum: float = 0.9, weight_decay: float = 1e-5,
+                 trust_coefficient: float = 0.001, eps: float = 1e-8) -> None:
+        super().__init__(params, lr=lr, momentum=momentum)
+        self.decay, self.trust_coefficient, self.eps = weight_decay, trust_coefficient, eps
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """Take one step."""
+        for group in self.param_groups:
+            for p in group['params']:
+                if p.grad is None or p.ndim <= 1:
+                    continue
+                p.grad = p.grad + self.decay * p
+                p_norm, g_norm = torch.norm(p), torch.norm(p.grad)
+                if p_norm > 0 and g_norm > 0:  # the host waits for the device, twice
+                    p.grad = p.grad * (self.trust_coefficient * p_norm / (g_norm + self.eps))
+        super().step()
+
+
+def build_official(cfg: Config) -> OfficialSoCo:
+    """Build the reference with the widths of a pretraining config.
+
+    Raises:
+        ValueError: The official code has no such model (an ablation without box head).
+    """
+    model, views = cfg.model, len(cfg.model.data_preprocessor.views)
+    arch, mlp = f'resnet{model.backbone.depth}', model.projector
+    widths = dict(arch=arch, hidden=mlp.hid_channels, projection=mlp.out_channels)
+    if model.roi_head.type == 'SoCoC4RoIHead':
+        return OfficialSoCo(kind='SoCo_C4', fpn_channels=0, head_channels=0, fc_channels=0, **widths)
+    kind = {3: 'SoCo_FPN', 4: 'SoCo_FPN_Star'}.get(views)
+    if kind is None or not model.get('neck') or not model.roi_head.get('bbox_head'):
+        raise ValueError('The reference is the official code\'s SoCo-FPN, SoCo* or SoCo-C4; this config '
+                         'is none of them. Leave out --reference.')
+    extractor, head = model.roi_head.bbox_roi_extractor, model.roi_head.bbox_head
+    return OfficialSoCo(
+        kind=kind, fpn_channels=model.neck.out_channels, head_channels=head.conv_out_channels,
+        fc_channels=head.fc_out_channels,
+        level_sizes=tuple(float(size) for size in extractor.level_sizes), **widths)
+
+
+def official_contender(cfg: Config, device: torch.device, amp: str) -> Contender:
+    """Build the reference and its optimiser for the recipe of a pretraining config.
+
+    Both sides get their views from the same preprocessor.
+
+    Args:
+        cfg (Config): A pretraining config with `SoCoLARS`.
+        device (torch.device): Where it runs.
+        amp (str): 'no', 'fp16' or 'bf16'.
+
+    Raises:
+        ValueError: The config is not one of an official recipe.
+    """
+    settings = dict(cfg.optim_wrapper.optimizer)
+    if settings.pop('type') != 'SoCoLARS':
+        raise ValueError('The reference trains with LARS; this config does not. Take one of the recipes, '
+                         'or leave out --reference.')
+    model = build_official(cfg).to(device).train()
+    optimizer = OfficialLARS([p for p in model.parameters() if p.requires_grad], **settings)
+    head = ['encoder.layer4', 'encoder_k.layer4'] if model.is_c4 else ['head', 'head_k']
+    stages = {'backbone': ['encoder', 'encoder_k'], 'neck': ['neck', 'neck_k'],
+              'roi_head': ['roi_features', *head], 'projector': ['projector', 'projector_k'],
+              'loss': ['loss', 'predictor']}
+    if model.is_c4:
+        del stages['neck']
+    with DefaultScope.overwrite_default_scope(cfg.default_scope):
+        preprocess = MODELS.build(cfg.model.data_preprocessor).to(device)
+    return Contender(model, preprocess, with_precision(optimizer, device, amp), 'update_target', stages)

@@ -1,0 +1,134 @@
+"""Time whole training steps: images/s, memory, GFLOP, and where the time goes.
+
+    python tools/benchmark_step.py configs/soco_r50_fpn_400e.py --batch 4 --reference
+"""
+import argparse
+import json
+import platform
+import sys
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+import projects.soco.compat  # noqa: F401  (before anything of OpenMMLab)
+from projects.soco.evaluation.step import (
+    AMP_TYPES,
+    Timing,
+    made_up_data,
+    matrix_peak,
+    measure_steps,
+    project_contender,
+)
+from projects.soco.launch import load_config, run_tool
+
+ROOT = Path(__file__).resolve().parents[1]
+REFERENCE = 'official structure'
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('configs', nargs='*', metavar='CONFIG', help='pretraining configs, timed in '
+                        'turn (default: configs/soco_r50_fpn_400e.py)')
+    parser.add_argument('--reference', action='store_true', help='time the first config\'s recipe in '
+                        'the structure of the official release too, step by step in turn, and print '
+                        'the ratios (needs tests/ of a checkout)')
+    parser.add_argument('--device', choices=['cpu', 'cuda'], help='default: cuda where there is one')
+    parser.add_argument('--batch', type=int, default=4, help='images a step (default 4)')
+    parser.add_argument('--amp', choices=['no', *AMP_TYPES], help='precision of both sides (default: '
+                        'fp16 on CUDA, as the configs have it; no on a CPU)')
+    parser.add_argument('--steps', type=int, default=7, help='steps to take the median of (default 7)')
+    parser.add_argument('--warmup', type=int, default=3, help='steps before them, at least 2 '
+                        '(default 3)')
+    parser.add_argument('--json', type=Path, metavar='OUT', help='write every figure there')
+    args = parser.parse_args()
+    args.configs = args.configs or [str(ROOT / 'configs/soco_r50_fpn_400e.py')]
+    args.device = args.device or ('cuda' if torch.cuda.is_available() else 'cpu')
+    args.amp = args.amp or ('fp16' if args.device == 'cuda' else 'no')
+    if args.batch < 2 or args.steps < 1 or args.warmup < 2:
+        raise ValueError('--batch and --warmup must be at least 2 (BN needs two rows), --steps at '
+                         'least 1.')
+    if args.device == 'cuda' and not torch.cuda.is_available():
+        raise ValueError('There is no CUDA device here. Use --device cpu.')
+    return args
+
+
+def gather_builders(args: argparse.Namespace, configs: dict, device: torch.device) -> dict:
+    builders = {name: lambda cfg=cfg: project_contender(cfg, device, args.amp)
+                for name, cfg in configs.items()}
+    if args.reference:
+        if not (ROOT / 'tests/official_step.py').is_file():
+            raise FileNotFoundError(f'--reference needs {ROOT / "tests/official_step.py"}: run this tool '
+                                    'from a checkout of the repository.')
+        sys.path.insert(0, str(ROOT / 'tests'))
+        from official_step import official_contender
+        cfg = next(iter(configs.values()))
+        builders[REFERENCE] = lambda: official_contender(cfg, device, args.amp)
+    return builders
+
+
+def print_table(console: Console, found: dict[str, Timing], batch: int, peak: float) -> None:
+    table = Table(box=None, title=None)
+    table.add_column('')
+    for name in found:
+        table.add_column(name, justify='right', overflow='fold')
+    reference = found.get(REFERENCE)
+
+    def row(label: str, text) -> None:
+        table.add_row(label, *(text(timing) for timing in found.values()))
+
+    row('images/s', lambda t: f'{1000 * batch / t.step:.2f}')
+    row('ms a step', lambda t: f'{t.step:.1f}')
+    if reference:
+        row(f'times the {REFERENCE}', lambda t: f'{reference.step / t.step:.2f}')
+    row('GFLOP an image and step', lambda t: f'{t.gflop:.1f}')
+    row('% of the measured matrix peak',
+        lambda t: f'{100 * t.gflop * 1e9 * batch / (t.step / 1000) / peak:.0f}')
+    row('peak memory (MiB)', lambda t: f'{t.memory / 2**20:.0f}')
+    if any(t.syncs is not None for t in found.values()):
+        row('host syncs a step', lambda t: f'{t.syncs}')
+    table.add_section()
+    stages = dict.fromkeys(stage for t in found.values() for stage in t.stages if stage)
+    for stage in [*sorted(stages, key=list(STAGES).index), '']:
+        row(STAGES[stage], lambda t, stage=stage: f'{t.stages[stage]:.1f} ms' if stage in t.stages
+            else '')
+    console.print(table)
+
+
+STAGES = dict(
+    preprocessor='preprocessor', backbone='backbone, both networks', neck='neck, both networks',
+    roi_head='RoIAlign and box head, both networks', projector='projector, both networks',
+    loss='predictor and loss', backward='backward', optimiser='optimiser', EMA='EMA')
+STAGES[''] = 'the rest'
+
+
+def main() -> None:
+    args = parse_args()
+    device = torch.device(args.device)
+    configs = {Path(path).stem: load_config(path, {}) for path in args.configs}
+    first = next(iter(configs.values()))
+    torch.backends.cudnn.benchmark = first.env_cfg.cudnn_benchmark
+    torch.manual_seed(0)
+    data = made_up_data(first, args.batch, pin=args.device == 'cuda')
+    builders = gather_builders(args, configs, device)
+    console = Console()
+    name = torch.cuda.get_device_name() if args.device == 'cuda' else platform.processor()
+    console.print(f'{name or "CPU"}, {torch.get_num_threads()} CPU threads, torch '
+                  f'{torch.__version__}, batch {args.batch}, precision: {args.amp}')
+    with Progress(console=console, transient=True) as progress:
+        bar = progress.add_task('steps', total=len(builders) * (args.steps + 1))
+        found = measure_steps(builders, data, device, args.steps, args.warmup,
+                              lambda: progress.advance(bar))
+    peak = matrix_peak(device, args.amp)
+    print_table(console, found, args.batch, peak)
+    if args.json:
+        figures = dict(vars(args), json=None, threads=torch.get_num_threads(), matrix_flops=peak,
+                       found={name: timing._asdict() for name, timing in found.items()})
+        args.json.write_text(json.dumps(figures, indent=1) + '\n')
+        console.print(f'written: {args.json}')
+
+
+if __name__ == '__main__':
+    run_tool(main)
