@@ -131,15 +131,15 @@ def test_steps_of_both_are_timed_in_turn(amp: str):
     found = measure_steps(
         {'ours': lambda: build('ours', project_contender),
          'theirs': lambda: build('theirs', official_contender)},
-        made_up_data(cfg, 2), CPU, steps=3)
+        made_up_data(cfg, 2), CPU, steps=1)
     assert list(found) == ['ours', 'theirs']
     stages = {'', 'preprocessor', 'backbone', 'neck', 'roi_head', 'projector', 'loss', 'backward',
               'optimiser', 'EMA'}
     for timing in found.values():
         assert timing.stages.keys() == stages and timing.syncs is None
         assert all(value > 0 for value in timing.stages.values())
-        assert sum(timing.stages.values()) == pytest.approx(timing.step, rel=0.2)
-        assert timing.stages[''] < 0.2 * timing.step  # what no stage explains
+        assert sum(timing.stages.values()) == pytest.approx(timing.step, rel=1e-9)
+        assert timing.stages[''] < 0.3 * timing.step  # what no stage explains
         assert timing.memory > 0
     assert found['theirs'].gflop > 1.02 * found['ours'].gflop
     for contender in contenders.values():  # the steps were real ones
