@@ -10,6 +10,7 @@ from typing import Any, Dict, Optional, Sequence, Union
 
 import numpy as np
 import torch
+from mmengine.dist import is_main_process
 from mmengine.fileio import LocalBackend, register_backend
 from mmengine.hooks import CheckpointHook
 from mmengine.logging import HistoryBuffer, MMLogger
@@ -108,12 +109,17 @@ class PlainCheckpointHook(CheckpointHook):
         super().__init__(*args, **{'backend_args': dict(backend='atomic'), **kwargs})
 
     def before_train(self, runner: Runner) -> None:
-        """Refuse to start where two checkpoints do not fit: the new one is written beside the old.
+        """Clear away torn files, and refuse to start where two checkpoints do not fit.
+
+        A new checkpoint is written beside the old one.
 
         Raises:
             ValueError: How much is needed, how much is free, what to do.
         """
         super().before_train(runner)
+        if is_main_process():  # what a kill in the middle of a write has left
+            for beside in Path(runner.work_dir).glob('.*.pth.*'):
+                beside.unlink(missing_ok=True)
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         weights = sum(t.numel() * t.element_size() for t in model.state_dict().values())
         moments = 2 * sum(p.numel() * 4 for p in model.parameters() if p.requires_grad)
