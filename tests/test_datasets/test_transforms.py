@@ -1,3 +1,4 @@
+import io
 from types import SimpleNamespace
 
 import cv2
@@ -25,7 +26,8 @@ def picture(width: int = 120, height: int = 90, seed: int = 0) -> np.ndarray:
 
 
 def sample(boxes, seed: int = 0, **size) -> dict:
-    return dict(img=picture(**size), proposals=np.array(boxes, dtype=np.float32).reshape(-1, 4),
+    img, boxes = picture(**size), np.array(boxes, dtype=np.float32).reshape(-1, 4)
+    return dict(img=img, reduction=1, row=row(boxes, img.shape[1], img.shape[0]), proposals=boxes,
                 rng=np.random.default_rng(seed))
 
 
@@ -60,6 +62,61 @@ class TestLoadProposals:
         with pytest.raises(ValueError, match='a.png is 120x90.*made for 60x45'):
             LoadProposals().transform(
                 dict(bytes=encoded(picture()), img_path='a.png', row=row([], 60, 45)))
+
+
+def smooth(width: int, height: int) -> np.ndarray:
+    """Coarse noise enlarged, so that a JPEG of it is nearly lossless."""
+    return cv2.resize(picture(width // 40, height // 40), (width, height),
+                      interpolation=cv2.INTER_CUBIC)
+
+
+def jpeg(image: np.ndarray, orientation: int = 1) -> bytes:
+    file, exif = io.BytesIO(), Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(image[..., ::-1]).save(file, 'jpeg', quality=98, subsampling=0, exif=exif)
+    return file.getvalue()
+
+
+def load(content: bytes, width: int, height: int, boxes=(), **kwargs) -> dict:
+    boxes = np.reshape(boxes, (-1, 4))
+    return LoadProposals(**kwargs)(dict(bytes=content, img_path='a.jpg', row=row(boxes, width, height),
+                                        rng=np.random.default_rng(0)))
+
+
+class TestScaledDecoding:
+
+    @pytest.mark.parametrize('side, reduction', [(None, 1), (322, 1), (321, 2), (160, 4), (40, 8)])
+    def test_keeps_so_many_pixels_and_the_boxes(self, side, reduction):
+        results = load(jpeg(smooth(803, 642)), 803, 642, [[20, 30, 700, 600]], scaled_side=side)
+        assert results['reduction'] == reduction
+        assert results['img'].shape[:2] == (-(-642 // reduction), -(-803 // reduction))
+        assert results['proposals'].tolist() == [[20, 30, 700, 600]]
+
+    def test_only_jpegs(self):
+        assert load(encoded(smooth(800, 640)), 800, 640, scaled_side=40)['reduction'] == 1
+
+    @pytest.mark.parametrize('orientation', [1, 3, 6, 8])
+    def test_shows_the_same_upright(self, orientation):
+        """Windows, boxes and flips are the same as without; pixels nearly."""
+        stored = smooth(803, 642)
+        size = (803, 642) if orientation < 5 else (642, 803)
+        boxes = [[20, 30, 500, 600], [100, 200, 400, 620]]
+        whole = load(jpeg(stored, orientation), *size, boxes)
+        scaled = load(jpeg(stored, orientation), *size, boxes, scaled_side=320)
+        assert (whole['reduction'], scaled['reduction']) == (1, 2)
+        views = ProposalViews(VIEWS)
+        views(whole), views(scaled)
+        assert (whole['bboxes'] == scaled['bboxes']).all()
+        for a, b in zip(whole['views'], scaled['views']):
+            assert np.abs(a.astype(int) - b.astype(int)).mean() < 4  # two pixels off: 7
+
+    def test_a_photo_of_another_size_is_named(self):
+        with pytest.raises(ValueError, match='a.jpg is 402x321 pixels at 1/2.*made for 900x642'):
+            load(jpeg(smooth(803, 642)), 900, 642, scaled_side=320)
+
+    def test_refuses_no_pixels(self):
+        with pytest.raises(ValueError, match='scaled_side'):
+            LoadProposals(scaled_side=0)
 
 
 class TestProposalViews:

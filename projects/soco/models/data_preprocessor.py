@@ -1,12 +1,12 @@
 """uint8 views in, augmented and normalised views out, batched on the model's device."""
-from typing import Dict, List, Sequence
+from typing import Dict, List, Optional, Sequence
 
 import torch
 from mmengine.model import BaseDataPreprocessor
 from mmselfsup.registry import MODELS
 from torch import Tensor
 
-from .photometric import build_policies
+from .photometric import augment, build_policies
 
 
 @MODELS.register_module()
@@ -41,42 +41,51 @@ class SoCoDataPreprocessor(BaseDataPreprocessor):
             training (bool): Augment and erase. Otherwise views are normalised only.
 
         Returns:
-            dict: `inputs` (V tensors (N, 3, H_v, W_v) float, normalised) and `bboxes`.
+            dict: `inputs` (V tensors (N, 3, H_v, W_v) float, normalised) and `bboxes`, which stay on
+            the CPU: the model sorts them by level there.
         """
         if len(data['inputs']) != len(self.policies):
             raise ValueError(
                 f'The pipeline makes {len(data["inputs"])} views, but data_preprocessor.views '
                 f'describes {len(self.policies)}: give one dict per view.')
-        moved = self.cast_data({key: data[key] for key in ('inputs', 'bboxes')})
-        views = []
+        inputs = self.cast_data(data['inputs'])
         # Runners prepare batches inside autocast; colours are computed in float32 all the same.
         with torch.autocast(self.device.type, enabled=False):
-            for v, images in enumerate(moved['inputs']):
-                images = self.to_float(images)
-                if training:
-                    images = self.policies[v](images, data['uniforms'][:, v])
-                images = (images - self.mean) / self.std
-                if training:
-                    images = self.erase(images, data['cutouts'][:, v])
-                views.append(images)
-        return dict(inputs=views, bboxes=moved['bboxes'])
+            views = [self.prepare(images, v, data if training else None)
+                     for v, images in enumerate(inputs)]
+        return dict(inputs=views, bboxes=data['bboxes'])
+
+    def prepare(self, images: Tensor, view: int, data: Optional[Dict]) -> Tensor:
+        """Turn one view (N, 3, H, W) uint8 into floats; augment it by the draws of `data`."""
+        prepared = torch.empty_like(images, dtype=torch.float32,
+                                    memory_format=torch.contiguous_format)
+        plan = None if data is None else self.policies[view].plan(data['uniforms'][:, view])
+        # On a CPU one image at a time, which stays in the cache from the first step to the last.
+        size = 1 if images.device.type == 'cpu' else len(images)
+        for start in range(0, len(images), size):
+            part = slice(start, start + size)
+            pixels = self.to_float(images[part])
+            if plan is not None:
+                augment(pixels, {key: values[part] for key, values in plan.items()})
+            torch.sub(pixels, self.mean, out=prepared[part]).div_(self.std)
+            if data is not None:
+                self.erase(prepared[part], data['cutouts'][part, view])
+        return prepared
 
     def to_float(self, images: Tensor) -> Tensor:
         """Turn uint8 (N, 3, H, W) into float RGB in [0, 1]."""
         if self.bgr_to_rgb:
             images = images.flip(1)
-        return images.float() / 255
+        return images.float().div_(255)
 
     @staticmethod
-    def erase(images: Tensor, cutouts: Tensor) -> Tensor:
+    def erase(images: Tensor, cutouts: Tensor) -> None:
         """Set the rectangles (N, K, 4), x1 y1 x2 y2 half-open, of (N, 3, H, W) images to 0."""
-        if not cutouts.any():  # on the CPU: nothing waits for the device
-            return images
-        corners = cutouts.to(images.device, non_blocking=True)
+        if not cutouts.numpy().any():  # they are on the CPU: nothing waits for the device
+            return
+        x1, y1, x2, y2 = cutouts.to(images.device, non_blocking=True).unsqueeze(-1).unbind(dim=2)
         x = torch.arange(images.shape[3], device=images.device)
         y = torch.arange(images.shape[2], device=images.device)
-        for k in range(corners.shape[1]):
-            x1, y1, x2, y2 = corners[:, k].unsqueeze(-1).unbind(dim=1)  # (N, 1) each
-            inside = (((x >= x1) & (x < x2)).unsqueeze(1) & ((y >= y1) & (y < y2)).unsqueeze(2))
-            images = images.masked_fill(inside.unsqueeze(1), 0.0)
-        return images
+        columns, rows = (x >= x1) & (x < x2), (y >= y1) & (y < y2)  # (N, K, W), (N, K, H)
+        times = torch.bmm(rows.transpose(1, 2).float(), columns.float())  # how often each is erased
+        images.mul_(times.lt_(0.5).unsqueeze(1))
