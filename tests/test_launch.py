@@ -7,7 +7,7 @@ import pytest
 from mmengine.config import Config
 from small import ROOT, make_photos, make_store
 
-from projects.soco.launch import check_devices, check_key, error_text, load_config
+from projects.soco.launch import check_devices, check_inputs, check_key, error_text, load_config
 
 R50 = str(ROOT / 'configs/soco_r50_fpn_400e.py')
 QUICKSTART = str(ROOT / 'configs/soco_r18_fpn_quickstart.py')
@@ -78,6 +78,21 @@ class TestDevices:
     def test_zero_is_no_number_of_gpus(self, r50):
         with pytest.raises(ValueError, match='at least 1'):
             check_devices(r50, asked=0, found=4)
+
+
+def test_a_store_of_other_photos_is_refused_before_processes_start(tmp_path):
+    make_photos(tmp_path / 'photos/train', 3)
+    store = str(make_store(tmp_path / 'p.arrow', tmp_path / 'photos/train'))
+
+    def check(root: str) -> None:
+        data = {f'train_dataloader.dataset.{key}': value for key, value in
+                dict(proposals=store, data_root=str(tmp_path / root)).items()}
+        check_inputs(load_config(QUICKSTART, data, register=False))
+
+    check('photos/train')
+    with pytest.raises(ValueError, match=f'3 of 3 photos .*p.arrow are not in {tmp_path}/photos '
+                       f'.*photo_000.png is in {tmp_path}/photos/train: give that as data_root'):
+        check('photos')
 
 
 def test_error_text_leaves_out_what_frameworks_add():

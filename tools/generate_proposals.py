@@ -2,6 +2,8 @@
 """Make the proposal store of images: a folder, a list, a COCO json, a zip or a tar.
 
     python tools/generate_proposals.py IMAGES OUT.arrow
+    python tools/generate_proposals.py IMAGES OUT.arrow --source random
+    python tools/generate_proposals.py IMAGES OUT.arrow --source coco --boxes instances.json
 
 A run that was stopped goes on when it is started again.
 """
@@ -15,6 +17,14 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+SOURCES = {
+    'selective_search': ('setting', 'scales', 'colour_spaces', 'sigma', 'min_segment'),
+    'random': ('num_boxes', 'seed'),
+    'grid': ('grid_scales', 'grid_ratios', 'grid_stride'),
+    'coco': ('boxes', 'images_json', 'min_score', 'max_boxes'),
+    'official': ('boxes',),
+}
+
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
@@ -23,6 +33,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('images', help='folder (with its subfolders), list of images (.txt), COCO '
                         'json, zip archive or uncompressed tar archive')
     parser.add_argument('out', help='store to be written, for example data/proposals/train.arrow')
+    parser.add_argument('--source', default='selective_search', choices=tuple(SOURCES),
+                        help='where boxes come from (default: %(default)s); each has flags of its '
+                        'own, below')
     parser.add_argument('--root', help='where the images of a list or COCO json are '
                         '(default: in its folder)')
     parser.add_argument('--strict', action='store_true',
@@ -37,16 +50,35 @@ def parse_args() -> argparse.Namespace:
     where.add_argument('--scheduler', metavar='tcp://HOST:PORT',
                        help='work on this Dask cluster instead')
     search = parser.add_argument_group('selective search')
-    search.add_argument('--setting', default='soco', choices=('soco', 'uijlings'),
+    search.add_argument('--setting', choices=('soco', 'uijlings'),
                         help='soco gives the official boxes (default)')
     search.add_argument('--scales', type=float, nargs='+', help='scales of the segmentation')
     search.add_argument('--colour-spaces', nargs='+', help='among rgb, hsv, lab, grey')
     search.add_argument('--sigma', type=float, help='blur before segmentation')
     search.add_argument('--min-segment', type=int, help='smallest segment in pixels')
-    keep = parser.add_argument_group('which regions are kept')
+    drawn = parser.add_argument_group('--source random')
+    drawn.add_argument('--num-boxes', type=int, help='boxes an image (default: 28, about what '
+                       'selective search and the official filter leave)')
+    drawn.add_argument('--seed', type=int, help='another one gives other boxes (default: 0)')
+    grid = parser.add_argument_group('--source grid')
+    grid.add_argument('--grid-scales', type=float, nargs='+', help='sqrt(box area / image area) '
+                      'of the shapes (default: 0.3 0.5 0.8)')
+    grid.add_argument('--grid-ratios', type=float, nargs='+',
+                      help='width / height of the shapes (default: 0.5 1 2)')
+    grid.add_argument('--grid-stride', type=float, help='largest step to the next box, as a share '
+                      'of its side (default: 0.5)')
+    told = parser.add_argument_group('--source coco and --source official')
+    told.add_argument('--boxes', metavar='FILE', help='COCO json with annotations, or detection '
+                      'results; or the official SoCo json')
+    told.add_argument('--images-json', metavar='FILE', help='coco: the json that has the images '
+                      'of detection results')
+    told.add_argument('--min-score', type=float, help='coco: leave out boxes of a lower score')
+    told.add_argument('--max-boxes', type=int, help='coco: at most so many an image, the best by '
+                      'score')
+    keep = parser.add_argument_group('which boxes are kept')
     keep.add_argument('--keep', '--filter', dest='filter', metavar='FILTER',
-                      help='named filter (default: ratio3size0308post, the official one); "all" '
-                      'keeps every region')
+                      help='named filter (default: ratio3size0308post, the official one, after '
+                      'selective search, else "all", which keeps every box)')
     keep.add_argument('--min-side', type=float, help='smallest width and height in pixels')
     keep.add_argument('--max-ratio', type=float, help='longest side over shortest at most')
     keep.add_argument('--min-size', type=float, help='sqrt(box area / image area) at least')
@@ -59,13 +91,44 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
-def make_options(args: argparse.Namespace) -> Any:
+def check_flags(args: argparse.Namespace) -> None:
+    """Refuse flags of another source than the chosen one."""
+    own = SOURCES[args.source]
+    for flag in (flag for flags in SOURCES.values() for flag in flags):
+        if flag not in own and getattr(args, flag) is not None:
+            fits = ' or '.join(source for source, flags in SOURCES.items() if flag in flags)
+            raise ValueError(f'--{flag.replace("_", "-")} belongs to --source {fits}, not to '
+                             f'--source {args.source}: leave it out, or choose that source.')
+    if 'boxes' in own and args.boxes is None:
+        raise ValueError(f'--source {args.source} needs the file that has the boxes: --boxes '
+                         f'FILE.')
+
+
+def make_generator(args: argparse.Namespace) -> Any:
     from dataclasses import replace
 
-    from projects.soco.proposals.filters import custom_filter, get_filter
-    from projects.soco.proposals.generate import GenerateOptions
+    from projects.soco.proposals import generators, imports
     from projects.soco.proposals.selective_search import SETTINGS
+    given = {flag: getattr(args, flag) for flag in SOURCES[args.source]}
+    given = {flag: tuple(value) if isinstance(value, list) else value
+             for flag, value in given.items() if value is not None}
+    if args.source == 'random':
+        return generators.RandomBoxes(**given)
+    if args.source == 'grid':
+        return generators.GridBoxes(**{key.removeprefix('grid_'): value
+                                       for key, value in given.items()})
+    if args.source == 'coco':
+        return imports.read_coco(given.pop('boxes'), **given)
+    if args.source == 'official':
+        return imports.read_official(args.boxes)
+    setting = SETTINGS[given.pop('setting', 'soco')]
+    if 'min_segment' in given:
+        given['min_size'] = given.pop('min_segment')
+    return generators.SearchBoxes(replace(setting, **given))
 
+
+def make_filter(args: argparse.Namespace) -> Any:
+    from projects.soco.proposals.filters import custom_filter, get_filter
     limits = dict(min_side=args.min_side, max_ratio=args.max_ratio, min_size=args.min_size,
                   max_size=args.max_size)
     limits = {key: value for key, value in limits.items() if value is not None}
@@ -75,14 +138,8 @@ def make_options(args: argparse.Namespace) -> Any:
     if args.fallback and not limits:
         raise ValueError('--fallback goes with limits of your own, such as --max-ratio.')
     if limits:
-        box_filter = custom_filter(**limits, fallback=args.fallback)
-    else:
-        box_filter = get_filter(args.filter or 'ratio3size0308post')
-    changes = dict(scales=args.scales and tuple(args.scales), sigma=args.sigma,
-                   colour_spaces=args.colour_spaces and tuple(args.colour_spaces),
-                   min_size=args.min_segment)
-    changes = {key: value for key, value in changes.items() if value is not None}
-    return GenerateOptions(replace(SETTINGS[args.setting], **changes), box_filter, args.max_pixels)
+        return custom_filter(**limits, fallback=args.fallback)
+    return get_filter(args.filter) if args.filter else None
 
 
 def make_executor(args: argparse.Namespace) -> Any:
@@ -106,20 +163,27 @@ def run(args: argparse.Namespace) -> None:
         TimeRemainingColumn,
     )
 
-    from projects.soco.proposals.generate import generate
+    from projects.soco.proposals.generate import GenerateOptions, generate
+    from projects.soco.proposals.generators import SearchBoxes
     from projects.soco.proposals.journal import skipped_path
     from projects.soco.proposals.sources import open_source
 
     console = Console()
+    check_flags(args)
     source = open_source(args.images, args.root)
-    options = make_options(args)
+    with console.status('preparing the boxes'):
+        generator = make_generator(args)
+    options = GenerateOptions(generator, make_filter(args), args.max_pixels)
     executor = make_executor(args)
-    with console.status('compiling the kernels: about 15 s the first time, then cached'):
-        from projects.soco.proposals.selective_search import compile_kernels
-        seconds = compile_kernels(options.setting)
-    console.print(f'kernels ready after {seconds:.1f} s')
+    if isinstance(generator, SearchBoxes):
+        with console.status('compiling the kernels: about 15 s the first time, then cached'):
+            from projects.soco.proposals.selective_search import compile_kernels
+            seconds = compile_kernels(generator.setting)
+        console.print(f'kernels ready after {seconds:.1f} s')
     with console.status('listing the images'):
-        names = source.names()
+        names = generator.images(source)
+    for note in generator.notes:
+        console.print(note, markup=False, highlight=False)
     columns = (TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn(),
                TextColumn('{task.fields[rate]}'), TimeElapsedColumn(), TextColumn('left'),
                TimeRemainingColumn())

@@ -1,8 +1,8 @@
 #!/usr/bin/env python
-"""Show what a proposal store holds; make one of others or of json; export it.
+"""Show what a proposal store holds; make one of others; export it.
 
     python tools/inspect_proposals.py STORE --images IMAGES
-    python tools/inspect_proposals.py NEW.arrow --from-official train.json --images IMAGES
+    python tools/inspect_proposals.py NEW.arrow --merge A.arrow B.arrow
 """
 import argparse
 import json
@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description='Show what a proposal store holds; make one of others or of json; export it.')
+        description='Show what a proposal store holds; make one of others; export it.')
     parser.add_argument('store', help='the store')
     parser.add_argument('--images', help='its images (folder, zip, tar, …): some are drawn')
     parser.add_argument('--root', help='where the images of a list or COCO json are')
@@ -24,9 +24,6 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--photos', type=int, default=6, help='how many photos are drawn')
     parser.add_argument('--validate', action='store_true', help='read and check every row')
     make = parser.add_mutually_exclusive_group()
-    make.add_argument('--from-official', metavar='JSON',
-                      help='first make STORE of an official SoCo json; needs --images')
-    make.add_argument('--from-coco', metavar='JSON', help='first make STORE of a COCO json')
     make.add_argument('--merge', nargs='+', metavar='STORE', help='first make STORE of these')
     make.add_argument('--subset', nargs=2, metavar=('STORE', 'LIST'),
                       help='first make STORE of the images of another that a text file lists')
@@ -37,22 +34,12 @@ def parse_args() -> argparse.Namespace:
 
 
 def make_store(args: argparse.Namespace) -> None:
-    from projects.soco.proposals import ProposalStore, formats, operations
-    from projects.soco.proposals.sources import open_source
-    if not (args.from_official or args.from_coco or args.merge or args.subset):
+    from projects.soco.proposals import ProposalStore, operations
+    if not (args.merge or args.subset):
         return
     if os.path.exists(args.store) and not args.overwrite:
         raise ValueError(f'{args.store} exists: choose another name, or --overwrite it.')
-    if args.from_official:
-        if not args.images:
-            raise ValueError('an official json has no paths and sizes: give --images too.')
-        left = formats.import_official(args.from_official, open_source(args.images, args.root),
-                                       args.store)
-        if left:
-            print(f'{len(left)} images are not in {args.from_official}; the first is {left[0]}')
-    elif args.from_coco:
-        formats.import_coco(args.from_coco, args.store)
-    elif args.merge:
+    if args.merge:
         operations.merge_stores(args.merge, args.store)
     else:
         with open(args.subset[1], encoding='utf-8') as file:

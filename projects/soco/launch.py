@@ -15,6 +15,7 @@ from mmengine.runner import Runner
 
 from . import compat
 from .layout import check_layout
+from .proposals.fit import check_store_fits
 from .proposals.sources import open_source
 from .proposals.store import ProposalStore
 
@@ -229,12 +230,11 @@ def check_inputs(cfg: Config) -> None:
 
     Raises:
         FileNotFoundError: No proposal store, no photos, no data set.
-        ValueError: The store cannot be read.
+        ValueError: The store cannot be read, or is of other images than `data_root` holds.
     """
     dataset = cfg.get('train_dataloader', {}).get('dataset', {})
     if dataset.get('type', '').endswith('SoCoDataset'):
-        ProposalStore.open(dataset.proposals)
-        open_source(dataset.data_root)
+        check_store_fits(ProposalStore.open(dataset.proposals), open_source(dataset.data_root))
     else:
         check_layout(cfg)
 

@@ -43,6 +43,10 @@ def test_every_kind_holds_the_same_images(sources, small_photos, name):
     assert source.names() == NAMES
     for image in NAMES:
         assert source.read_bytes(image) == (small_photos / image).read_bytes()
+        with source.open(image) as file:
+            assert file.read() == (small_photos / image).read_bytes()
+        assert image in source
+    assert 'b' not in source and 'b/9.png' not in source and '1.png' not in source
 
 
 @pytest.mark.parametrize('name', ALL)

@@ -9,6 +9,7 @@ from mmcv.transforms import Compose
 from mmselfsup.registry import DATASETS, TRANSFORMS
 from torch.utils.data import Dataset
 
+from ..proposals.fit import check_store_fits
 from ..proposals.sources import open_source
 from ..proposals.store import ProposalStore
 
@@ -33,39 +34,19 @@ class SoCoDataset(Dataset):
 
     Raises:
         FileNotFoundError: No such store or photos; the message says how to make them.
-        ValueError: The file is no store, is broken, or of another version; or the first photos of
-            the store are not in `data_root`.
+        ValueError: The file is no store, is broken, or of another version; or lists photos
+            that are not in `data_root`.
     """
 
     def __init__(self, data_root: str, proposals: str, pipeline: Sequence[Dict],
                  repeat: int = 1) -> None:
         self.store = ProposalStore.open(proposals)
-        if len(self.store) == 0:
-            raise ValueError(f'{proposals} lists no image. Make it again from a folder of photos: '
-                             f'python tools/generate_proposals.py IMAGES {proposals}')
         self.source = open_source(data_root)
-        self._check_photos(data_root, proposals)
+        check_store_fits(self.store, self.source)
         # whatever scope is the default where the data set is built, such as a detector's
         self.pipeline = Compose(
             [TRANSFORMS.build({'_scope_': 'mmselfsup', **transform}) for transform in pipeline])
         self.repeat = repeat
-
-    def _check_photos(self, data_root: str, proposals: str) -> None:
-        """Look for a few of the photos, so that a wrong folder is told at once, not in a worker."""
-        rows = np.unique(np.linspace(0, len(self.store) - 1, num=16).astype(int))
-        names = [self.store[int(i)].image for i in rows]
-        missing = []
-        for name in names:
-            try:
-                self.source.read_bytes(name)
-            except (OSError, KeyError):
-                missing.append(name)
-        if missing:
-            raise ValueError(
-                f'{len(missing)} of {len(names)} photos looked up from {proposals} are not in '
-                f'{data_root} (the first: {missing[0]}). Set data_root to the folder that the '
-                'proposals were made from, or make them again: '
-                f'python tools/generate_proposals.py {data_root} OUT.arrow')
 
     def __len__(self) -> int:
         return len(self.store) * self.repeat

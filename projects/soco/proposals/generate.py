@@ -5,18 +5,16 @@ the output, written whole or not at all; a run that is started again does the mi
 At the end the chunks are joined in order, and the folder goes.
 """
 import hashlib
-import json
 import math
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from .filters import NOTHING, BoxFilter, get_filter
-from .images import MAX_PIXELS, ImageError, decode_image
+from .generators import BoxGenerator, SearchBoxes
+from .images import MAX_PIXELS, ImageError
 from .journal import (
     ChunkFolder,
     Row,
@@ -27,7 +25,6 @@ from .journal import (
     write_skipped,
 )
 from .operations import copy_row
-from .selective_search import SETTINGS, VERSION, SearchSetting, selective_search
 from .sources import EXTENSIONS, ImageSource
 from .statistics import Statistics, measure
 from .store import ProposalStore, StoreWriter
@@ -42,14 +39,19 @@ class GenerateOptions:
     """What determines the content of a store, apart from the images.
 
     Args:
-        setting (SearchSetting): Parameters of selective search.
-        box_filter (BoxFilter): Which regions are kept.
+        generator (BoxGenerator): Where boxes come from.
+        box_filter (BoxFilter, optional): Which boxes are kept, by default the generator's usual
+            filter: the official one for selective search, all for others.
         max_pixels (int): Larger images are skipped.
     """
 
-    setting: SearchSetting = SETTINGS['soco']
-    box_filter: BoxFilter = field(default_factory=lambda: get_filter('ratio3size0308post'))
+    generator: BoxGenerator = field(default_factory=SearchBoxes)
+    box_filter: BoxFilter | None = None
     max_pixels: int = MAX_PIXELS
+
+    def __post_init__(self) -> None:
+        if self.box_filter is None:
+            object.__setattr__(self, 'box_filter', get_filter(self.generator.default_filter))
 
 
 class Chunk(NamedTuple):
@@ -83,7 +85,7 @@ def propose(source: ImageSource, name: str, options: GenerateOptions) -> Row | S
     Args:
         source (ImageSource): Where the image is.
         name (str): Its name there.
-        options (GenerateOptions): Setting and filter.
+        options (GenerateOptions): Generator and filter.
 
     Returns:
         Row | Skipped: The proposals, or why there are none.
@@ -92,17 +94,13 @@ def propose(source: ImageSource, name: str, options: GenerateOptions) -> Row | S
         shown = name.encode('utf-8', 'backslashreplace').decode()
         return Skipped(shown, 'the name cannot be written as text')
     try:
-        image = decode_image(source.read_bytes(name), options.max_pixels)
-        regions = selective_search(image, options.setting)
+        width, height, boxes = options.generator.boxes(source, name, options.max_pixels)
     except ImageError as error:
         return Skipped(name, str(error))
     except OSError as error:
         return Skipped(name, f'unreadable: {error.strerror or error}')
-    except ValueError as error:
-        return Skipped(name, f'too large: {error}')
-    height, width = image.shape[:2]
-    kept, rule = options.box_filter(regions, width, height)
-    return Row(name, width, height, kept.astype(np.uint16), rule)
+    kept, rule = options.box_filter(boxes, width, height)
+    return Row(name, width, height, kept.astype(options.generator.box_dtype), rule)
 
 
 def propose_chunk(chunk: Chunk) -> list[Row | Skipped]:
@@ -116,7 +114,7 @@ def describe_run(names: list[str], source: ImageSource, options: GenerateOptions
     Args:
         names (list[str]): Sorted names of the images.
         source (ImageSource): Where they are.
-        options (GenerateOptions): Setting and filter.
+        options (GenerateOptions): Generator and filter.
 
     Returns:
         dict: JSON values.
@@ -124,8 +122,7 @@ def describe_run(names: list[str], source: ImageSource, options: GenerateOptions
     digest = hashlib.sha256('\n'.join(names).encode('utf-8', 'surrogateescape')).hexdigest()
     return dict(
         box_format='xywh',
-        generator=dict(name='selective_search', version=VERSION,
-                       parameters=json.loads(json.dumps(asdict(options.setting)))),
+        generator=options.generator.describe(),
         filter=options.box_filter.describe(),
         rules=[rule.name for rule in options.box_filter.rules] + [NOTHING],
         source=dict(kind=source.kind, images=len(names), names_sha256=digest),
@@ -198,9 +195,10 @@ def generate(source: ImageSource, out: str | Path, options: GenerateOptions, exe
     Args:
         source (ImageSource): The images.
         out (str | Path): The store to be written.
-        options (GenerateOptions): Setting and filter.
+        options (GenerateOptions): Generator and filter.
         executor (SerialExecutor | ProcessExecutor | DaskExecutor): Where the work is done.
-        names (list[str], optional): ``source.names()``, where they are known already.
+        names (list[str], optional): ``options.generator.images(source)``, where they are known
+            already.
         overwrite (bool): Whether to start anew, replacing what is there.
         strict (bool): Whether to stop at an image that cannot be used instead of skipping it.
         report (Callable): Called with a number of images done, how many of them were skipped,
@@ -216,7 +214,8 @@ def generate(source: ImageSource, out: str | Path, options: GenerateOptions, exe
             parameters, or, with ``strict``, an image cannot be used.
     """
     out = Path(out)
-    names = source.names() if names is None else names
+    generator = options.generator
+    names = generator.images(source) if names is None else names
     if not names:
         raise ValueError(f'there are no images in {source.path} (files that end in '
                          f'{", ".join(EXTENSIONS)}).')
@@ -226,8 +225,9 @@ def generate(source: ImageSource, out: str | Path, options: GenerateOptions, exe
         report(len(names), 0, True)
         return _summarise(out, read_skipped(skipped_path(out)), len(names))
     _check_disk(out, len(names))
-    folder = ChunkFolder(out, metadata)
-    chunks = [Chunk(source.select(part), part, options) for part in _cut(names)]
+    folder = ChunkFolder(out, metadata, generator.box_dtype)
+    chunks = [Chunk(source.select(part), part, replace(options, generator=generator.select(part)))
+              for part in _cut(names)]
     reused = 0
     for images, bad, before in _results(folder, chunks, executor, strict):
         reused += images * before
@@ -241,7 +241,7 @@ def generate(source: ImageSource, out: str | Path, options: GenerateOptions, exe
         raise ValueError(f'none of the {len(names)} images can be used; the first, '
                          f'{skipped[0].image}: {skipped[0].reason}.')
     write_skipped(skipped_path(out), skipped)
-    with StoreWriter(out, metadata) as writer:
+    with StoreWriter(out, metadata, generator.box_dtype) as writer:
         for part in parts:
             for index in range(len(part)):
                 copy_row(part, index, writer)

@@ -1,6 +1,7 @@
 """From the bytes of an image file to upright RGB pixels, or the reason why not."""
 import io
 import warnings
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -64,23 +65,33 @@ def decode_image(data: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray:
             raise ImageError(f'unreadable: {reason}') from error
 
 
-def image_size(data: bytes) -> tuple[int, int]:
+def image_size(file: BinaryIO, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
     """Width and height of an image once it is upright, from its header.
 
     Args:
-        data (bytes): The image file.
+        file (BinaryIO): The image file, at its beginning.
+        max_pixels (int): Largest width × height that is taken.
 
     Returns:
         tuple[int, int]: Width and height in pixels.
 
     Raises:
-        ImageError: If the data are no image.
+        ImageError: If the file is empty, no image, or the image is too large.
     """
+    if not file.read(1):
+        raise ImageError('empty file')
+    file.seek(0)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter('ignore')
-            with Image.open(io.BytesIO(data)) as image:
+            with Image.open(file) as image:
                 turned = image.getexif().get(0x0112, 1) >= 5
-                return image.size[::-1] if turned else image.size
+                width, height = image.size[::-1] if turned else image.size
+    except UnidentifiedImageError as error:
+        raise ImageError('not an image') from error
     except Exception as error:
-        raise ImageError(f'not an image: {error}') from error
+        reason = ' '.join(str(error).split()) or type(error).__name__
+        raise ImageError(f'unreadable: {reason}') from error
+    if width * height > max_pixels:
+        raise ImageError(f'too large: {width}x{height} pixels, more than {max_pixels}')
+    return width, height

@@ -30,7 +30,7 @@ class Skipped(NamedTuple):
 
 
 def differences(old: dict, new: dict, prefix: str = '') -> list[str]:
-    """Name the leaves in which two metadata differ.
+    """Name the leaves in which two metadata differ; of two dicts of other names, the names only.
 
     Args:
         old (dict): JSON values.
@@ -43,7 +43,9 @@ def differences(old: dict, new: dict, prefix: str = '') -> list[str]:
     found = []
     for key in sorted(set(old) | set(new)):
         a, b = old.get(key), new.get(key)
-        if isinstance(a, dict) and isinstance(b, dict):
+        if isinstance(a, dict) and isinstance(b, dict) and a.get('name') != b.get('name'):
+            found.append(f'{prefix}{key}.name: {a.get("name")}, now {b.get("name")}')
+        elif isinstance(a, dict) and isinstance(b, dict):
             found += differences(a, b, f'{prefix}{key}.')
         elif a != b and key != 'format_version':
             found.append(f'{prefix}{key}: {a}, now {b}')
@@ -56,14 +58,16 @@ class ChunkFolder:
     Args:
         out (Path): The output.
         metadata (dict): Metadata of the run.
+        box_dtype (str): Type of the box columns.
 
     Raises:
         ValueError: If the folder is that of a run with other parameters, or in use.
     """
 
-    def __init__(self, out: Path, metadata: dict) -> None:
+    def __init__(self, out: Path, metadata: dict, box_dtype: str = 'uint16') -> None:
         self.path = out.with_name(out.name + '.parts')
         self.metadata = metadata
+        self.box_dtype = box_dtype
         self.path.mkdir(exist_ok=True)
         self._lock = open(self.path / 'run.json', 'a+', encoding='utf-8')
         try:
@@ -95,7 +99,7 @@ class ChunkFolder:
         """Write the result of a chunk."""
         skipped = [result for result in results if isinstance(result, Skipped)]
         metadata = dict(self.metadata, skipped=skipped)
-        with StoreWriter(self._file(index), metadata) as writer:
+        with StoreWriter(self._file(index), metadata, self.box_dtype) as writer:
             for result in results:
                 if isinstance(result, Row):
                     writer.add(*result)

@@ -83,24 +83,48 @@ def write_subset(store: ProposalStore, images: Iterable[str], out: str | Path) -
             copy_row(store, store.index(image), writer)
 
 
+def box_problem(regions: np.ndarray, width: int, height: int, box_dtype: str) -> str | None:
+    """Say which box of an image cannot be one of its boxes.
+
+    Boxes that are no integers may leave the image by one pixel, as annotations do.
+
+    Args:
+        regions (np.ndarray): (n, 4) x, y, w, h in pixels.
+        width (int): Width of the image in pixels.
+        height (int): Height of the image in pixels.
+        box_dtype (str): Type of the column that holds them.
+
+    Returns:
+        str | None: The first such box and what is wrong with it, or None.
+    """
+    boxes = regions.astype(np.float64)
+    slack = 0 if box_dtype == 'uint16' else 1
+    broken = ~np.isfinite(boxes).all(axis=1) | (boxes[:, 2:] < 0).any(axis=1)
+    far = boxes[:, :2] + boxes[:, 2:]
+    outside = (boxes[:, :2] < -slack).any(axis=1) | (far > (width + slack, height + slack)).any(axis=1)
+    for bad, words in ((broken, 'is not finite or has a negative side'),
+                       (outside, f'leaves the image of {width} × {height} pixels')):
+        if bad.any():
+            row = int(bad.argmax())
+            shown = ', '.join(f'{value:g}' for value in boxes[row])
+            return f'box {row} ({shown}) {words}'
+    return None
+
+
 def _problems_of_row(store: ProposalStore, row: int) -> Iterable[str]:
     width, height = store.size(row)
-    regions = store.regions(row).astype(np.float64)
     store.rule(row)
     if width < 1 or height < 1:
         yield f'the image measures {width} × {height} pixels'
-    if not np.isfinite(regions).all() or (regions[:, 2:] < 0).any():
-        yield 'a box is not finite or has a negative side'
-    far = regions[:, :2] + regions[:, 2:]
-    slack = 0 if store.box_dtype == 'uint16' else 1
-    if (regions[:, :2] < -slack).any() or (far > (width + slack, height + slack)).any():
-        yield f'a box leaves the image of {width} × {height} pixels'
+    problem = box_problem(store.regions(row), width, height, store.box_dtype)
+    if problem:
+        yield problem
 
 
 def validate_store(store: ProposalStore, most: int = 20) -> list[str]:
     """Read a whole store and say what is wrong with it.
 
-    Boxes that are no integers may leave the image by one pixel, as annotations do.
+    Boxes are looked at by :func:`box_problem`.
 
     Args:
         store (ProposalStore): The store.

@@ -4,6 +4,7 @@ A source lists names and hands out the bytes of a name. It may be copied to any 
 processes and threads. Archives are read in place: an index of the members' positions is made once,
 nothing is ever extracted.
 """
+import io
 import json
 import os
 import struct
@@ -12,6 +13,7 @@ import zipfile
 import zlib
 from collections.abc import Iterable
 from pathlib import Path
+from typing import BinaryIO
 
 EXTENSIONS = ('.bmp', '.gif', '.jpeg', '.jpg', '.pgm', '.png', '.ppm', '.tif', '.tiff', '.webp')
 KINDS = ('a folder, a list of images (.txt), a COCO json, a zip archive or an uncompressed tar '
@@ -47,6 +49,14 @@ class ImageSource:
         Raises:
             OSError: If it cannot be read.
         """
+        raise NotImplementedError
+
+    def open(self, name: str) -> BinaryIO:
+        """One image file, for those who need its beginning only; like :meth:`read_bytes`."""
+        return io.BytesIO(self.read_bytes(name))
+
+    def __contains__(self, name: str) -> bool:
+        """Whether there is a file of this name, without a look into it."""
         raise NotImplementedError
 
     def select(self, names: Iterable[str]) -> 'ImageSource':
@@ -86,10 +96,16 @@ class FolderSource(ImageSource):
         return sorted(found)
 
     def read_bytes(self, name: str) -> bytes:
+        with self.open(name) as file:
+            return file.read()
+
+    def open(self, name: str) -> BinaryIO:
         if os.path.isabs(name) or '..' in name.split('/'):
             raise PermissionError(f'{name} points out of the folder {self.root}')
-        with open(os.path.join(self.root, name), 'rb') as file:
-            return file.read()
+        return open(os.path.join(self.root, name), 'rb')
+
+    def __contains__(self, name: str) -> bool:
+        return os.path.isfile(os.path.join(self.root, name))
 
 
 class _ListedSource(FolderSource):
@@ -178,6 +194,9 @@ class _ArchiveSource(ImageSource):
 
     def names(self) -> list[str]:
         return sorted(self._entries())
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._entries()
 
     def select(self, names: Iterable[str]) -> ImageSource:
         part = type(self)(self.path)

@@ -49,8 +49,9 @@ def measure(store: ProposalStore, sample: int = 100_000) -> Statistics:
     boxes = np.concatenate(regions or [np.zeros((0, 2))]).astype(np.float64)
     areas = np.repeat(sizes.prod(axis=1), [len(r) for r in regions])
     sides = np.sqrt(boxes.prod(axis=1))
-    ratios = np.divide(boxes[:, 0], boxes[:, 1], out=np.full(len(boxes), np.inf),
-                       where=boxes[:, 1] > 0)
+    with np.errstate(over='ignore'):  # boxes of a json may be as thin as numbers are
+        ratios = np.divide(boxes[:, 0], boxes[:, 1], out=np.full(len(boxes), np.inf),
+                           where=boxes[:, 1] > 0)
     return Statistics(len(store), len(rows), store.box_counts(),
                       dict(Counter(store.rule(row) for row in rows)), sizes, sides,
                       sides / np.sqrt(np.maximum(areas, 1)), ratios)

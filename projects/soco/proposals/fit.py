@@ -1,0 +1,70 @@
+"""Whether a store and images belong together, and what would fit where they do not."""
+import os
+
+import numpy as np
+
+from .sources import FolderSource, ImageSource
+from .store import ProposalStore
+
+TRIED = 16
+
+
+def where_instead(source: ImageSource, name: str, what: str) -> str:
+    """Look for an image that a source does not hold under its name.
+
+    Args:
+        source (ImageSource): The source.
+        name (str): The image's name.
+        what (str): How the user calls the source, such as ``data_root``.
+
+    Returns:
+        str: Where it is and what to do about it, one or two sentences; empty if it is nowhere near.
+    """
+    if os.path.isabs(name):
+        return 'Names of images should be relative paths.'
+    if type(source) is FolderSource:
+        with os.scandir(source.root) as entries:
+            below = sorted(entry.path for entry in entries if entry.is_dir())
+        above = os.path.dirname(source.root)
+        for folder in (above, os.path.dirname(above), *below):
+            if os.path.isfile(os.path.join(folder, name)):
+                return f'{name} is in {folder}: give that as {what}.'
+    else:
+        longer = next((other for other in source.names() if other.endswith(f'/{name}')), None)
+        if longer:
+            return f'There is {longer} instead.'
+    parts = name.split('/')
+    for start in range(1, len(parts)):
+        tail = '/'.join(parts[start:])
+        if tail in source:
+            front = '/'.join(parts[:start])
+            return (f'There is {tail} instead: give as {what} something that holds the images '
+                    f'under {front}/.')
+    return ''
+
+
+def check_store_fits(store: ProposalStore, source: ImageSource) -> None:
+    """Look for a few of a store's images, evenly spread, in the images of a training.
+
+    Only whether the files exist is asked, so that this is quick for a million of them.
+
+    Args:
+        store (ProposalStore): The store.
+        source (ImageSource): The images, ``data_root`` of the data set.
+
+    Raises:
+        ValueError: If the store lists no image, or one that was looked for is not there.
+    """
+    if len(store) == 0:
+        raise ValueError(f'{store.path} lists no image. Make it again from a folder of photos: '
+                         f'python tools/generate_proposals.py IMAGES {store.path}')
+    rows = np.unique(np.linspace(0, len(store) - 1, num=TRIED).astype(int))
+    names = [store.name(int(row)) for row in rows]
+    missing = [name for name in names if name not in source]
+    if missing:
+        raise ValueError(
+            f'{len(missing)} of {len(names)} photos looked up from {store.path} are not in '
+            f'{source.path} (the first: {missing[0]}). '
+            f'{where_instead(source, missing[0], "data_root") or "The store is of other images."} '
+            f'Set data_root to what the proposals were made from, or make them again: '
+            f'python tools/generate_proposals.py {source.path} OUT.arrow')

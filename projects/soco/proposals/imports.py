@@ -1,0 +1,285 @@
+"""Boxes that another program has written, as a generator like the others: COCO and official json.
+
+Every number stays as it is written. What is no box is refused before anything is written; a box
+that is not inside its image is found when the image's header is read, and that image skipped.
+"""
+import copy
+import hashlib
+import math
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+
+from .fit import where_instead
+from .formats import _read_json
+from .generators import BoxGenerator
+from .images import ImageError, image_size
+from .operations import box_dtype_for, box_problem
+from .sources import ImageSource
+from .store import BOX_DTYPES
+
+_FORMS = {
+    'coco': 'a COCO json with images and annotations (--source coco)',
+    'results': 'COCO detection results (--source coco, with --images-json)',
+    'images': 'a COCO json with images but without annotations',
+    'official': 'an official SoCo json, base names and lists of boxes (--source official)',
+}
+
+
+def _form(content: Any) -> str:
+    """One of the keys of ``_FORMS``, or a few words about something else."""
+    if isinstance(content, list):
+        if content and all(isinstance(row, dict) and 'image_id' in row for row in content):
+            return 'results'
+        return 'an empty list' if not content else f'a list of {type(content[0]).__name__}'
+    if not isinstance(content, dict):
+        return f'a single {type(content).__name__}'
+    if isinstance(content.get('images'), list) and all(
+            isinstance(row, dict) for row in content['images']):
+        return 'coco' if isinstance(content.get('annotations'), list) else 'images'
+    if content and all(isinstance(value, list) for value in content.values()):
+        return 'official'
+    keys = ', '.join(map(repr, list(content)[:4]))
+    return f'an object with the keys {keys}' if keys else 'an empty object'
+
+
+def _read_form(path: str | Path, *wanted: str) -> tuple[Any, str]:
+    content = _read_json(path)
+    form = _form(content)
+    if form not in wanted:
+        raise ValueError(f'{path} should be {" or ".join(_FORMS[key] for key in wanted)}, but '
+                         f'looks like {_FORMS.get(form, form)}.')
+    return content, form
+
+
+def _digest(path: str | Path) -> dict:
+    with open(path, 'rb') as file:
+        return dict(file=os.path.basename(path),
+                    sha256=hashlib.file_digest(file, 'sha256').hexdigest())
+
+
+def _as_array(boxes: list, image: str, path: str | Path) -> tuple[np.ndarray, str]:
+    """The boxes of an image, exactly, and the smallest type of column that holds them."""
+    for row, box in enumerate(boxes):
+        if not (isinstance(box, list) and len(box) == 4
+                and all(type(value) in (int, float) for value in box)):
+            problem = 'is not a list of four numbers x, y, w, h'
+        elif not all(map(math.isfinite, box)):
+            problem = 'holds a number that is not finite'
+        elif min(box[2:]) < 0:
+            problem = 'has a negative side (it should be x, y, w, h, not corners)'
+        else:
+            continue
+        raise ValueError(f'box {row} of the image {image} in {path} {problem}: {box}.')
+    kind = box_dtype_for([value for box in boxes for value in box])
+    array = np.array(boxes, dtype=np.uint16 if kind == 'uint16' else np.float64)
+    return array.reshape(-1, 4), kind
+
+
+class ImportedBoxes(BoxGenerator):
+    """Boxes of a json. Use :func:`read_official` or :func:`read_coco`.
+
+    Args:
+        name (str): ``'official'`` or ``'coco'``.
+        path (str | Path): The json.
+        boxes (dict[str, list]): Name of an image to its x, y, w, h.
+        sizes (dict[str, tuple[int, int]]): Name to width and height, where the json tells them.
+        parameters (dict): All that determines the boxes, as JSON values.
+        notes (Sequence[str]): What was left out, for people.
+
+    Raises:
+        ValueError: If there is no image, no box, or something that is no box.
+    """
+
+    def __init__(self, name: str, path: str | Path, boxes: dict[str, list],
+                 sizes: dict[str, tuple[int, int]], parameters: dict,
+                 notes: Sequence[str] = ()) -> None:
+        self.name, self.path, self.notes = name, str(path), list(notes)
+        self._parameters, self._sizes = parameters, sizes
+        self._boxes, kinds = {}, {'uint16'}
+        for image, values in boxes.items():
+            self._boxes[image], kind = _as_array(values, image, path)
+            kinds.add(kind)
+        self.box_dtype = max(kinds, key=BOX_DTYPES.index)
+        if not any(map(len, self._boxes.values())):
+            raise ValueError(f'{path} holds no box for any of its {len(boxes)} images'
+                             f'{"".join(f" ({note})" for note in self.notes)}.')
+
+    def parameters(self) -> dict:
+        return self._parameters
+
+    def _key(self, name: str) -> str:
+        return PurePosixPath(name).stem if self.name == 'official' else name
+
+    def images(self, source: ImageSource) -> list[str]:
+        """The images of a source that the json names.
+
+        Raises:
+            ValueError: If the source does not hold an image that the json names, or holds two of a
+                base name that an official json names.
+        """
+        listed, found = source.names(), {}
+        for name in listed:
+            key = self._key(name)
+            if key not in self._boxes:
+                continue
+            if key in found:
+                raise ValueError(f'{source.path} holds two images of the base name {key} '
+                                 f'({found[key]} and {name}): an official json cannot tell them '
+                                 f'apart.')
+            found[key] = name
+        missing = [key for key in self._boxes if key not in found]
+        if missing:
+            hint = '' if self.name == 'official' else where_instead(source, missing[0], 'IMAGES')
+            raise ValueError(f'{len(missing)} of {len(self._boxes)} images that {self.path} names '
+                             f'are not in {source.path}; the first is {missing[0]}. '
+                             f'{hint or "Give the images that the json is for."}')
+        if len(found) < len(listed):
+            self.notes.append(f'{len(listed) - len(found)} images of {source.path} are left out: '
+                              f'{self.path} does not name them')
+        return list(found.values())
+
+    def select(self, names: Sequence[str]) -> BoxGenerator:
+        part = copy.copy(self)
+        keys = [self._key(name) for name in names]
+        part._boxes = {key: self._boxes[key] for key in keys}
+        part._sizes = {key: self._sizes[key] for key in keys if key in self._sizes}
+        return part
+
+    def boxes(self, source: ImageSource, name: str,
+              max_pixels: int) -> tuple[int, int, np.ndarray]:
+        with source.open(name) as file:
+            width, height = image_size(file, max_pixels)
+        key = self._key(name)
+        said = self._sizes.get(key, (width, height))
+        if said != (width, height):
+            turned = ': turned, perhaps by its EXIF data' * (said == (height, width))
+            raise ImageError(f'its boxes are for {said[0]}x{said[1]} pixels, it has '
+                             f'{width}x{height}{turned}')
+        problem = box_problem(self._boxes[key], width, height, self.box_dtype)
+        if problem:
+            raise ImageError(problem)
+        return width, height, self._boxes[key]
+
+
+def read_official(path: str | Path) -> ImportedBoxes:
+    """Read an official SoCo json: base names of images, without suffix, and lists of x, y, w, h.
+
+    Args:
+        path (str | Path): The json.
+
+    Returns:
+        ImportedBoxes: Its boxes.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is of another form, or holds something that is no box.
+    """
+    content, _ = _read_form(path, 'official')
+    return ImportedBoxes('official', path, content, {}, _digest(path))
+
+
+def _read_images(rows: list, path: str | Path) -> tuple[dict, dict]:
+    """Id to file name, and file name to size, of a COCO json's images."""
+    names, sizes, seen = {}, {}, set()
+    for number, image in enumerate(rows):
+        key, name = image.get('id'), image.get('file_name')
+        if not isinstance(key, (int, str)) or not isinstance(name, str):
+            raise ValueError(f'images[{number}] of {path} has no id, or no file_name.')
+        name = Path(os.path.normpath(name)).as_posix()
+        if key in names or name in seen:
+            raise ValueError(f'{path} lists the image {name} or its id twice.')
+        if isinstance(image.get('width'), int) and isinstance(image.get('height'), int):
+            sizes[name] = image['width'], image['height']
+        names[key] = name
+        seen.add(name)
+    return names, sizes
+
+
+def _best(rows: list[dict], at_least: float | None, most: int | None) -> list[dict]:
+    """The rows of an image with a sufficient score, the best of them, in the file's order."""
+    if at_least is not None:
+        rows = [row for row in rows if row['score'] >= at_least]
+    if most is not None and len(rows) > most:
+        ranks = sorted(range(len(rows)), key=lambda i: -rows[i]['score'])[:most]
+        rows = [rows[i] for i in sorted(ranks)]
+    return rows
+
+
+def _check_rows(rows: list, names: dict, label: Callable[[int], str], images_path: str | Path,
+                scored: bool) -> None:
+    unknown = []
+    for number, row in enumerate(rows):
+        if (not isinstance(row, dict) or not isinstance(row.get('image_id'), (int, str))
+                or 'bbox' not in row):
+            raise ValueError(f'{label(number)} has no image_id or no bbox.')
+        if row['image_id'] not in names:
+            unknown.append(number)
+        score = row.get('score')
+        if scored and not (type(score) in (int, float) and math.isfinite(score)):
+            raise ValueError(f'{label(number)} has no score, or one that is no number: leave out '
+                             f'--min-score and --max-boxes, which go by it.')
+    if unknown:
+        raise ValueError(f'{len(unknown)} of {len(rows)} boxes are of images that {images_path} '
+                         f'does not list; the first is {label(unknown[0])}, with image_id '
+                         f'{rows[unknown[0]]["image_id"]!r}. Are the two of the same data set?')
+
+
+def read_coco(path: str | Path, images_json: str | Path | None = None,
+              min_score: float | None = None, max_boxes: int | None = None) -> ImportedBoxes:
+    """Read the boxes of a COCO json, or of detection results.
+
+    Every image that the json lists gets its boxes, be it none. Crowd regions (``iscrowd``) are
+    left out: they are no objects.
+
+    Args:
+        path (str | Path): A json of ``images`` and ``annotations``, or a list of ``image_id``,
+            ``bbox``, ``score``.
+        images_json (str | Path, optional): The COCO json that has the images of detection results.
+        min_score (float, optional): Boxes of a lower score are left out.
+        max_boxes (int, optional): Most boxes an image, the best by score, >= 1.
+
+    Returns:
+        ImportedBoxes: The boxes.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If a json is of another form, its parts do not belong together, boxes have no
+            score where one is asked for, or no box is left.
+    """
+    if max_boxes is not None and max_boxes < 1:
+        raise ValueError(f'--max-boxes must be at least 1, not {max_boxes}.')
+    content, form = _read_form(path, 'coco', 'results')
+    parameters = dict(_digest(path), min_score=min_score, max_boxes=max_boxes)
+    if form == 'coco':
+        if images_json is not None:
+            raise ValueError(f'{path} has images of its own: leave out --images-json.')
+        image_rows, rows, images_path = content['images'], content['annotations'], path
+    elif images_json is None:
+        raise ValueError(f'{path} looks like {_FORMS[form]}: give the json that has the images '
+                         f'with --images-json.')
+    else:
+        image_rows = _read_form(images_json, 'coco', 'images')[0]['images']
+        rows, images_path = content, images_json
+        parameters['images_json'] = _digest(images_json)
+    names, sizes = _read_images(image_rows, images_path)
+    _check_rows(rows, names, lambda number: (
+        f'annotations[{number}] of {path}' if form == 'coco' else f'row {number} of {path}'),
+        images_path, min_score is not None or max_boxes is not None)
+    by_image: dict[str, list[dict]] = {name: [] for name in names.values()}
+    for row in rows:
+        if not row.get('iscrowd'):
+            by_image[names[row['image_id']]].append(row)
+    single = sum(map(len, by_image.values()))
+    by_image = {name: _best(found, min_score, max_boxes) for name, found in by_image.items()}
+    kept = sum(map(len, by_image.values()))
+    notes = []
+    if single < len(rows):
+        notes.append(f'{len(rows) - single} crowd regions are left out')
+    if kept < single:
+        notes.append(f'{single - kept} boxes are left out by their scores')
+    boxes = {name: [row['bbox'] for row in found] for name, found in by_image.items()}
+    return ImportedBoxes('coco', path, boxes, sizes, parameters, notes)
