@@ -40,6 +40,7 @@ class OfficialSoCo(reference.SoCo):
 
     def loss(self, inputs: List[Tensor], bboxes: Tensor) -> Dict[str, Tensor]:
         """The losses of the pairs, as the project's model returns them."""
+        bboxes = bboxes.to(inputs[0].device, non_blocking=True)
         losses = self(inputs, bboxes, mode='all_levels')
         return {key: value for key, value in losses.items() if key != 'loss'}
 

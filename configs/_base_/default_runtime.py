@@ -23,6 +23,8 @@ env_cfg = dict(
     cudnn_benchmark=True,  # view sizes never change
     mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0),
     dist_cfg=dict(backend='nccl'))
+# Without device ids the wrapper leaves the boxes on the CPU, where the model sorts them by level.
+model_wrapper_cfg = dict(type='MMDistributedDataParallel', device_ids=None, broadcast_buffers=False)
 randomness = dict(seed=0)
 
 visualizer = dict(type='mmengine.Visualizer', vis_backends=[dict(type='LocalVisBackend')])

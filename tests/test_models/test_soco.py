@@ -10,7 +10,10 @@ from small import ROOT
 import reference
 from projects.soco.compat import cpu_config
 from projects.soco.converters import from_official
+from projects.soco.engine import SoCoLARS
+from projects.soco.evaluation.step import made_up_data
 from projects.soco.models import feature_spread
+from syncs import HostSyncs
 
 WIDTHS = dict(fpn_channels=16, head_channels=12, fc_channels=24, hidden=20, projection=8)
 
@@ -167,3 +170,75 @@ def test_a_step_in_mixed_precision(inputs):
     for name, param in model.named_parameters():
         if param.requires_grad:
             assert param.grad.dtype == torch.float32 and torch.isfinite(param.grad).all(), name
+
+
+def test_levels_left_out_of_the_large_views():
+    """Boxes of P2 move to P3 there, all else is the same, and every weight still learns."""
+    whole, fast = build().eval(), build()
+    fast.load_state_dict(whole.state_dict())
+    fast.finest_levels = (1, 1, 0)
+    sizes = [224, 224, 112]
+    views = reference.fill_views(sizes, 2, seed=5)
+    share = torch.tensor([0.15, 0.3, 0.6, 0.95]).view(4, 1)
+    boxes = torch.cat([(1 - share) / 2] * 2 + [(1 + share) / 2] * 2, dim=1).expand(2, 2, 2, 4, 4)
+    boxes = boxes * torch.tensor([[224, 224], [224, 112]]).view(2, 2, 1, 1)
+    extractor = whole.roi_head.bbox_roi_extractor
+    with torch.no_grad():
+        before, after = whole.eval()(views, boxes), fast.eval()(views, boxes)
+    for v in range(3):
+        of_view = (boxes[:, :, 0] if v == 0 else boxes[:, v - 1:v, 1]).transpose(0, 1)  # (B, N, K, 4)
+        rois = torch.nn.functional.pad(of_view.reshape(-1, 4), (1, 0))
+        levels = extractor.map_roi_levels(rois, 4).view(of_view.shape[:3])
+        assert (levels == 0).any() and (levels > 0).any()
+        same = torch.isclose(before[v], after[v], atol=1e-5).all(dim=-1)
+        assert torch.equal(same, (levels > 0) | (v == 2))
+    losses = fast.train().loss(views, boxes)
+    sum(v for k, v in losses.items() if k.startswith('loss')).backward()
+    assert all(p.grad is not None and p.grad.any() for name, p in fast.neck.named_parameters()
+               if 'convs.0' in name)
+
+
+def test_levels_left_out_are_the_configs_choice_and_checked():
+    init_default_scope('mmselfsup')
+    cfg = cpu_config(Config.fromfile(ROOT / 'configs/soco_r50_fpn_400e.py')).model
+    for wrong in ((1, 0), (1, 1, 1), (4, 0, 0)):
+        with pytest.raises(ValueError, match='finest_levels'):
+            MODELS.build(dict(cfg, finest_levels=wrong))
+
+
+def test_a_step_makes_the_host_wait_for_nothing():
+    """Forward, backward, optimiser and target, as the preprocessor leaves a batch: boxes on the CPU."""
+    model = build().train()
+    data = made_up_data(Config.fromfile(ROOT / 'configs/soco_r50_fpn_400e.py'), 2)
+    data['inputs'] = [view[..., ::2, ::2].contiguous() for view in data['inputs']]
+    prepared = model.data_preprocessor(data, True)
+    assert prepared['bboxes'] is data['bboxes']
+    optimizer = SoCoLARS(model.parameters(), lr=0.1)
+    with HostSyncs([prepared['bboxes']]) as syncs:
+        loss, _ = model.parse_losses(model(**prepared, mode='loss'))
+        loss.backward()
+        optimizer.step()
+        model.momentum_update(0.99)
+    assert syncs.found == []
+    assert len(optimizer.state) > 100
+
+
+def test_waiting_is_found():
+    host, device = torch.rand(8), torch.rand(8)
+    with HostSyncs([host]) as syncs:
+        (host * 2).tolist(), host.nonzero(), float(host.max()), device[(host > 0.5).nonzero()[:, 0]]
+        assert syncs.found == []
+        for wait in (lambda: (device + host).tolist(), lambda: device.sum().item(),
+                     lambda: device[device > 2], lambda: bool(device.sum() > 0), device.nonzero):
+            before = len(syncs.found)
+            wait()
+            assert len(syncs.found) == before + 1
+
+
+def test_a_level_without_boxes_keeps_its_gradients():
+    model = build().train()
+    views = reference.fill_views([64, 64, 48], 2, seed=5)
+    boxes = torch.tensor([0., 0., 40, 40]).expand(2, 2, 2, 4, 4).contiguous()  # P2 alone
+    sum(v for k, v in model.loss(views, boxes).items() if k.startswith('loss')).backward()
+    for name, param in model.neck.named_parameters():
+        assert param.grad is not None and torch.isfinite(param.grad).all(), name

@@ -85,7 +85,7 @@ def _embed(model: SoCo, dataset: SoCoDataset, rows: list[int], epoch: int, batch
                                  for row in rows[start:start + batch_size]])
         prepared = model.data_preprocessor(batch, True)
         feats, _ = model.extract_feat(**prepared, target=True)
-        bboxes = prepared['bboxes']
+        bboxes = prepared['bboxes'].to(feats[0].device)
         for p in range(bboxes.shape[1]):
             keep = torch.stack([_distinct(boxes) for boxes in bboxes[:, p, 0]])  # (N, K)
             index = torch.arange(start, start + len(keep), device=keep.device)

@@ -1,9 +1,11 @@
 """The feature pyramid that SoCo pretrains, key for key the detector's."""
-from typing import List
+from typing import List, Tuple
 
+import torch.nn.functional as F
 from mmdet.models.necks import FPN
 from mmengine.config import ConfigDict
 from mmselfsup.registry import MODELS
+from torch import Tensor
 
 
 @MODELS.register_module()
@@ -17,10 +19,27 @@ class SoCoFPN(FPN):
         in_channels (list[int]): Channels of the backbone's stages, finest first.
         out_channels (int): Channels of every level.
         norm_cfg (dict): Norm after each conv. Defaults to `dict(type='BN')`.
-        **kwargs: See `mmdet.models.necks.FPN`.
     """
 
     def __init__(self, in_channels: List[int], out_channels: int = 256,
-                 norm_cfg: dict = ConfigDict(type='BN', requires_grad=True), **kwargs) -> None:
+                 norm_cfg: dict = ConfigDict(type='BN', requires_grad=True)) -> None:
         super().__init__(in_channels=in_channels, out_channels=out_channels,
-                         num_outs=len(in_channels), norm_cfg=norm_cfg, **kwargs)
+                         num_outs=len(in_channels), norm_cfg=norm_cfg)
+
+    def forward(self, inputs: Tuple[Tensor, ...], finest: int = 0) -> Tuple[Tensor, ...]:
+        """Make the pyramid, or its coarser levels only.
+
+        Args:
+            inputs (tuple[Tensor]): The backbone's stages, finest first.
+            finest (int): Index of the finest level to make; 0 makes all. Defaults to 0.
+
+        Returns:
+            tuple[Tensor]: Levels `finest` to the last, (N, C, h, w) each.
+        """
+        level, levels = None, []
+        for i in range(self.num_ins - 1, finest - 1, -1):
+            lateral = self.lateral_convs[i](inputs[i])
+            level = lateral if level is None else lateral + F.interpolate(
+                level, size=lateral.shape[2:], **self.upsample_cfg)
+            levels.append(self.fpn_convs[i](level))
+        return tuple(reversed(levels))

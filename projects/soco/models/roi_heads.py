@@ -28,18 +28,46 @@ class SoCoRoIExtractor(SingleRoIExtractor):
         if len(level_sizes) != self.num_inputs - 1 or list(level_sizes) != sorted(level_sizes):
             raise ValueError(f'level_sizes must hold {self.num_inputs - 1} rising sizes, one for '
                              f'every level but the last, not {tuple(level_sizes)}.')
-        self.register_buffer('level_sizes', torch.tensor(level_sizes, dtype=torch.float32), False)
+        self.level_sizes = tuple(level_sizes)
 
     def map_roi_levels(self, rois: Tensor, num_levels: int) -> Tensor:
-        """Return the level (k,) of each RoI (k, 5), 0 the finest."""
+        """Return the level (k,) of each RoI (k, 5) among the `num_levels` coarsest, 0 their finest."""
         size = ((rois[:, 3] - rois[:, 1]) * (rois[:, 4] - rois[:, 2])).clamp_min(0).sqrt()
-        return torch.bucketize(size, self.level_sizes)
+        levels = torch.zeros_like(size, dtype=torch.long)
+        for border in self.level_sizes:
+            levels += size > border
+        return (levels - (self.num_inputs - num_levels)).clamp_min(0)
 
-    def forward(self, feats: Tuple[Tensor], rois: Tensor,
-                roi_scale_factor: Optional[float] = None) -> Tensor:
-        """Return (k, C, h, w) float32 features of RoIs (k, 5)."""
-        with torch.autocast(rois.device.type, enabled=False):
-            return super().forward(tuple(f.float() for f in feats), rois.float(), roi_scale_factor)
+    def forward(self, feats: Sequence[Tensor], rois: Tensor) -> Tensor:
+        """Pool each box from its own level, or from the finest that is there.
+
+        Args:
+            feats (Sequence[Tensor]): The coarsest maps of the pyramid, all or fewer.
+            rois (Tensor): (k, 5). On the CPU, as the data preprocessor leaves boxes, their levels are
+                known before anything is sent to the device, and the host waits for nothing.
+
+        Returns:
+            Tensor: (k, C, h, w) float32, on the device of the maps, in the order of the RoIs.
+        """
+        levels = self.map_roi_levels(rois, len(feats))
+        order = levels.argsort()
+        counts = torch.bincount(levels, minlength=len(feats)).tolist()
+        by_level = send(rois[order].float(), feats[0].device).split(counts)
+        layers = self.roi_layers[self.num_inputs - len(feats):]
+        with torch.autocast(feats[0].device.type, enabled=False):
+            # A level without boxes stays in the graph, so that all ranks have the same gradients.
+            pooled = torch.cat([
+                layer(feat.float(), part) if len(part) else
+                feat.sum() * feat.new_zeros(0, feat.shape[1], *layer.output_size, dtype=torch.float32)
+                for layer, feat, part in zip(layers, feats, by_level)])
+        return pooled[send(order.argsort(), pooled.device)]
+
+
+def send(tensor: Tensor, device: torch.device) -> Tensor:
+    """Copy a tensor to a device; neither waits for the other."""
+    if device.type == 'cuda' and tensor.device.type == 'cpu':
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)
 
 
 @MODELS.register_module()
@@ -136,7 +164,7 @@ class SoCoC4RoIHead(BaseModule):
 
     def forward(self, feats: Tuple[Tensor], bboxes: Tensor) -> Tensor:
         """Return object features (N * M, D), image by image, of boxes (N, M, 4) in view pixels."""
-        rois = bboxes_to_rois(bboxes)
+        rois = send(bboxes_to_rois(bboxes).float(), feats[-1].device)
         with torch.autocast(rois.device.type, enabled=False):
-            roi_feats = self.bbox_roi_extractor((feats[-1].float(), ), rois.float())
+            roi_feats = self.bbox_roi_extractor((feats[-1].float(), ), rois)
         return self.shared_head(roi_feats).mean(dim=(2, 3))

@@ -4,7 +4,7 @@ Letters used in shapes: N images, K proposals a pair, V views, P = V - 1 pairs (
 each other one), C channels.
 """
 import copy
-from typing import Dict, List, Optional, Tuple
+from typing import Dict, List, Optional, Sequence, Tuple
 
 import torch
 import torch.nn.functional as F
@@ -30,16 +30,33 @@ class SoCo(BaseModel):
         head (dict): Predictor and loss: `LatentPredictHead`.
         neck (dict, optional): `SoCoFPN`. Defaults to None (C4).
         data_preprocessor (dict, optional): `SoCoDataPreprocessor`.
+        finest_levels (Sequence[int], optional): For each view the finest pyramid level that is made
+            of it, 0 being P2; boxes of finer levels are pooled from that one. It says what is
+            computed, whatever boxes a batch has, so all ranks do the same. Defaults to None: all
+            levels of every view.
         init_cfg (dict, optional): Initialisation.
+
+    Raises:
+        ValueError: `finest_levels` is not one level per view, or leaves out a level everywhere.
     """
 
     def __init__(self, backbone: dict, roi_head: dict, projector: dict, head: dict,
                  neck: Optional[dict] = None, data_preprocessor: Optional[dict] = None,
+                 finest_levels: Optional[Sequence[int]] = None,
                  init_cfg: Optional[dict] = None) -> None:
         super().__init__(backbone=backbone, neck=neck, head=head,
                          data_preprocessor=data_preprocessor, init_cfg=init_cfg)
         self.roi_head = MODELS.build(roi_head)
         self.projector = MODELS.build(projector)
+        if finest_levels is not None:
+            views, levels = data_preprocessor['views'], neck['in_channels'] if neck else []
+            if (len(finest_levels) != len(views) or min(finest_levels) != 0
+                    or max(finest_levels) >= len(levels)):
+                raise ValueError(
+                    f'finest_levels = {list(finest_levels)} must hold one of the {len(levels)} levels of '
+                    f'the neck for each of the {len(views)} views, and 0 for at least one, or the finest '
+                    'level would never be trained.')
+        self.finest_levels = finest_levels
         self.target = nn.ModuleDict(
             {part: copy.deepcopy(getattr(self, part)) for part in ONLINE_PARTS if hasattr(self, part)})
         self.target.requires_grad_(False)
@@ -78,6 +95,7 @@ class SoCo(BaseModel):
             inputs (list[Tensor]): V views (N, 3, H_v, W_v).
             bboxes (Tensor): (N, P, 2, K, 4), x1 y1 x2 y2 in pixels of the view; row i of
                 `bboxes[n, p, 0]` (first view) and of `bboxes[n, p, 1]` (view p + 2) are one object.
+                Best on the CPU, see `SoCoRoIExtractor`.
             mode (str): 'loss' for the losses; 'tensor' for the online object features.
         """
         if mode == 'loss':
@@ -106,7 +124,9 @@ class SoCo(BaseModel):
             boxes = bboxes[:, :, 0] if v == 0 else bboxes[:, v - 1:v, 1]  # (N, B, K, 4)
             n, b, k, _ = boxes.shape
             feats = net.backbone(view)
-            if self.with_neck:
+            if self.finest_levels is not None:
+                feats = net.neck(feats, self.finest_levels[v])
+            elif self.with_neck:
                 feats = net.neck(feats)
             obj = net.roi_head(feats, boxes.flatten(1, 2))  # (N * B * K, D)
             proj = net.projector([obj])[0]
