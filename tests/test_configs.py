@@ -66,7 +66,7 @@ def leaves(node: Any, path: str = '') -> Iterator[Tuple[str, Any]]:
 def test_the_recipes_are_there():
     assert {'soco_r50_fpn_100e', 'soco_r50_fpn_400e', 'soco_r50_fpn_star_400e', 'soco_r50_c4_100e',
             'soco_r50_c4_400e', 'soco_r50_fpn_100e_coco', 'soco_r101_fpn_400e',
-            'soco_r18_fpn_quickstart'} == set(RECIPES)
+            'soco_r50_fpn_without_p2_400e', 'soco_r18_fpn_quickstart'} == set(RECIPES)
     assert set(CHANGES) == set(ABLATIONS)
 
 
@@ -260,6 +260,14 @@ def test_the_c4_recipes_differ_in_schedule_only():
         'train_cfg.max_epochs', 'param_scheduler.1.end', 'param_scheduler.1.T_max'}
     views = short['train_dataloader.dataset.pipeline.1.views.1.area']
     assert views == (0.6, 1.0) and short['train_dataloader.dataset.pipeline.2.prob'] == 0.5
+
+
+def test_the_recipe_without_p2_differs_in_what_its_name_says():
+    whole, fast = (dict(leaves(read(f'soco_r50_fpn_{n}400e')._cfg_dict.to_dict()))
+                   for n in ('', 'without_p2_'))
+    assert {k: v for k, v in fast.items() if whole.get(k, ()) != v} == {
+        'model.finest_levels': (1, 1, 0)}
+    assert set(whole) < set(fast)
 
 
 def test_last_norms_of_c4_s_head_start_at_zero():

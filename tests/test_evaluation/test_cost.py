@@ -35,6 +35,14 @@ def test_a_cost_is_per_image_and_of_the_whole_step():
 
 
 @pytest.mark.slow
+def test_without_p2_of_the_large_views_109_gflop_and_every_key():
+    cost = measure_cost(Config.fromfile(ROOT / 'configs/soco_r50_fpn_without_p2_400e.py'))
+    assert cost.gflop == pytest.approx(109, abs=1)
+    detector = ROOT / 'configs/benchmarks/mmdetection/coco/mask-rcnn_r50_fpn_ms-1x_coco.py'
+    assert match_detector(Config.fromfile(detector), cost.state).required == (392, 392)
+
+
+@pytest.mark.slow
 def test_r50_fpn_takes_142_gflop():
     cost = measure_cost(Config.fromfile(ROOT / 'configs/soco_r50_fpn_400e.py'))
     assert cost.gflop == pytest.approx(142, abs=1)
