@@ -38,7 +38,7 @@ def test_keys_that_mean_something(r50, key):
     ('train_dataloader.batchsize', r"train_dataloader has no key 'batchsize'.*mean "
      r'train_dataloader.batch_size'),
     ('train_dataloder.batch_size', 'Did you mean train_dataloader'),
-    ('custom_hooks.3.momentum', "custom_hooks has no key '3'"),
+    ('custom_hooks.9.momentum', "custom_hooks has no key '9'"),
     ('train_dataloader.batch_size.more', "no key 'more'"),
     ('model.backbon.depth', 'mean model.backbone'),
 ])

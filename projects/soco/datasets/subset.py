@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__
-from ..proposals.formats import _read_json, _write_json
+from ..proposals.formats import read_json, write_json
 
 _TABLES = ('images', 'annotations', 'categories')
 
@@ -177,13 +177,13 @@ def write_subset(source: str | Path, out: str | Path, percent: float, seed: int 
         raise FileExistsError(f'{out} is there already. Add --overwrite to replace it, or give '
                               'another path.')
     report(f'reading {source}')
-    content = _read_json(source)
+    content = read_json(source)
     report('choosing images')
     subset = subset_coco(content, percent, seed, source)
     report(f'writing {out}')
     out.parent.mkdir(parents=True, exist_ok=True)
     # dumps, since json.dump works in Python code, row by row
-    _write_json(out, lambda file: file.write(json.dumps(subset)))
+    write_json(out, lambda file: file.write(json.dumps(subset)))
     used = {row['category_id'] for row in subset['annotations']}
     return SubsetSummary(
         out, len(subset['images']), len(content['images']), len(subset['annotations']),

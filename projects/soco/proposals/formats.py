@@ -14,7 +14,13 @@ import numpy as np
 from .store import ProposalStore
 
 
-def _read_json(path: str | Path) -> Any:
+def read_json(path: str | Path) -> Any:
+    """Read a json file.
+
+    Raises:
+        FileNotFoundError: There is none.
+        ValueError: It is another kind of file, or cut off.
+    """
     if not os.path.isfile(path):
         raise FileNotFoundError(f'there is no file {path}.')
     try:
@@ -24,7 +30,13 @@ def _read_json(path: str | Path) -> Any:
         raise ValueError(f'{path} is not a json file, or only a part of one: {error}.') from error
 
 
-def _write_json(path: str | Path, write: Callable) -> None:
+def write_json(path: str | Path, write: Callable) -> None:
+    """Write a text file whole or not at all.
+
+    Args:
+        path (str | Path): Where to.
+        write (Callable): Gets the open file and writes it.
+    """
     partial = Path(f'{path}.partial')
     try:
         with open(partial, 'w', encoding='utf-8') as file:
@@ -67,7 +79,7 @@ def export_official(store: ProposalStore, path: str | Path) -> None:
                        f'{json.dumps(_numbers(store.regions(row)))}')
         file.write('\n}\n' if seen else '{}\n')
 
-    _write_json(path, write)
+    write_json(path, write)
 
 
 def export_coco(store: ProposalStore, path: str | Path) -> None:
@@ -93,4 +105,4 @@ def export_coco(store: ProposalStore, path: str | Path) -> None:
                 file.write((',\n' if number > 1 else '\n') + json.dumps(annotation))
         file.write(']}\n')
 
-    _write_json(path, write)
+    write_json(path, write)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from .fit import where_instead
-from .formats import _read_json
+from .formats import read_json
 from .generators import BoxGenerator
 from .images import ImageError, image_size
 from .operations import box_dtype_for, box_problem
@@ -47,7 +47,7 @@ def _form(content: Any) -> str:
 
 
 def _read_form(path: str | Path, *wanted: str) -> tuple[Any, str]:
-    content = _read_json(path)
+    content = read_json(path)
     form = _form(content)
     if form not in wanted:
         raise ValueError(f'{path} should be {" or ".join(_FORMS[key] for key in wanted)}, but '
