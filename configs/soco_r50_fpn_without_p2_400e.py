@@ -15,6 +15,6 @@
 #   NNODES=2 NODE_RANK=0 MASTER_ADDR=host0 bash tools/dist_train.sh \
 #       configs/soco_r50_fpn_without_p2_400e.py 8 --cfg-options train_dataloader.batch_size=128
 #
-# Official result: none, the official code has no such recipe.
+# No official result: the official code has no such recipe.
 _base_ = 'soco_r50_fpn_400e.py'
 model = dict(finest_levels=(1, 1, 0))

@@ -89,8 +89,8 @@ def build_official(cfg: Config) -> OfficialSoCo:
         return OfficialSoCo(kind='SoCo_C4', fpn_channels=0, head_channels=0, fc_channels=0, **widths)
     kind = {3: 'SoCo_FPN', 4: 'SoCo_FPN_Star'}.get(views)
     if kind is None or not model.get('neck') or not model.roi_head.get('bbox_head'):
-        raise ValueError('The reference is the official code\'s SoCo-FPN, SoCo* or SoCo-C4; this config '
-                         'is none of them. Leave out --reference.')
+        raise ValueError('The reference is the official SoCo-FPN, SoCo* or SoCo-C4; this config is '
+                         'none of them. Leave out --reference.')
     extractor, head = model.roi_head.bbox_roi_extractor, model.roi_head.bbox_head
     return OfficialSoCo(
         kind=kind, fpn_channels=model.neck.out_channels, head_channels=head.conv_out_channels,
@@ -113,8 +113,8 @@ def official_contender(cfg: Config, device: torch.device, amp: str) -> Contender
     """
     settings = dict(cfg.optim_wrapper.optimizer)
     if settings.pop('type') != 'SoCoLARS':
-        raise ValueError('The reference trains with LARS; this config does not. Take one of the recipes, '
-                         'or leave out --reference.')
+        raise ValueError('The reference trains with LARS; this config does not. Take one of the '
+                         'recipes, or leave out --reference.')
     model = build_official(cfg).to(device).train()
     optimizer = OfficialLARS([p for p in model.parameters() if p.requires_grad], **settings)
     head = ['encoder.layer4', 'encoder_k.layer4'] if model.is_c4 else ['head', 'head_k']

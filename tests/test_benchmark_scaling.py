@@ -31,6 +31,7 @@ def test_scaling_with_and_without_data(tmp_path: Path):
     assert 0 <= two['communication'] < 1 and 'efficiency' in done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('arguments, message', [
     (('--images', 'x'), 'belong together'), (('--ranks', '0'), 'at least 1'),
     (('--batch', '1'), 'at least 2')])

@@ -7,11 +7,11 @@ import time
 import pytest
 import torch
 from mmengine.config import Config
+from official_step import OfficialLARS, OfficialSoCo, build_official, official_contender
 from small import ROOT
 from torch.utils.flop_counter import FlopCounterMode
 
 import reference
-from official_step import OfficialLARS, OfficialSoCo, build_official, official_contender
 from projects.soco.evaluation.cost import made_up_batch
 from projects.soco.evaluation.step import Stopwatch, made_up_data, measure_steps, project_contender
 

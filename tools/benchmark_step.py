@@ -7,6 +7,7 @@ import json
 import platform
 import sys
 from pathlib import Path
+from typing import Optional
 
 import torch
 from rich.console import Console
@@ -25,16 +26,16 @@ from projects.soco.evaluation.step import (
 from projects.soco.launch import load_config, run_tool
 
 ROOT = Path(__file__).resolve().parents[1]
-REFERENCE = 'official structure'
+REFERENCE = 'reference'
 
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('configs', nargs='*', metavar='CONFIG', help='pretraining configs, timed in '
                         'turn (default: configs/soco_r50_fpn_400e.py)')
-    parser.add_argument('--reference', action='store_true', help='time the first config\'s recipe in '
-                        'the structure of the official release too, step by step in turn, and print '
-                        'the ratios (needs tests/ of a checkout)')
+    parser.add_argument('--reference', action='store_true', help='time the recipe of the first '
+                        'config in the structure of the official release too, step by step in turn, '
+                        'and print the ratios (needs tests/ of a checkout)')
     parser.add_argument('--device', choices=['cpu', 'cuda'], help='default: cuda where there is one')
     parser.add_argument('--batch', type=int, default=4, help='images a step (default 4)')
     parser.add_argument('--amp', choices=['no', *AMP_TYPES], help='precision of both sides (default: '
@@ -60,8 +61,8 @@ def gather_builders(args: argparse.Namespace, configs: dict, device: torch.devic
                 for name, cfg in configs.items()}
     if args.reference:
         if not (ROOT / 'tests/official_step.py').is_file():
-            raise FileNotFoundError(f'--reference needs {ROOT / "tests/official_step.py"}: run this tool '
-                                    'from a checkout of the repository.')
+            raise FileNotFoundError(f'--reference needs {ROOT / "tests/official_step.py"}: run this '
+                                    'tool from a checkout of the repository.')
         sys.path.insert(0, str(ROOT / 'tests'))
         from official_step import official_contender
         cfg = next(iter(configs.values()))
@@ -69,8 +70,9 @@ def gather_builders(args: argparse.Namespace, configs: dict, device: torch.devic
     return builders
 
 
-def print_table(console: Console, found: dict[str, Timing], batch: int, peak: float) -> None:
-    table = Table(box=None, title=None)
+def print_table(console: Console, found: dict[str, Timing], batch: int,
+                peak: Optional[float]) -> None:
+    table = Table(box=None, caption='medians; backbone to projector: of online and target network')
     table.add_column('')
     for name in found:
         table.add_column(name, justify='right', overflow='fold')
@@ -82,12 +84,13 @@ def print_table(console: Console, found: dict[str, Timing], batch: int, peak: fl
     row('images/s', lambda t: f'{1000 * batch / t.step:.2f}')
     row('ms a step', lambda t: f'{t.step:.1f}')
     if reference:
-        row(f'times the {REFERENCE}', lambda t: f'{reference.step / t.step:.2f}')
+        row('times the reference', lambda t: f'{reference.step / t.step:.2f}')
     row('GFLOP an image and step', lambda t: f'{t.gflop:.1f}')
-    row('% of the measured matrix peak',
-        lambda t: f'{100 * t.gflop * 1e9 * batch / (t.step / 1000) / peak:.0f}')
+    if peak:
+        row('% of the measured matrix peak',
+            lambda t: f'{100 * t.gflop * 1e9 * batch / (t.step / 1000) / peak:.0f}')
     row('peak memory (MiB)', lambda t: f'{t.memory / 2**20:.0f}')
-    if any(t.syncs is not None for t in found.values()):
+    if all(t.syncs is not None for t in found.values()):
         row('host syncs a step', lambda t: f'{t.syncs}')
     table.add_section()
     stages = dict.fromkeys(stage for t in found.values() for stage in t.stages if stage)
@@ -98,9 +101,9 @@ def print_table(console: Console, found: dict[str, Timing], batch: int, peak: fl
 
 
 STAGES = dict(
-    preprocessor='preprocessor', backbone='backbone, both networks', neck='neck, both networks',
-    roi_head='RoIAlign and box head, both networks', projector='projector, both networks',
-    loss='predictor and loss', backward='backward', optimiser='optimiser', EMA='EMA')
+    preprocessor='preprocessor', backbone='backbone', neck='neck', roi_head='RoIAlign and box head',
+    projector='projector', loss='predictor and loss', backward='backward', optimiser='optimiser',
+    EMA='EMA')
 STAGES[''] = 'the rest'
 
 
@@ -121,7 +124,7 @@ def main() -> None:
         bar = progress.add_task('steps', total=len(builders) * (args.steps + 1))
         found = measure_steps(builders, data, device, args.steps, args.warmup,
                               lambda: progress.advance(bar))
-    peak = matrix_peak(device, args.amp)
+    peak = matrix_peak(device, args.amp) if args.device == 'cuda' else None
     print_table(console, found, args.batch, peak)
     if args.json:
         figures = dict(vars(args), json=None, threads=torch.get_num_threads(), matrix_flops=peak,

@@ -6,6 +6,7 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmselfsup.registry import MODELS
 from small import ROOT
+from syncs import HostSyncs
 
 import reference
 from projects.soco.compat import cpu_config
@@ -13,7 +14,6 @@ from projects.soco.converters import from_official
 from projects.soco.engine import SoCoLARS
 from projects.soco.evaluation.step import made_up_data
 from projects.soco.models import feature_spread
-from syncs import HostSyncs
 
 WIDTHS = dict(fpn_channels=16, head_channels=12, fc_channels=24, hidden=20, projection=8)
 

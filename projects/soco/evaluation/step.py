@@ -12,7 +12,7 @@ import torch
 from mmengine.config import Config
 from mmengine.optim import OptimWrapper, build_optim_wrapper
 from mmengine.registry import MODELS, OPTIM_WRAPPERS, DefaultScope
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from ..compat import cpu_config
@@ -300,9 +300,8 @@ def peak_memory(device: torch.device) -> int:
             _status('VmHWM'))
 
 
-def matrix_peak(device: torch.device, amp: str, repeats: int = 10) -> float:
-    """Measure the fastest of some large matrix products in a precision: FLOP a second."""
-    n = 8192 if device.type == 'cuda' else 2048
+def matrix_peak(device: torch.device, amp: str, n: int = 8192, repeats: int = 20) -> float:
+    """Measure the fastest of some products of (n, n) matrices in a precision: FLOP a second."""
     matrix = torch.rand(n, n, device=device, dtype=AMP_TYPES.get(amp, torch.float32))
     stopwatch = Stopwatch(device)
     stopwatch.measure(lambda: matrix @ matrix)

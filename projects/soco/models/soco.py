@@ -53,9 +53,9 @@ class SoCo(BaseModel):
             if (len(finest_levels) != len(views) or min(finest_levels) != 0
                     or max(finest_levels) >= len(levels)):
                 raise ValueError(
-                    f'finest_levels = {list(finest_levels)} must hold one of the {len(levels)} levels of '
-                    f'the neck for each of the {len(views)} views, and 0 for at least one, or the finest '
-                    'level would never be trained.')
+                    f'finest_levels = {list(finest_levels)} must hold one of the {len(levels)} levels '
+                    f'of the neck for each of the {len(views)} views, and 0 for at least one, or the '
+                    'finest level would never be trained.')
         self.finest_levels = finest_levels
         self.target = nn.ModuleDict(
             {part: copy.deepcopy(getattr(self, part)) for part in ONLINE_PARTS if hasattr(self, part)})
