@@ -7,6 +7,7 @@ import torch
 from mmengine.optim import OptimWrapper
 from mmengine.registry import PARAM_SCHEDULERS
 from small import ROOT
+from syncs import HostSyncs
 
 import reference
 from projects.soco.engine import MomentumUpdateHook, SoCoLARS, cosine_momentum
@@ -45,6 +46,35 @@ def test_lars_passes_over_what_has_no_gradient_and_keeps_gradients():
     assert torch.equal(params['fc.weight'], before)
     assert (grad == 1).all()
     assert len(optimizer.state) == 1
+
+
+def test_lars_under_a_gradient_scaler_takes_the_same_steps_and_waits_for_nothing():
+    exact, scaled = parity_params(), parity_params()
+    optimizers = [SoCoLARS(params.values(), lr=0.7) for params in (exact, scaled)]
+    scaler = torch.amp.GradScaler('cpu', init_scale=2.0**10)
+    with HostSyncs([]) as syncs:
+        for step in range(4):
+            factors = {name: reference.fill_value(f'grad{step}:{name}', 1, p.shape)
+                       for name, p in exact.items()}
+            if step == 1:
+                factors['conv.weight'][0] = float('inf')
+            for params in (exact, scaled):
+                for p in params.values():
+                    p.grad = None
+            loss = sum((factors[name] * p).sum() for name, p in scaled.items())
+            scaler.scale(loss).backward()
+            scaler.step(optimizers[1])
+            scaler.update()
+            if step != 1:  # the scaled one has to skip this one
+                sum((factors[name] * p).sum() for name, p in exact.items()).backward()
+                optimizers[0].step()
+    assert syncs.found == []
+    assert scaler.get_scale() == 2.0**9
+    for name, param in scaled.items():
+        assert torch.isfinite(param).all()
+        torch.testing.assert_close(param, exact[name], rtol=1e-6, atol=1e-7)
+        for key, value in optimizers[1].state[param].items():
+            torch.testing.assert_close(value, optimizers[0].state[exact[name]][key])
 
 
 def test_lars_refuses_settings_that_make_no_sense():

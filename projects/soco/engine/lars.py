@@ -5,6 +5,7 @@ import torch
 from mmengine.registry import OPTIMIZERS
 from torch import Tensor
 from torch.optim import Optimizer
+from torch.optim.sgd import sgd
 
 
 @OPTIMIZERS.register_module()
@@ -16,7 +17,8 @@ class SoCoLARS(Optimizer):
     tensors (BN, biases) get neither. Then `buf = momentum * buf + g` and `p -= lr * buf`.
     MMSelfSup's `LARS` differs: another denominator, and lr inside the momentum buffer.
 
-    Nothing here waits for the device.
+    Nothing here waits for the device, under a `GradScaler` neither: it hands over its scale and
+    whether there are infinite gradients (`grad_scale` and `found_inf`) as tensors.
 
     Args:
         params (Iterable): Parameters or parameter groups.
@@ -26,6 +28,8 @@ class SoCoLARS(Optimizer):
         trust_coefficient (float): Defaults to 0.001.
         eps (float): Defaults to 1e-8.
     """
+
+    _step_supports_amp_scaling = True  # GradScaler's name for it
 
     def __init__(self, params: Iterable, lr: float, momentum: float = 0.9,
                  weight_decay: float = 1e-5, trust_coefficient: float = 0.001,
@@ -47,28 +51,31 @@ class SoCoLARS(Optimizer):
             params = [p for p in group['params'] if p.grad is not None]
             scaled = [p for p in params if p.ndim > 1]
             plain = [p for p in params if p.ndim <= 1]
-            if scaled:
-                self._descend(scaled, self._scale(scaled, group), group)
-            if plain:
-                self._descend(plain, [p.grad for p in plain], group)
+            grads = self._scale(scaled, group) if scaled else []
+            self._descend(scaled + plain, grads + self._unscaled(plain), group)
         return loss
 
-    @staticmethod
-    def _scale(params: list, group: Dict) -> list:
+    def _unscaled(self, params: list) -> list:
+        """Return the gradients without the factor of a gradient scaler."""
+        grads = [p.grad for p in params]
+        scale = getattr(self, 'grad_scale', None)
+        return grads if scale is None else list(torch._foreach_mul(grads, scale.reciprocal()))
+
+    def _scale(self, params: list, group: Dict) -> list:
         """Return the gradients with weight decay, brought to the length of their tensors."""
-        grads = torch._foreach_add([p.grad for p in params], params, alpha=group['weight_decay'])
+        grads = torch._foreach_add(self._unscaled(params), params, alpha=group['weight_decay'])
         length_p = torch.stack(torch._foreach_norm(params))
         length_g = torch.stack(torch._foreach_norm(grads))
         trust = group['trust_coefficient'] * length_p / (length_g + group['eps'])
         trust = torch.where((length_p > 0) & (length_g > 0), trust, torch.ones_like(trust))
-        torch._foreach_mul_(grads, list(trust.unbind()))
-        return grads
+        torch._foreach_mul_(grads, trust.unbind())
+        return list(grads)
 
     def _descend(self, params: list, grads: list, group: Dict) -> None:
-        buffers = [self._buffer(p) for p in params]
-        torch._foreach_mul_(buffers, group['momentum'])
-        torch._foreach_add_(buffers, grads)
-        torch._foreach_add_(params, buffers, alpha=-group['lr'])
+        """Take SGD's step, in one kernel; the device itself skips one with infinite gradients."""
+        sgd(params, grads, [self._buffer(p) for p in params], fused=True, lr=group['lr'],
+            momentum=group['momentum'], weight_decay=0, dampening=0, nesterov=False, maximize=False,
+            found_inf=getattr(self, 'found_inf', None))
 
     def _buffer(self, param: Tensor) -> Tensor:
         state = self.state[param]
