@@ -49,16 +49,19 @@ class SoCoDataPreprocessor(BaseDataPreprocessor):
                 f'The pipeline makes {len(data["inputs"])} views, but data_preprocessor.views '
                 f'describes {len(self.policies)}: give one dict per view.')
         inputs = self.cast_data(data['inputs'])
+        # One piece of memory for all views. On a CPU, the C library keeps it for the next batch of up
+        # to 32 MB; three pieces it gives back, and to get them anew costs as much as the colours.
+        sizes = [images.numel() for images in inputs]
+        memory = torch.empty(sum(sizes), device=self.device).split(sizes)
+        views = [part.view(images.shape) for part, images in zip(memory, inputs)]
         # Runners prepare batches inside autocast; colours are computed in float32 all the same.
         with torch.autocast(self.device.type, enabled=False):
-            views = [self.prepare(images, v, data if training else None)
-                     for v, images in enumerate(inputs)]
+            for v, (images, prepared) in enumerate(zip(inputs, views)):
+                self.prepare(images, v, data if training else None, prepared)
         return dict(inputs=views, bboxes=data['bboxes'])
 
-    def prepare(self, images: Tensor, view: int, data: Optional[Dict]) -> Tensor:
-        """Turn one view (N, 3, H, W) uint8 into floats; augment it by the draws of `data`."""
-        prepared = torch.empty_like(images, dtype=torch.float32,
-                                    memory_format=torch.contiguous_format)
+    def prepare(self, images: Tensor, view: int, data: Optional[Dict], prepared: Tensor) -> None:
+        """Turn one view (N, 3, H, W) uint8 into floats, augmented by the draws of `data`."""
         plan = None if data is None else self.policies[view].plan(data['uniforms'][:, view])
         # On a CPU one image at a time, which stays in the cache from the first step to the last.
         size = 1 if images.device.type == 'cpu' else len(images)
@@ -70,7 +73,6 @@ class SoCoDataPreprocessor(BaseDataPreprocessor):
             torch.sub(pixels, self.mean, out=prepared[part]).div_(self.std)
             if data is not None:
                 self.erase(prepared[part], data['cutouts'][part, view])
-        return prepared
 
     def to_float(self, images: Tensor) -> Tensor:
         """Turn uint8 (N, 3, H, W) into float RGB in [0, 1]."""
