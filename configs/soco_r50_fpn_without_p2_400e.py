@@ -7,7 +7,7 @@
 # makes and trains P2, so a detector gets every weight. Not the paper's assignment; what it does to AP
 # is not measured.
 #
-# Hardware: the batch of 2048 as 8 GPUs x 256, mixed precision, SyncBN; for GPUs with 80 GB.
+# Hardware: the batch of 2048 as 8 GPUs x 256, mixed precision, SyncBN; GPUs with 80 GB (not measured).
 # On 8 smaller ones, or on 2 machines with 8 each (run it on both, NODE_RANK=0 and 1):
 #
 #   bash tools/dist_train.sh configs/soco_r50_fpn_without_p2_400e.py 8 --cfg-options \
