@@ -18,11 +18,11 @@ from projects.soco.models import feature_spread
 WIDTHS = dict(fpn_channels=16, head_channels=12, fc_channels=24, hidden=20, projection=8)
 
 
-def build(kind: str = 'SoCo_FPN') -> torch.nn.Module:
-    """The R50-FPN config with ResNet-18 and the narrow widths above."""
+def build(**backbone) -> torch.nn.Module:
+    """The R50-FPN config with ResNet-18 and the narrow widths above, and other settings of it."""
     init_default_scope('mmselfsup')
     cfg = cpu_config(Config.fromfile(ROOT / 'configs/soco_r50_fpn_400e.py')).model
-    cfg.backbone.depth = 18
+    cfg.backbone.update(depth=18, **backbone)
     cfg.neck.update(in_channels=[64, 128, 256, 512], out_channels=16)
     cfg.roi_head.bbox_roi_extractor.out_channels = 16
     cfg.roi_head.bbox_head.update(in_channels=16, conv_out_channels=12, fc_out_channels=24)
@@ -233,6 +233,24 @@ def test_waiting_is_found():
             before = len(syncs.found)
             wait()
             assert len(syncs.found) == before + 1
+
+
+def test_recomputed_stages_give_the_same_gradients(inputs):
+    """`with_cp` keeps less for the backward and changes nothing but the BN's running statistics."""
+    kept, recomputed = build().train(), build(with_cp=True).train()
+    recomputed.load_state_dict(kept.state_dict())
+    saved = {}
+    for model in (kept, recomputed):
+        sizes = []
+        with torch.autograd.graph.saved_tensors_hooks(
+                lambda t, sizes=sizes: sizes.append(t.numel()) or t, lambda t: t):
+            losses = model.loss(*inputs)
+        saved[model] = sum(sizes)
+        sum(v for k, v in losses.items() if k.startswith('loss')).backward()
+    assert saved[recomputed] < 0.8 * saved[kept]
+    for (name, a), b in zip(recomputed.named_parameters(), kept.parameters(), strict=True):
+        if a.requires_grad:
+            torch.testing.assert_close(a.grad, b.grad, atol=1e-6, rtol=1e-4, msg=name)
 
 
 def test_a_level_without_boxes_keeps_its_gradients():
