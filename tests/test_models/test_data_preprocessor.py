@@ -1,7 +1,8 @@
 import pytest
 import torch
+from syncs import HostSyncs
 
-from projects.soco.models import SoCoDataPreprocessor
+from projects.soco.models import SoCoDataPreprocessor, photometric
 
 MEAN, STD = [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]
 STILL = dict(jitter_prob=0.0, grey_prob=0.0, blur_prob=0.0)
@@ -72,3 +73,19 @@ def test_autocast_changes_nothing():
         views = moving(data, training=True)['inputs']
     for view, other in zip(views, expected):
         assert view.dtype == torch.float32 and torch.equal(view, other)
+
+
+def test_nothing_makes_the_host_wait(monkeypatch):
+    """As on a GPU, where blurs are convolutions: no result of the device steers the host."""
+    monkeypatch.setattr(photometric, '_filter', photometric._convolve)
+    data = batch(n=6)
+    data['cutouts'][0, 1, 0] = torch.tensor([2, 3, 7, 9])
+    lively = preprocessor([dict(), dict(blur_prob=0.5, solarize_prob=0.5), dict(blur_prob=0.1)])
+    with HostSyncs([data['uniforms'], data['cutouts'], data['bboxes']]) as syncs:
+        views = lively(data, training=True)['inputs']
+        for v, policy in enumerate(lively.policies):  # a GPU takes all images at once
+            photometric.augment(views[v], policy.plan(data['uniforms'][:, v]))
+    assert syncs.found == []
+    with HostSyncs([]) as syncs:
+        views[0][views[0] > 0].sum().item()
+    assert len(syncs.found) == 2  # it would have been seen

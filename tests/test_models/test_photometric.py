@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 import torchvision.transforms.functional as TF
+from official_data import colour_transform
 
 from projects.soco.models import photometric
 from projects.soco.models.photometric import PhotometricPolicy, augment, build_policies
@@ -116,3 +117,47 @@ def test_nothing_at_probability_zero(images):
 def test_unknown_setting_names_the_view():
     with pytest.raises(ValueError, match=r'views\[1\].*blurr'):
         build_policies([dict(), dict(blurr=1)])
+
+
+def describe(images: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Numbers (N,) that tell an image's colours: what each of the steps changes."""
+    r, g, b = images.unbind(dim=1)
+    luma = 0.299 * r + 0.587 * g + 0.114 * b
+    value, low = images.amax(dim=1), images.amin(dim=1)
+    opponent = torch.stack([r - (g + b) / 2, (g - b) * 3**0.5 / 2]).mean(dim=(2, 3))
+    return dict(
+        brightness=luma.mean(dim=(1, 2)), contrast=luma.std(dim=(1, 2)) / luma.mean(dim=(1, 2)),
+        saturation=(value - low).mean(dim=(1, 2)) / value.mean(dim=(1, 2)),
+        hue=torch.atan2(opponent[1], opponent[0] + (opponent.abs().amax(dim=0) < 1e-3)),
+        sharpness=luma.diff(dim=2).abs().mean(dim=(1, 2)) / luma.std(dim=(1, 2)).clamp_min(1e-3))
+
+
+# PIL cuts off fractions after each step: it ends a grey level or two darker, its hue has 255 steps.
+ROUNDING = dict(brightness=2 / 255, contrast=0.01, saturation=0.01, hue=0.02, sharpness=0.005)
+
+
+@pytest.mark.parametrize('settings', [
+    dict(), dict(blur_prob=0.1, solarize_prob=0.2),
+    # here nothing hides a narrower range
+    dict(jitter_prob=1.0, grey_prob=0.0, blur_prob=0.0),
+    dict(jitter_prob=1.0, grey_prob=0.0, blur_prob=0.0, brightness=0.0, contrast=0.0, hue=0.0)
+])
+def test_the_official_augmentation_has_the_same_distribution(settings):
+    """Means, spreads and quantiles against torchvision and PIL, on the same picture."""
+    generator = torch.Generator().manual_seed(3)
+    coarse = torch.rand(1, 3, 8, 8, generator=generator) * torch.tensor([0.9, 0.6, 0.4]).view(3, 1, 1)
+    picture = torch.nn.functional.interpolate(coarse, (24, 24), mode='nearest')
+    picture = (picture * 255).round().div(255)
+    uniforms = torch.rand(6000, 13, generator=generator)
+    ours = augment(picture.repeat(6000, 1, 1, 1), PhotometricPolicy(**settings).plan(uniforms))
+    official = colour_transform(**settings)
+    image = TF.to_pil_image(picture[0])
+    theirs = torch.stack([TF.to_tensor(official(image)) for _ in range(2000)])
+    theirs = describe(theirs)
+    for name, own in describe(ours).items():
+        spread, slack = theirs[name].std(), ROUNDING[name]
+        assert abs(own.mean() - theirs[name].mean()) < 0.1 * spread + slack, name
+        assert abs(own.std() - spread) < 0.12 * spread + slack / 4, name
+        levels = torch.tensor([0.1, 0.25, 0.5, 0.75, 0.9])
+        gaps = (own.quantile(levels) - theirs[name].quantile(levels)).abs()
+        assert gaps.max() < 0.15 * spread + slack, (name, gaps / spread)
