@@ -4,13 +4,15 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from mmengine.hooks import Hook, LoggerHook, RuntimeInfoHook
+from mmengine.logging import MessageHub
 from mmengine.optim import OptimWrapper
 from mmengine.registry import PARAM_SCHEDULERS
 from small import ROOT
 from syncs import HostSyncs
 
 import reference
-from projects.soco.engine import MomentumUpdateHook, SoCoLARS, cosine_momentum
+from projects.soco.engine import DeferredInfoHook, MomentumUpdateHook, SoCoLARS, cosine_momentum
 
 OFFICIAL = json.loads((ROOT / 'tests/data/parity/optimisation.json').read_text())
 
@@ -134,6 +136,46 @@ def test_the_target_moves_once_per_optimizer_step(per_step):
     assert model.asked == [cosine_momentum(0.99, k, steps) for k in range(steps)]
     assert logged == [('train/momentum', m) for m in model.asked]
     assert model.asked[0] == pytest.approx(0.99) and model.asked[-1] < 1
+
+
+def logged(hook: Hook, iterations: int, per_epoch: int, save_after: int) -> tuple[list, dict]:
+    """Histories at each log, every 4 iterations and at an epoch's end, and in a checkpoint."""
+    runner = SimpleNamespace(
+        hooks=[hook, LoggerHook(interval=4)], train_dataloader=range(per_epoch),
+        message_hub=MessageHub(f'{type(hook).__name__}{iterations}'))
+    seen, saved = [], {}
+    for i in range(iterations):
+        outputs = dict(loss=torch.tensor(float(i), requires_grad=True),
+                       obj_std=torch.tensor(1 / (i + 1)))
+        hook.after_train_iter(runner, i % per_epoch, outputs=outputs)
+        if i % per_epoch % 4 == 3 or i % per_epoch == per_epoch - 1:
+            seen.append({k: h.data[0].tolist() for k, h in runner.message_hub.log_scalars.items()})
+        if i + 1 == save_after:
+            checkpoint = dict(message_hub=runner.message_hub.state_dict())
+            hook.before_save_checkpoint(runner, checkpoint)
+            scalars = checkpoint['message_hub']['log_scalars']
+            saved = {k: h.data[0].tolist() for k, h in scalars.items()}
+    return seen, saved
+
+
+@pytest.mark.parametrize('save_after', [4, 7, 10])
+def test_deferred_values_are_there_when_they_are_read(save_after):
+    seen, saved = logged(DeferredInfoHook(), 13, per_epoch=10, save_after=save_after)
+    assert (seen, saved) == logged(RuntimeInfoHook(), 13, per_epoch=10, save_after=save_after)
+    assert seen[-1]['train/loss'] == [float(i) for i in range(10)]
+    assert len(saved['train/obj_std']) == save_after
+
+
+def test_nothing_waits_between_two_logs():
+    hook = DeferredInfoHook()
+    runner = SimpleNamespace(hooks=[hook, LoggerHook(interval=4)], train_dataloader=range(100),
+                             message_hub=MessageHub('waits'))
+    with HostSyncs([]) as syncs:
+        for i in range(3):
+            hook.after_train_iter(runner, i, outputs=dict(loss=torch.tensor(1.) + i))
+        assert syncs.found == []
+        hook.after_train_iter(runner, 3, outputs=dict(loss=torch.ones(()) + 3))
+    assert runner.message_hub.get_scalar('train/loss').data[0].tolist() == [1, 2, 3, 4]
 
 
 def test_momentum_must_be_a_share():

@@ -2,7 +2,7 @@ from .. import compat  # noqa: F401  (serves mmcv's ops before mmdet asks for th
 from .checkpoint import PlainCheckpointHook, find_newest_checkpoint, read_checkpoint
 from .classes import ClassesHook
 from .guards import CollapseHook, FiniteLossHook, SameRunHook, StopSignalHook
-from .hooks import MomentumUpdateHook
+from .hooks import DeferredInfoHook, MomentumUpdateHook
 from .lars import SoCoLARS
 from .loops import ResumableBatchSampler, ResumableEpochLoop
 from .precise_bn import PreciseBNHook
@@ -10,8 +10,8 @@ from .schedules import WarmupLR, cosine_momentum
 from .transfer import PretrainedWeightsHook
 
 __all__ = [
-    'ClassesHook', 'CollapseHook', 'FiniteLossHook', 'MomentumUpdateHook', 'PlainCheckpointHook',
-    'PreciseBNHook', 'PretrainedWeightsHook', 'ResumableBatchSampler', 'ResumableEpochLoop',
-    'SameRunHook', 'SoCoLARS', 'StopSignalHook', 'WarmupLR', 'cosine_momentum',
-    'find_newest_checkpoint', 'read_checkpoint'
+    'ClassesHook', 'CollapseHook', 'DeferredInfoHook', 'FiniteLossHook', 'MomentumUpdateHook',
+    'PlainCheckpointHook', 'PreciseBNHook', 'PretrainedWeightsHook', 'ResumableBatchSampler',
+    'ResumableEpochLoop', 'SameRunHook', 'SoCoLARS', 'StopSignalHook', 'WarmupLR',
+    'cosine_momentum', 'find_newest_checkpoint', 'read_checkpoint'
 ]

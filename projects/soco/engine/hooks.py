@@ -1,10 +1,12 @@
 """When things happen during pretraining."""
-from typing import Optional
+from typing import Dict, List, Optional
 
-from mmengine.hooks import Hook
+import torch
+from mmengine.hooks import Hook, LoggerHook, RuntimeInfoHook
 from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
+from torch import Tensor
 
 from .schedules import cosine_momentum
 
@@ -37,3 +39,38 @@ class MomentumUpdateHook(Hook):
         runner.message_hub.update_scalar('train/momentum', momentum)
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         model.momentum_update(momentum)
+
+
+@HOOKS.register_module()
+class DeferredInfoHook(RuntimeInfoHook):
+    """mmengine's `RuntimeInfoHook`, but a GPU is waited for once a log and not in every iteration.
+
+    The model's outputs stay on the device until the log, an epoch's end or a checkpoint needs them;
+    the histories are then the same.
+    """
+
+    def __init__(self) -> None:
+        self._pending: List[Dict[str, Tensor]] = []
+
+    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Optional[dict] = None,
+                         outputs: Optional[dict] = None) -> None:
+        """Put the outputs aside; write them down when a log is due."""
+        self._pending.append({key: value.detach() for key, value in (outputs or {}).items()})
+        interval = next((h.interval for h in runner.hooks if isinstance(h, LoggerHook)), 1)
+        if (self.every_n_inner_iters(batch_idx, interval)
+                or self.end_of_epoch(runner.train_dataloader, batch_idx)):
+            self._write(runner)
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Complete the histories in a checkpoint that is written between two logs."""
+        if self._pending:
+            self._write(runner)
+            checkpoint['message_hub'] = runner.message_hub.state_dict()
+
+    def _write(self, runner: Runner) -> None:
+        values = [value.float() for outputs in self._pending for value in outputs.values()]
+        numbers = iter(torch.stack(values).tolist() if values else [])  # waits once
+        for outputs in self._pending:
+            for key in outputs:
+                runner.message_hub.update_scalar(f'train/{key}', next(numbers))
+        self._pending.clear()
