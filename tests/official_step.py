@@ -28,6 +28,7 @@ class OfficialSoCo(reference.SoCo):
     def __init__(self, level_sizes: tuple = reference.LEVEL_BORDERS, **kwargs) -> None:
         super().__init__(**kwargs)
         self.register_buffer('level_sizes', torch.tensor(level_sizes), persistent=False)
+        self.memory_format = torch.contiguous_format
 
     def keep_own_level(self, of_level: List[Tensor], boxes: Tensor) -> Tensor:
         """(R, C) from every level, and boxes (N, K, 4) -> (R, C), by a mask."""
@@ -41,6 +42,7 @@ class OfficialSoCo(reference.SoCo):
     def loss(self, inputs: List[Tensor], bboxes: Tensor) -> Dict[str, Tensor]:
         """The losses of the pairs, as the project's model returns them."""
         bboxes = bboxes.to(inputs[0].device, non_blocking=True)
+        inputs = [view.contiguous(memory_format=self.memory_format) for view in inputs]
         losses = self(inputs, bboxes, mode='all_levels')
         return {key: value for key, value in losses.items() if key != 'loss'}
 
@@ -98,7 +100,8 @@ def build_official(cfg: Config) -> OfficialSoCo:
         level_sizes=tuple(float(size) for size in extractor.level_sizes), **widths)
 
 
-def official_contender(cfg: Config, device: torch.device, amp: str) -> Contender:
+def official_contender(cfg: Config, device: torch.device, amp: str,
+                       channels_last: bool = False) -> Contender:
     """Build the reference and its optimiser for the recipe of a pretraining config.
 
     Both sides get their views from the same preprocessor.
@@ -107,6 +110,7 @@ def official_contender(cfg: Config, device: torch.device, amp: str) -> Contender
         cfg (Config): A pretraining config with `SoCoLARS`.
         device (torch.device): Where it runs.
         amp (str): 'no', 'fp16' or 'bf16'.
+        channels_last (bool): Memory format of weights and views. Defaults to False.
 
     Raises:
         ValueError: The config is not one of an official recipe.
@@ -116,6 +120,8 @@ def official_contender(cfg: Config, device: torch.device, amp: str) -> Contender
         raise ValueError('The reference trains with LARS; this config does not. Take one of the '
                          'recipes, or leave out --reference.')
     model = build_official(cfg).to(device).train()
+    model.memory_format = torch.channels_last if channels_last else torch.contiguous_format
+    model.to(memory_format=model.memory_format)
     optimizer = OfficialLARS([p for p in model.parameters() if p.requires_grad], **settings)
     head = ['encoder.layer4', 'encoder_k.layer4'] if model.is_c4 else ['head', 'head_k']
     stages = {'backbone': ['encoder', 'encoder_k'], 'neck': ['neck', 'neck_k'],

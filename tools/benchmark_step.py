@@ -40,6 +40,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--batch', type=int, default=4, help='images a step (default 4)')
     parser.add_argument('--amp', choices=['no', *AMP_TYPES], help='precision of both sides (default: '
                         'fp16 on CUDA, as the configs have it; no on a CPU)')
+    parser.add_argument('--channels-last', action='store_true', help='weights and views of both sides '
+                        'in channels_last memory')
     parser.add_argument('--steps', type=int, default=7, help='steps to take the median of (default 7)')
     parser.add_argument('--warmup', type=int, default=3, help='steps before them, at least 2 '
                         '(default 3)')
@@ -57,7 +59,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def gather_builders(args: argparse.Namespace, configs: dict, device: torch.device) -> dict:
-    builders = {name: lambda cfg=cfg: project_contender(cfg, device, args.amp)
+    builders = {name: lambda cfg=cfg: project_contender(cfg, device, args.amp, args.channels_last)
                 for name, cfg in configs.items()}
     if args.reference:
         if not (ROOT / 'tests/official_step.py').is_file():
@@ -66,7 +68,7 @@ def gather_builders(args: argparse.Namespace, configs: dict, device: torch.devic
         sys.path.insert(0, str(ROOT / 'tests'))
         from official_step import official_contender
         cfg = next(iter(configs.values()))
-        builders[REFERENCE] = lambda: official_contender(cfg, device, args.amp)
+        builders[REFERENCE] = lambda: official_contender(cfg, device, args.amp, args.channels_last)
     return builders
 
 
@@ -119,7 +121,8 @@ def main() -> None:
     console = Console()
     name = torch.cuda.get_device_name() if args.device == 'cuda' else platform.processor()
     console.print(f'{name or "CPU"}, {torch.get_num_threads()} CPU threads, torch '
-                  f'{torch.__version__}, batch {args.batch}, precision: {args.amp}')
+                  f'{torch.__version__}, batch {args.batch}, precision: {args.amp}'
+                  f'{", channels_last" if args.channels_last else ""}')
     with Progress(console=console, transient=True) as progress:
         bar = progress.add_task('steps', total=len(builders) * (args.steps + 1))
         found = measure_steps(builders, data, device, args.steps, args.warmup,

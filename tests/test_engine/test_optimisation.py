@@ -50,6 +50,20 @@ def test_lars_passes_over_what_has_no_gradient_and_keeps_gradients():
     assert len(optimizer.state) == 1
 
 
+def test_lars_goes_on_in_another_memory_format():
+    start, grads = torch.randn(4, 3, 3, 3), torch.randn(3, 4, 3, 3, 3)
+    params = [torch.nn.Parameter(start.clone()) for _ in range(2)]
+    optimizers = [SoCoLARS([param], lr=0.5) for param in params]
+    for step, grad in enumerate(grads):
+        for param, optimizer in zip(params, optimizers):
+            param.grad = torch.empty_like(param).copy_(grad)
+            optimizer.step()
+        if step == 0:
+            params[1].data = params[1].data.to(memory_format=torch.channels_last)
+    assert params[1].stride() != params[0].stride()
+    torch.testing.assert_close(params[1], params[0], atol=1e-7, rtol=1e-6, check_stride=False)
+
+
 def test_lars_under_a_gradient_scaler_takes_the_same_steps_and_waits_for_nothing():
     exact, scaled = parity_params(), parity_params()
     optimizers = [SoCoLARS(params.values(), lr=0.7) for params in (exact, scaled)]

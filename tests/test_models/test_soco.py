@@ -1,4 +1,5 @@
 import copy
+from types import MappingProxyType
 
 import pytest
 import torch
@@ -18,8 +19,8 @@ from projects.soco.models import feature_spread
 WIDTHS = dict(fpn_channels=16, head_channels=12, fc_channels=24, hidden=20, projection=8)
 
 
-def build(**backbone) -> torch.nn.Module:
-    """The R50-FPN config with ResNet-18 and the narrow widths above, and other settings of it."""
+def build(model: dict = MappingProxyType({}), **backbone) -> torch.nn.Module:
+    """The R50-FPN config with ResNet-18 and the narrow widths above, and other settings."""
     init_default_scope('mmselfsup')
     cfg = cpu_config(Config.fromfile(ROOT / 'configs/soco_r50_fpn_400e.py')).model
     cfg.backbone.update(depth=18, **backbone)
@@ -28,7 +29,7 @@ def build(**backbone) -> torch.nn.Module:
     cfg.roi_head.bbox_head.update(in_channels=16, conv_out_channels=12, fc_out_channels=24)
     cfg.projector.update(in_channels=24, hid_channels=20, out_channels=8)
     cfg.head.predictor.update(in_channels=8, hid_channels=20, out_channels=8)
-    model = MODELS.build(cfg)
+    model = MODELS.build({**cfg, **model})
     model.init_weights()
     return model
 
@@ -251,6 +252,21 @@ def test_recomputed_stages_give_the_same_gradients(inputs):
     for (name, a), b in zip(recomputed.named_parameters(), kept.parameters(), strict=True):
         if a.requires_grad:
             torch.testing.assert_close(a.grad, b.grad, atol=1e-6, rtol=1e-4, msg=name)
+
+
+def test_channels_last_is_the_same_step(inputs):
+    plain, last = build().train(), build(model=dict(channels_last=True)).train()
+    last.load_state_dict(plain.state_dict())
+    weight = last.target.backbone.layer1[0].conv1.weight
+    assert weight.is_contiguous(memory_format=torch.channels_last) and not weight.is_contiguous()
+    losses = {}
+    for model in (plain, last):
+        losses[model] = sum(v for k, v in model.loss(*inputs).items() if k.startswith('loss'))
+        losses[model].backward()
+    torch.testing.assert_close(losses[last], losses[plain], atol=1e-5, rtol=1e-5)
+    for (name, a), b in zip(last.named_parameters(), plain.parameters(), strict=True):
+        if a.requires_grad:
+            assert (a.grad - b.grad).norm() <= 2e-3 * b.grad.norm() + 1e-6, name
 
 
 def test_a_level_without_boxes_keeps_its_gradients():

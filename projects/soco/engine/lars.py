@@ -81,4 +81,6 @@ class SoCoLARS(Optimizer):
         state = self.state[param]
         if 'momentum_buffer' not in state:
             state['momentum_buffer'] = torch.zeros_like(param)
+        elif state['momentum_buffer'].stride() != param.stride():  # of a run in another memory format
+            state['momentum_buffer'] = torch.empty_like(param).copy_(state['momentum_buffer'])
         return state['momentum_buffer']

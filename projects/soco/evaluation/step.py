@@ -2,6 +2,7 @@
 import copy
 import ctypes
 import functools
+import gc
 import statistics
 import time
 import warnings
@@ -181,15 +182,18 @@ def made_up_data(cfg: Config, batch_size: int, pin: bool = False) -> Dict:
     return data
 
 
-def project_contender(cfg: Config, device: torch.device, amp: str) -> Contender:
+def project_contender(cfg: Config, device: torch.device, amp: str,
+                      channels_last: bool = False) -> Contender:
     """Build the model of a pretraining config and its optimiser.
 
     Args:
         cfg (Config): A pretraining config.
         device (torch.device): Where it runs; on a CPU `compat.cpu_config` changes the norms.
         amp (str): 'no', 'fp16' or 'bf16'.
+        channels_last (bool): Memory format of weights and views. Defaults to False.
     """
     cfg = cpu_config(cfg) if device.type == 'cpu' else copy.deepcopy(cfg)
+    cfg.model.channels_last = channels_last
     with DefaultScope.overwrite_default_scope(cfg.default_scope):
         model = MODELS.build(cfg.model)  # as it is: no time depends on the weights' values
         model.to(device).train()
@@ -278,6 +282,7 @@ def _status(field: str) -> int:
 
 def memory_in_use(device: torch.device) -> int:
     """Bytes that tensors hold on a GPU, or this process on the CPU (Linux)."""
+    gc.collect()
     if device.type == 'cuda':
         return torch.cuda.memory_allocated(device)
     ctypes.CDLL(None).malloc_trim(0)  # what was freed no longer counts
