@@ -266,7 +266,7 @@ def test_channels_last_is_the_same_step(inputs):
     torch.testing.assert_close(losses[last], losses[plain], atol=1e-5, rtol=1e-5)
     for (name, a), b in zip(last.named_parameters(), plain.parameters(), strict=True):
         if a.requires_grad:
-            assert (a.grad - b.grad).norm() <= 2e-3 * b.grad.norm() + 1e-6, name
+            assert (a.grad - b.grad).norm() <= 2e-3 * b.grad.norm() + 1e-5, name
 
 
 def test_a_level_without_boxes_keeps_its_gradients():
