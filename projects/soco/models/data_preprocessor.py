@@ -28,7 +28,7 @@ class SoCoDataPreprocessor(BaseDataPreprocessor):
                  bgr_to_rgb: bool = True, non_blocking: bool = True) -> None:
         super().__init__(non_blocking=non_blocking)
         self.register_buffer('mean', torch.tensor(mean).view(1, 3, 1, 1) / 255, False)
-        self.register_buffer('std', torch.tensor(std).view(1, 3, 1, 1) / 255, False)
+        self.register_buffer('scale', 255 / torch.tensor(std).view(1, 3, 1, 1), False)
         self.policies = build_policies(views)
         self.bgr_to_rgb = bgr_to_rgb
 
@@ -62,32 +62,44 @@ class SoCoDataPreprocessor(BaseDataPreprocessor):
 
     def prepare(self, images: Tensor, view: int, data: Optional[Dict], prepared: Tensor) -> None:
         """Turn one view (N, 3, H, W) uint8 into floats, augmented by the draws of `data`."""
-        plan = None if data is None else self.policies[view].plan(data['uniforms'][:, view])
+        plan = keep = None
+        if data is not None:
+            plan = self.policies[view].plan(data['uniforms'][:, view], images.device)
+            keep = self.outside(data['cutouts'][:, view], images)
         # On a CPU one image at a time, which stays in the cache from the first step to the last.
         size = 1 if images.device.type == 'cpu' else len(images)
         for start in range(0, len(images), size):
             part = slice(start, start + size)
             pixels = self.to_float(images[part])
             if plan is not None:
-                augment(pixels, {key: values[part] for key, values in plan.items()})
-            torch.sub(pixels, self.mean, out=prepared[part]).div_(self.std)
-            if data is not None:
-                self.erase(prepared[part], data['cutouts'][part, view])
+                augment(pixels, plan.part(part))
+            torch.sub(pixels, self.mean, out=prepared[part]).mul_(self.scale)
+            if keep is not None:
+                prepared[part].mul_(keep[part])
 
     def to_float(self, images: Tensor) -> Tensor:
         """Turn uint8 (N, 3, H, W) into float RGB in [0, 1]."""
         if self.bgr_to_rgb:
             images = images.flip(1)
-        return images.float().div_(255)
+        return images.float().mul_(1 / 255)
 
     @staticmethod
-    def erase(images: Tensor, cutouts: Tensor) -> None:
-        """Set the rectangles (N, K, 4), x1 y1 x2 y2 half-open, of (N, 3, H, W) images to 0."""
-        if not cutouts.numpy().any():  # they are on the CPU: nothing waits for the device
-            return
-        x1, y1, x2, y2 = cutouts.to(images.device, non_blocking=True).unsqueeze(-1).unbind(dim=2)
+    def outside(cutouts: Tensor, images: Tensor) -> Optional[Tensor]:
+        """Mark with 1 the pixels of (N, 3, H, W) images outside of all rectangles, with 0 the others.
+
+        Args:
+            cutouts (Tensor): (N, K, 4), x1 y1 x2 y2 half-open, on the CPU.
+            images (Tensor): Give size and device.
+
+        Returns:
+            Tensor, optional: (N, 1, H, W) float, or None where every rectangle is empty.
+        """
+        if not cutouts.numpy().any():  # on the CPU: nothing waits for the device
+            return None
+        corners = cutouts.to(images.device, non_blocking=True)
+        x1, y1, x2, y2 = corners.unsqueeze(-1).unbind(dim=2)  # (N, K, 1) each
         x = torch.arange(images.shape[3], device=images.device)
         y = torch.arange(images.shape[2], device=images.device)
         columns, rows = (x >= x1) & (x < x2), (y >= y1) & (y < y2)  # (N, K, W), (N, K, H)
-        times = torch.bmm(rows.transpose(1, 2).float(), columns.float())  # how often each is erased
-        images.mul_(times.lt_(0.5).unsqueeze(1))
+        covers = torch.bmm(rows.transpose(1, 2).float(), columns.float())  # how many, (N, H, W)
+        return covers.lt_(0.5).unsqueeze(1)

@@ -5,7 +5,7 @@ order are torchvision's and PIL's, as the official recipe applies them one photo
 are clipped to [0, 1] after each. What is done to which image is decided in numpy, from draws that
 came with the batch: nothing here waits for a device.
 """
-from typing import Callable, Dict, List, Union
+from typing import Callable, Dict, List, NamedTuple, Union
 
 import cv2
 import numpy as np
@@ -24,7 +24,23 @@ def _grey(images: Tensor) -> Tensor:
     return (r * LUMA[0]).add_(g, alpha=LUMA[1]).add_(b, alpha=LUMA[2])
 
 
-def blend(images: Tensor, weights: np.ndarray) -> Tensor:
+class Plan(NamedTuple):
+    """What is done to N images: factors on their device, decisions on the CPU."""
+
+    weights: Tensor  # (N, 7, 3, 1, 1, 1) for `blend`: 0 to 2 before the hue, 3 to 5 after, 6 to grey
+    shifts: Tensor  # (N, 1, 1) of the hue, in turns
+    mixes: np.ndarray  # (N, 7, 3) bool, which weights are not those of UNCHANGED
+    hue: np.ndarray  # (N,) bool, as the next two
+    blur: np.ndarray
+    solarize: np.ndarray
+    sigmas: np.ndarray  # (N,) of the blur, in pixels
+
+    def part(self, rows: slice) -> 'Plan':
+        """The plan for some of the images."""
+        return Plan(*(values[rows] for values in self))
+
+
+def blend(images: Tensor, weights: Tensor, greys: bool = True, means: bool = True) -> Tensor:
     """Mix each image with its grey version and with the mean of that, and clip.
 
     One formula for brightness (f, 0, 0), saturation (f, 1 - f, 0), contrast (f, 0, 1 - f), grey
@@ -32,24 +48,25 @@ def blend(images: Tensor, weights: np.ndarray) -> Tensor:
 
     Args:
         images (Tensor): (N, 3, H, W).
-        weights (np.ndarray): (N, 3) float32: of the image, of its grey version, of the mean grey.
+        weights (Tensor): (N, 3, 1, 1, 1): of the image, of its grey version, of the mean grey.
+        greys, means (bool): Whether any of these weights is not 0.
 
     Returns:
         Tensor: `images`.
     """
-    own, grey, mean = _to_device(weights, images).view(-1, 3, 1, 1, 1).unbind(dim=1)
+    own, grey, mean = weights.unbind(dim=1)
     # from the images before they change
-    shades = _grey(images).mul_(grey) if weights[:, 1].any() else None
-    means = _grey(images.mean(dim=(2, 3), keepdim=True)).mul_(mean) if weights[:, 2].any() else None
+    parts = [_grey(images).mul_(grey)] if greys else []
+    if means:
+        parts.append(_grey(images.mean(dim=(2, 3), keepdim=True)).mul_(mean))
     images.mul_(own)
-    for part in (shades, means):
-        if part is not None:
-            images.add_(part)
+    for part in parts:
+        images.add_(part)
     return images.clamp_(0, 1)
 
 
-def adjust_hue(images: Tensor, shifts: np.ndarray) -> Tensor:
-    """Turn the hue of each image by its shift (N,), in turns of the colour circle, [-0.5, 0.5]."""
+def adjust_hue(images: Tensor, shifts: Tensor) -> Tensor:
+    """Turn the hue of each image by its shift (N, 1, 1), in turns of the circle, [-0.5, 0.5]."""
     r, g, b = images.unbind(dim=1)
     value = torch.maximum(r, g).maximum(b)
     low = torch.minimum(r, g).minimum(b)
@@ -58,7 +75,7 @@ def adjust_hue(images: Tensor, shifts: np.ndarray) -> Tensor:
     sixths = (r - g).add_(chroma, alpha=4)
     sixths = _choose(torch.eq, value, g, (b - r).add_(chroma, alpha=2), sixths)
     sixths = _choose(torch.eq, value, r, g - b, sixths)
-    sixths.div_(chroma.clamp_min(1e-8)).add_(_to_device(6 * shifts, images).view(-1, 1, 1))
+    sixths.div_(chroma.clamp_min(1e-8)).add_(shifts, alpha=6)
     sixths.sub_(sixths.div(6).floor_(), alpha=6)  # into [0, 6); remainder() is slow
     # Smith's hexcone without branches: red falls and rises about 3 sixths, green and blue rise and
     # fall about 2 and 4
@@ -86,7 +103,7 @@ def gaussian_blur(images: Tensor, sigmas: np.ndarray) -> Tensor:
 def _convolve(images: Tensor, kernels: np.ndarray) -> Tensor:
     """Blur by two convolutions with a kernel (N, taps) for each image."""
     n, c, h, w = images.shape
-    whole = _to_device(kernels, images).repeat_interleave(c, dim=0)  # (N * 3, taps)
+    whole = _to_device(kernels, images.device).repeat_interleave(c, dim=0)  # (N * 3, taps)
     planes = F.pad(images.reshape(1, n * c, h, w), (kernels.shape[1] // 2, ) * 4, mode='replicate')
     planes = F.conv2d(planes, whole.view(n * c, 1, 1, -1), groups=n * c)
     planes = F.conv2d(planes, whole.view(n * c, 1, -1, 1), groups=n * c)
@@ -112,8 +129,8 @@ def _choose(compare: Callable, a: Tensor, b: Union[Tensor, float], yes: Tensor, 
     return torch.lerp(no, yes, compare(a, b, out=torch.empty_like(no)))
 
 
-def _to_device(values: np.ndarray, images: Tensor) -> Tensor:
-    return torch.from_numpy(values).to(images.device, images.dtype, non_blocking=True)
+def _to_device(values: np.ndarray, device: Union[str, torch.device]) -> Tensor:
+    return torch.from_numpy(values).to(device, non_blocking=True)
 
 
 class PhotometricPolicy:
@@ -165,19 +182,14 @@ class PhotometricPolicy:
             sigma=low + (high - low) * u[:, 11],
             solarize=u[:, 12] < self.solarize_prob)
 
-    def plan(self, uniforms: Tensor) -> Dict[str, np.ndarray]:
-        """Turn uniform draws (N, 13) in [0, 1), on the CPU, into what `augment` does.
+    def plan(self, uniforms: Tensor, device: Union[str, torch.device] = 'cpu') -> Plan:
+        """Turn uniform draws (N, 13) in [0, 1), on the CPU, into what `augment` does on a device.
 
         Brightness, contrast and saturation have three places before the hue and three after it, so
         that every order of the four is the same operations with other weights.
-
-        Returns:
-            dict: `weights` ((N, 7, 3) for `blend`: 0 to 2 before the hue, 3 to 5 after it, 6 to
-            lose colour), `shift` (N,) of the hue, `sigma` (N,), and bool masks (N,) `blur` and
-            `solarize`.
         """
         params = self.draw(uniforms.numpy())
-        factors, shift = params['amounts'][:, :3], params['amounts'][:, 3]
+        factors, shifts = params['amounts'][:, :3], params['amounts'][:, 3]
         weights = np.tile(UNCHANGED, (len(factors), 7, 1))
         steps = weights[:, :3].copy()
         steps[:, :, 0] = factors
@@ -188,20 +200,21 @@ class PhotometricPolicy:
         weights[np.arange(len(steps))[:, None], places] = steps
         weights[~params['jitter']] = UNCHANGED
         weights[params['grey'], 6] = (0, 1, 0)
-        return dict(weights=weights, shift=np.where(params['jitter'], shift, 0),
-                    sigma=params['sigma'], blur=params['blur'], solarize=params['solarize'])
+        shifts = shifts * params['jitter']
+        return Plan(_to_device(weights[..., None, None, None], device),
+                    _to_device(shifts[:, None, None], device), weights != UNCHANGED, shifts != 0,
+                    params['blur'], params['solarize'], params['sigma'])
 
 
-def augment(images: Tensor, plan: Dict[str, np.ndarray]) -> Tensor:
-    """Do to images (N, 3, H, W), in place, what a policy's plan for them says; return them."""
-    needed = (plan['weights'] != UNCHANGED).any(axis=(0, 2))
-    for place, weights in enumerate(plan['weights'].swapaxes(0, 1)):
-        if place == 3 and plan['shift'].any():
-            adjust_hue(images, plan['shift'])
-        if needed[place]:
-            blend(images, weights)
-    _change(images, plan['blur'], gaussian_blur, plan['sigma'])
-    return _change(images, plan['solarize'], solarize)
+def augment(images: Tensor, plan: Plan) -> Tensor:
+    """Do to images (N, 3, H, W), in place, what the plan for them says; return them."""
+    for place, (own, grey, mean) in enumerate(plan.mixes.any(axis=0).tolist()):
+        if place == 3 and plan.hue.any():
+            adjust_hue(images, plan.shifts)
+        if own or grey or mean:
+            blend(images, plan.weights[:, place], grey, mean)
+    _change(images, plan.blur, gaussian_blur, plan.sigmas)
+    return _change(images, plan.solarize, solarize)
 
 
 def _change(images: Tensor, mask: np.ndarray, adjust: Callable, *amounts: np.ndarray) -> Tensor:
@@ -210,7 +223,7 @@ def _change(images: Tensor, mask: np.ndarray, adjust: Callable, *amounts: np.nda
     if len(rows) == len(images):
         return adjust(images, *amounts)
     if len(rows):
-        index = torch.from_numpy(rows).to(images.device, non_blocking=True)
+        index = _to_device(rows, images.device)
         images[index] = adjust(images[index], *(values[rows] for values in amounts))
     return images
 
