@@ -6,7 +6,7 @@ from mmengine.model import BaseDataPreprocessor
 from mmselfsup.registry import MODELS
 from torch import Tensor
 
-from .photometric import augment, build_policies
+from .photometric import augment, build_policies, paint_on_cpu
 
 
 @MODELS.register_module()
@@ -62,20 +62,24 @@ class SoCoDataPreprocessor(BaseDataPreprocessor):
 
     def prepare(self, images: Tensor, view: int, data: Optional[Dict], prepared: Tensor) -> None:
         """Turn one view (N, 3, H, W) uint8 into floats, augmented by the draws of `data`."""
-        plan = keep = None
-        if data is not None:
-            plan = self.policies[view].plan(data['uniforms'][:, view], images.device)
-            keep = self.outside(data['cutouts'][:, view], images)
-        # On a CPU one image at a time, which stays in the cache from the first step to the last.
-        size = 1 if images.device.type == 'cpu' else len(images)
-        for start in range(0, len(images), size):
-            part = slice(start, start + size)
-            pixels = self.to_float(images[part])
-            if plan is not None:
-                augment(pixels, plan.part(part))
-            torch.sub(pixels, self.mean, out=prepared[part]).mul_(self.scale)
-            if keep is not None:
-                prepared[part].mul_(keep[part])
+        if data is None:
+            torch.sub(self.to_float(images), self.mean, out=prepared).mul_(self.scale)
+            return
+        plan = self.policies[view].plan(data['uniforms'][:, view], images.device)
+        if self.is_compiled(images):
+            rgb = images.flip(1) if self.bgr_to_rgb else images
+            paint_on_cpu(rgb, plan, self.mean, self.scale, prepared)
+        else:
+            pixels = augment(self.to_float(images), plan)
+            torch.sub(pixels, self.mean, out=prepared).mul_(self.scale)
+        keep = self.outside(data['cutouts'][:, view], images)
+        if keep is not None:
+            prepared.mul_(keep)
+
+    @staticmethod
+    def is_compiled(images: Tensor) -> bool:
+        """Tell whether the colours of these images are a compiled kernel's work, as on a CPU."""
+        return images.device.type == 'cpu'
 
     def to_float(self, images: Tensor) -> Tensor:
         """Turn uint8 (N, 3, H, W) into float RGB in [0, 1]."""

@@ -7,11 +7,12 @@ came with the batch: nothing here waits for a device.
 """
 from typing import Callable, Dict, List, NamedTuple, Union
 
-import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from .photometric_cpu import paint
 
 LUMA = (0.299, 0.587, 0.114)  # ITU-R 601
 UNCHANGED = np.float32([1, 0, 0])  # weights of `blend`
@@ -72,11 +73,10 @@ def adjust_hue(images: Tensor, shifts: Tensor) -> Tensor:
     low = torch.minimum(r, g).minimum(b)
     chroma = value - low
     # sixths of the circle, counted from the brightest channel
-    sixths = (r - g).add_(chroma, alpha=4)
-    sixths = _choose(torch.eq, value, g, (b - r).add_(chroma, alpha=2), sixths)
-    sixths = _choose(torch.eq, value, r, g - b, sixths)
+    sixths = torch.where(value == r, g - b, torch.where(
+        value == g, b - r + 2 * chroma, r - g + 4 * chroma))
     sixths.div_(chroma.clamp_min(1e-8)).add_(shifts, alpha=6)
-    sixths.sub_(sixths.div(6).floor_(), alpha=6)  # into [0, 6); remainder() is slow
+    sixths.sub_(sixths.div(6).floor_(), alpha=6)  # into [0, 6)
     # Smith's hexcone without branches: red falls and rises about 3 sixths, green and blue rise and
     # fall about 2 and 4
     for channel, (centre, base, slope) in enumerate([(3, low, 1), (2, value, -1), (4, value, -1)]):
@@ -86,47 +86,30 @@ def adjust_hue(images: Tensor, shifts: Tensor) -> Tensor:
 
 
 def gaussian_blur(images: Tensor, sigmas: np.ndarray) -> Tensor:
-    """Blur each image with its own sigma (N,), in pixels; borders are repeated.
+    """Blur each image with its own sigma (N,), in pixels; borders are repeated."""
+    n, c, h, w = images.shape
+    kernels = blur_kernels(sigmas)
+    weights = _to_device(kernels, images.device).repeat_interleave(c, dim=0)  # (N * 3, taps)
+    planes = F.pad(images.reshape(1, n * c, h, w), (kernels.shape[1] // 2, ) * 4, mode='replicate')
+    planes = F.conv2d(planes, weights.view(n * c, 1, 1, -1), groups=n * c)
+    planes = F.conv2d(planes, weights.view(n * c, 1, -1, 1), groups=n * c)
+    return images.copy_(planes.view(n, c, h, w))
 
-    The kernel ends where its weights fall below `SMALLEST_TAP`.
-    """
+
+def blur_kernels(sigmas: np.ndarray) -> np.ndarray:
+    """Gaussians (N, 2 r + 1) float32 of each sigma (N,), cut where they fall below `SMALLEST_TAP`."""
     radius = max(1, int(np.ceil(4 * sigmas.max())))
-    kernels = np.exp(-0.5 * (np.arange(radius + 1) / sigmas[:, None])**2)  # (N, half and centre)
+    kernels = np.exp(-0.5 * (np.arange(radius + 1) / sigmas[:, None])**2)  # centre and one half
     kernels /= 2 * kernels.sum(axis=1, keepdims=True) - 1
     kernels[kernels < SMALLEST_TAP] = 0
     kernels = kernels[:, :max(2, kernels.any(axis=0).sum())]
     kernels /= 2 * kernels.sum(axis=1, keepdims=True) - kernels[:, :1]
-    kernels = np.concatenate([kernels[:, :0:-1], kernels], axis=1).astype(np.float32)
-    return _filter(images, kernels) if images.device.type == 'cpu' else _convolve(images, kernels)
-
-
-def _convolve(images: Tensor, kernels: np.ndarray) -> Tensor:
-    """Blur by two convolutions with a kernel (N, taps) for each image."""
-    n, c, h, w = images.shape
-    whole = _to_device(kernels, images.device).repeat_interleave(c, dim=0)  # (N * 3, taps)
-    planes = F.pad(images.reshape(1, n * c, h, w), (kernels.shape[1] // 2, ) * 4, mode='replicate')
-    planes = F.conv2d(planes, whole.view(n * c, 1, 1, -1), groups=n * c)
-    planes = F.conv2d(planes, whole.view(n * c, 1, -1, 1), groups=n * c)
-    return images.copy_(planes.view(n, c, h, w))
-
-
-def _filter(images: Tensor, kernels: np.ndarray) -> Tensor:
-    """The same by OpenCV, on a CPU five times as fast."""
-    for image, kernel in zip(images.numpy(), kernels):
-        kernel = np.trim_zeros(kernel)
-        for plane in image:
-            plane[:] = cv2.sepFilter2D(plane, -1, kernel, kernel, borderType=cv2.BORDER_REPLICATE)
-    return images
+    return np.concatenate([kernels[:, :0:-1], kernels], axis=1).astype(np.float32)
 
 
 def solarize(images: Tensor) -> Tensor:
     """Invert every value from 128 / 255 up."""
-    return images.copy_(_choose(torch.ge, images, 128 / 255, 1 - images, images))
-
-
-def _choose(compare: Callable, a: Tensor, b: Union[Tensor, float], yes: Tensor, no: Tensor) -> Tensor:
-    """`torch.where(compare(a, b), yes, no)`, on a CPU ten times as fast: no bools are made."""
-    return torch.lerp(no, yes, compare(a, b, out=torch.empty_like(no)))
+    return images.copy_(torch.where(images < 128 / 255, images, 1 - images))
 
 
 def _to_device(values: np.ndarray, device: Union[str, torch.device]) -> Tensor:
@@ -215,6 +198,23 @@ def augment(images: Tensor, plan: Plan) -> Tensor:
             blend(images, plan.weights[:, place], grey, mean)
     _change(images, plan.blur, gaussian_blur, plan.sigmas)
     return _change(images, plan.solarize, solarize)
+
+
+def paint_on_cpu(images: Tensor, plan: Plan, mean: Tensor, scale: Tensor, painted: Tensor) -> None:
+    """The same for uint8 images on a CPU, compiled, together with `(image - mean) * scale`.
+
+    Args:
+        images (Tensor): (N, 3, H, W) uint8, RGB.
+        plan (Plan): What is done to them.
+        mean, scale (Tensor): Three values each.
+        painted (Tensor): (N, 3, H, W) float32, is written.
+    """
+    weights, shifts = plan.weights.numpy()[..., 0, 0, 0], plan.shifts.numpy()[:, 0, 0]
+    mean, scale = mean.flatten().numpy(), scale.flatten().numpy()
+    none = np.empty(0, dtype=np.float32)
+    for i, (pixels, image) in enumerate(zip(images.numpy(), painted.numpy())):
+        taps = blur_kernels(plan.sigmas[i:i + 1])[0] if plan.blur[i] else none
+        paint(pixels, image, weights[i], shifts[i], taps, plan.solarize[i], mean, scale)
 
 
 def _change(images: Tensor, mask: np.ndarray, adjust: Callable, *amounts: np.ndarray) -> Tensor:
