@@ -87,3 +87,17 @@ def test_nothing_makes_the_host_wait(monkeypatch):
     with HostSyncs([]) as syncs:
         views[0][views[0] > 0].sum().item()
     assert len(syncs.found) == 2  # it would have been seen
+
+
+def test_torchs_operations_prepare_what_the_kernel_prepares(device, monkeypatch):
+    """On the CPU, and on a GPU where there is one."""
+    data = batch(n=4)
+    data['cutouts'][0, 1, 0] = torch.tensor([2, 3, 7, 9])
+    lively = preprocessor([dict(), dict(blur_prob=0.5, solarize_prob=0.5), dict(blur_prob=0.1)])
+    compiled = lively(data, training=True)['inputs']
+    monkeypatch.setattr(SoCoDataPreprocessor, 'is_compiled', lambda self, images: False)
+    views = lively.to(device)(data, training=True)['inputs']
+    for view, other, images in zip(views, compiled, data['inputs']):
+        assert view.device.type == device.type and view.shape == images.shape
+        gaps = (view.cpu() - other).abs()  # a last bit may decide whether a value is inverted
+        assert gaps.max() < 0.05 and (gaps > 1e-3).float().mean() < 1e-3

@@ -50,7 +50,7 @@ class SoCoDataPreprocessor(BaseDataPreprocessor):
                 f'describes {len(self.policies)}: give one dict per view.')
         inputs = self.cast_data(data['inputs'])
         # One piece of memory for all views. On a CPU, the C library keeps it for the next batch of up
-        # to 32 MB; three pieces it gives back, and to get them anew costs as much as the colours.
+        # to 32 MB; three pieces it gives back, and to get them anew takes longer than the colours.
         sizes = [images.numel() for images in inputs]
         memory = torch.empty(sum(sizes), device=self.device).split(sizes)
         views = [part.view(images.shape) for part, images in zip(memory, inputs)]

@@ -82,7 +82,7 @@ def paint(pixels: np.ndarray, image: np.ndarray, weights: np.ndarray, shift: np.
     """Turn the pixels of one view into an augmented and normalised image.
 
     Args:
-        pixels (np.ndarray): (3, H, W) uint8, RGB; may be a reversed view of BGR.
+        pixels (np.ndarray): (3, H, W) uint8, RGB.
         image (np.ndarray): (3, H, W) float32, is written.
         weights (np.ndarray): (7, 3) float32, see `photometric.Plan`.
         shift (np.float32): Of the hue, in turns.
