@@ -10,6 +10,9 @@
 #   NNODES=2 NODE_RANK=0 MASTER_ADDR=host0 bash tools/dist_train.sh configs/soco_r50_fpn_400e.py 8 \
 #       --cfg-options train_dataloader.batch_size=128
 #
+# For less memory, --cfg-options model.backbone.with_cp=True (stages are computed again in the backward
+# pass; BN's running statistics then move twice a step). model.channels_last=True may be quicker.
+#
 # With accumulation SyncBN normalises over 1024 images and not 2048. Another total batch: add
 # --auto-scale-lr (lr = 8.0 x batch / 2048).
 #

@@ -153,11 +153,11 @@ def test_the_tool_writes_its_figures(tmp_path):
     tool = ROOT / 'tools/benchmark_step.py'
     run = subprocess.run(
         [sys.executable, tool, ROOT / 'configs/soco_r18_fpn_quickstart.py', '--device', 'cpu',
-         '--batch', '2', '--steps', '1', '--json', tmp_path / 'step.json'],
+         '--batch', '2', '--steps', '1', '--channels-last', 'no', '--json', tmp_path / 'step.json'],
         capture_output=True, text=True, cwd=ROOT, check=True)
     assert 'images/s' in run.stdout and 'GFLOP' in run.stdout
     figures = json.loads((tmp_path / 'step.json').read_text())
-    assert figures['batch'] == 2 and figures['found']['soco_r18_fpn_quickstart']['gflop'] > 0
+    assert figures['batch'] == 2 and figures['channels_last'] is False and figures['found']['soco_r18_fpn_quickstart']['gflop'] > 0
     wrong = subprocess.run([sys.executable, tool, '--batch', '1'], capture_output=True, text=True,
                            cwd=ROOT)
     assert wrong.returncode == 2 and '--batch' in wrong.stderr

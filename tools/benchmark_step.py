@@ -40,8 +40,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--batch', type=int, default=4, help='images a step (default 4)')
     parser.add_argument('--amp', choices=['no', *AMP_TYPES], help='precision of both sides (default: '
                         'fp16 on CUDA, as the configs have it; no on a CPU)')
-    parser.add_argument('--channels-last', action='store_true', help='weights and views of both sides '
-                        'in channels_last memory')
+    parser.add_argument('--channels-last', choices=['yes', 'no'], help='memory format of weights and '
+                        'views on both sides (default: as the first config has it)')
     parser.add_argument('--steps', type=int, default=7, help='steps to take the median of (default 7)')
     parser.add_argument('--warmup', type=int, default=3, help='steps before them, at least 2 '
                         '(default 3)')
@@ -117,6 +117,8 @@ def main() -> None:
     torch.backends.cudnn.benchmark = first.env_cfg.cudnn_benchmark
     torch.manual_seed(0)
     data = made_up_data(first, args.batch, pin=args.device == 'cuda')
+    args.channels_last = (first.model.get('channels_last', False) if args.channels_last is None else
+                          args.channels_last == 'yes')
     builders = gather_builders(args, configs, device)
     console = Console()
     name = torch.cuda.get_device_name() if args.device == 'cuda' else platform.processor()

