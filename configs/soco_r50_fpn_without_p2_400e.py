@@ -3,7 +3,8 @@
 #   bash tools/dist_train.sh configs/soco_r50_fpn_without_p2_400e.py 8
 #
 # What differs from soco_r50_fpn_400e.py: of views 1 and 2 no P2 is made, and their few boxes of up to
-# 48 pixels are pooled from P3. How many those are: python tools/count_levels.py. The small view still
+# 48 pixels are pooled from P3 (0.09 % and 2.25 % on 1141 ImageNet photos, 2026-11-24: python
+# tools/count_levels.py configs/soco_r50_fpn_without_p2_400e.py). The small view still
 # makes and trains P2, so a detector gets every weight. Not the paper's assignment; what it does to AP
 # is not measured.
 #
