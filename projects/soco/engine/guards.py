@@ -3,6 +3,7 @@
 They live in MMEngine's root registry, so that a config of any scope finds them.
 """
 import hashlib
+import os
 import signal
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Sequence
@@ -14,6 +15,7 @@ from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 from torch import Tensor, distributed
+from torch.utils.data import get_worker_info
 
 STOPPED = 75  # exit code of a run that was asked to stop and can go on: EX_TEMPFAIL
 
@@ -43,14 +45,21 @@ class StopSignalHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         """Listen from here on."""
+        self._pid = os.getpid()
         for number in self.signals:
             self._before[number] = signal.signal(number, self._ask)
         if is_distributed():
             # A message between CPUs: asking each other makes no GPU wait.
             self._group = distributed.new_group(backend='gloo')
 
-    def _ask(self, *args: Any) -> None:
-        self.asked = True
+    def _ask(self, number: int, frame: Any) -> None:
+        if os.getpid() == self._pid:
+            self.asked = True
+        elif get_worker_info() is None:
+            # A forked helper, such as a metric's pool, is to end as if nobody listened. Workers of a
+            # data loader stay, for the step to be finished; the loader ends them.
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
 
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None,
                          outputs: Optional[dict] = None) -> None:
