@@ -15,7 +15,6 @@ from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 from torch import Tensor, distributed
-from torch.utils.data import get_worker_info
 
 STOPPED = 75  # exit code of a run that was asked to stop and can go on: EX_TEMPFAIL
 
@@ -55,9 +54,7 @@ class StopSignalHook(Hook):
     def _ask(self, number: int, frame: Any) -> None:
         if os.getpid() == self._pid:
             self.asked = True
-        elif get_worker_info() is None:
-            # A forked helper, such as a metric's pool, is to end as if nobody listened. Workers of a
-            # data loader stay, for the step to be finished; the loader ends them.
+        else:  # a forked helper, such as a metric's pool, is to end as if nobody listened
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
 
