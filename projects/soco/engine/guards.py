@@ -44,19 +44,21 @@ class StopSignalHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         """Listen from here on."""
-        self._pid = os.getpid()
+        os.register_at_fork(after_in_child=self._leave)
         for number in self.signals:
             self._before[number] = signal.signal(number, self._ask)
         if is_distributed():
             # A message between CPUs: asking each other makes no GPU wait.
             self._group = distributed.new_group(backend='gloo')
 
-    def _ask(self, number: int, frame: Any) -> None:
-        if os.getpid() == self._pid:
-            self.asked = True
-        else:  # a forked helper, such as a metric's pool, is to end as if nobody listened
-            signal.signal(number, signal.SIG_DFL)
-            os.kill(os.getpid(), number)
+    def _ask(self, *args: Any) -> None:
+        self.asked = True
+
+    def _leave(self) -> None:
+        """A forked helper, such as a metric's pool, is ended by the signal as if nobody listened."""
+        for number in self.signals:
+            if signal.getsignal(number) == self._ask:
+                signal.signal(number, signal.SIG_DFL)
 
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None,
                          outputs: Optional[dict] = None) -> None:

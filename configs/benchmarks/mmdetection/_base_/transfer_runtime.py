@@ -15,7 +15,6 @@ custom_hooks = [
     # BN statistics from 200 training batches per GPU before each evaluation, as detectron2's
     # PreciseBN in the official runs.
     dict(type='PreciseBNHook', num_iters=200),
-    dict(type='StopSignalHook'),  # SIGTERM: a checkpoint, then exit code 75
     dict(type='FiniteLossHook'),  # NaN or Inf in the loss: stop and say where
     dict(type='SameRunHook'),  # ranks must agree on config, code and data
 ]
