@@ -81,22 +81,6 @@ def test_sigterm_writes_a_checkpoint_and_the_run_goes_on_to_the_bit(tmp_path, ac
 
 
 @pytest.mark.slow
-def test_a_signal_to_one_rank_stops_all_after_the_same_step(tmp_path):
-    config, work_dir = dumped(tmp_path, **{'train_cfg.max_epochs': 50})
-    process = start(config, processes=2)
-    wait_for_iteration(process, 1)
-    ranks = [int(pid) for pid in subprocess.run(
-        ['pgrep', '-P', str(process.pid)], capture_output=True, text=True).stdout.split()]
-    assert len(ranks) == 2
-    os.kill(ranks[1], signal.SIGTERM)
-    output, _ = process.communicate(timeout=120)
-    assert process.returncode != 0
-    checkpoint = find_newest_checkpoint(work_dir)
-    assert checkpoint is not None and checkpoint.name in output and 'Stopped by a signal' in output
-    assert 'exitcode  : 75' in output
-
-
-@pytest.mark.slow
 def test_a_killed_rank_ends_the_other_and_is_named(tmp_path):
     config, work_dir = dumped(tmp_path, **{'train_cfg.max_epochs': 50,
                                            'default_hooks.checkpoint.interval': 1})
