@@ -38,6 +38,8 @@ def parse_args() -> argparse.Namespace:
                         'own, below')
     parser.add_argument('--root', help='where the images of a list or COCO json are '
                         '(default: in its folder)')
+    parser.add_argument('--follow-links', action='store_true',
+                        help='let links in the folder of the images lead out of it')
     parser.add_argument('--strict', action='store_true',
                         help='stop at an image that cannot be used instead of skipping it')
     parser.add_argument('--overwrite', action='store_true',
@@ -170,7 +172,7 @@ def run(args: argparse.Namespace) -> None:
 
     console = Console()
     check_flags(args)
-    source = open_source(args.images, args.root)
+    source = open_source(args.images, args.root, args.follow_links)
     with console.status('preparing the boxes'):
         generator = make_generator(args)
     options = GenerateOptions(generator, make_filter(args), args.max_pixels)

@@ -20,6 +20,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('store', help='the store')
     parser.add_argument('--images', help='its images (folder, zip, tar, …): some are drawn')
     parser.add_argument('--root', help='where the images of a list or COCO json are')
+    parser.add_argument('--follow-links', action='store_true',
+                        help='let links in the folder of the images lead out of it')
     parser.add_argument('--out-dir', help='folder for the pictures (default: STORE.pictures)')
     parser.add_argument('--photos', type=int, default=6, help='how many photos are drawn')
     parser.add_argument('--validate', action='store_true', help='read and check every row')
@@ -91,7 +93,7 @@ def run(args: argparse.Namespace) -> int:
     if args.validate and not problems:
         print(f'all {len(store)} rows are sound')
     export(args, store)
-    source = open_source(args.images, args.root) if args.images else None
+    source = open_source(args.images, args.root, args.follow_links) if args.images else None
     folder = args.out_dir or f'{args.store}.pictures'
     pictures = draw_store(store, figures, source, folder, args.photos)
     print(f'{len(pictures)} pictures are in {folder}')

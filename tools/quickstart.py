@@ -190,9 +190,7 @@ def draw_views_of(model, dataset) -> None:
                OUT / 'pictures/proposals.png')
     batch = default_collate([dataset[index]])
     prepared = model.data_preprocessor(batch, True)
-    pre = model.data_preprocessor
-    views = [((view[0] * pre.std[0] + pre.mean[0]).clamp(0, 1) * 255).byte().permute(1, 2, 0).numpy()
-             for view in prepared['inputs']]
+    views = [model.data_preprocessor.to_pixels(view)[0].numpy() for view in prepared['inputs']]
     bboxes = prepared['bboxes'][0]
     extractor = model.roi_head.bbox_roi_extractor
     rois = bboxes.new_zeros(bboxes[..., 0].numel(), 5)

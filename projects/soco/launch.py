@@ -234,7 +234,8 @@ def check_inputs(cfg: Config) -> None:
     """
     dataset = cfg.get('train_dataloader', {}).get('dataset', {})
     if dataset.get('type', '').endswith('SoCoDataset'):
-        check_store_fits(ProposalStore.open(dataset.proposals), open_source(dataset.data_root))
+        images = open_source(dataset.data_root, follow_links=dataset.get('follow_links', False))
+        check_store_fits(ProposalStore.open(dataset.proposals), images)
     else:
         check_layout(cfg)
 

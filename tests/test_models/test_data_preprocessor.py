@@ -101,3 +101,10 @@ def test_torchs_operations_prepare_what_the_kernel_prepares(device, monkeypatch)
         assert view.device.type == device.type and view.shape == images.shape
         gaps = (view.cpu() - other).abs()  # a last bit may decide whether a value is inverted
         assert gaps.max() < 0.05 and (gaps > 1e-3).float().mean() < 1e-3
+
+
+def test_pictures_of_the_views_are_the_photos():
+    data = batch()
+    prepare = preprocessor()
+    for images, view in zip(data['inputs'], prepare(data, training=True)['inputs']):
+        assert torch.equal(prepare.to_pixels(view), images.flip(1).permute(0, 2, 3, 1))

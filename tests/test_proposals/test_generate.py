@@ -48,7 +48,12 @@ def test_folder_is_listed_recursively_in_order(small_photos):
 def test_linked_folders_are_listed_once(tmp_path, small_photos):
     (tmp_path / 'link').symlink_to(small_photos)
     (tmp_path / 'round').symlink_to(tmp_path)
-    assert open_source(tmp_path).names() == [f'link/{name}' for name in NAMES]
+    assert open_source(tmp_path, follow_links=True).names() == [f'link/{name}' for name in NAMES]
+    (tmp_path / 'link').unlink()
+    (tmp_path / 'within').mkdir()
+    (tmp_path / 'link').symlink_to('within')
+    (tmp_path / 'within' / 'a.png').symlink_to(small_photos / 'a.png')
+    assert open_source(tmp_path).names() == ['link/a.png']
 
 
 def test_store_holds_what_the_search_finds(tmp_path, small_photos):

@@ -1,14 +1,20 @@
 """Sources: the same images from a folder, a list, a COCO json, a zip and a tar."""
 import io
 import json
+import os
 import pickle
 import tarfile
 import zipfile
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from multiprocessing import get_context
+from pathlib import Path
 
 import pytest
 
+from projects.soco.proposals.executors import SerialExecutor
+from projects.soco.proposals.generate import GenerateOptions, generate
+from projects.soco.proposals.imports import read_coco
+from projects.soco.proposals.names import NameRefused, name_problem
 from projects.soco.proposals.sources import KINDS, open_source
 
 NAMES = ['a.png', 'b/1.png', 'b/2.PNG', 'b/deep/x.png', 'c.png', 'z.png']
@@ -82,10 +88,17 @@ def test_the_last_of_two_members_of_one_name_counts(tmp_path):
 
 def test_members_that_point_elsewhere_are_left_out(tmp_path):
     with tarfile.open(tmp_path / 'links.tar', 'w') as archive:
-        link = tarfile.TarInfo('a.jpg')
-        link.type, link.linkname = tarfile.SYMTYPE, '/etc/passwd'
-        archive.addfile(link)
+        for name, kind in (('a.jpg', tarfile.SYMTYPE), ('b.jpg', tarfile.LNKTYPE),
+                           ('c.jpg', tarfile.CHRTYPE), ('d.jpg', tarfile.FIFOTYPE)):
+            link = tarfile.TarInfo(name)
+            link.type, link.linkname = kind, '/etc/passwd'
+            archive.addfile(link)
+    with zipfile.ZipFile(tmp_path / 'links.zip', 'w') as archive:
+        link = zipfile.ZipInfo('a.jpg')
+        link.external_attr = 0o120777 << 16  # a link: its content is where it points to
+        archive.writestr(link, '/etc/passwd')
     assert open_source(tmp_path / 'links.tar').names() == []
+    assert open_source(tmp_path / 'links.zip').read_bytes('a.jpg') == b'/etc/passwd'  # never followed
 
 
 @pytest.mark.parametrize('name', ['deflated.zip', 'stored.zip'])
@@ -107,10 +120,92 @@ def test_unknown_names_are_refused(sources, small_photos):
             open_source(sources / name, small_photos).read_bytes('none.png')
 
 
-@pytest.mark.parametrize('name', ['../a.png', '/etc/passwd', 'b/../../a.png'])
-def test_a_folder_is_never_left(small_photos, name):
-    with pytest.raises(PermissionError, match='out of the folder'):
-        open_source(small_photos / 'b').read_bytes(name)
+OUTSIDE = ['../z.png', '/etc/passwd', 'deep/../../a.png', '..', '.', '', 'a\0.png', 'folder/a.png',
+           'file.png', 'chain.png', 'folder/../1.png']
+
+
+@pytest.fixture
+def linked(tmp_path, small_photos):
+    """A folder in which links lead out, and its image ``1.png``."""
+    root = tmp_path / 'root'
+    root.mkdir()
+    (root / '1.png').write_bytes((small_photos / 'b/1.png').read_bytes())
+    (root / 'folder').symlink_to(small_photos)
+    (root / 'file.png').symlink_to(small_photos / 'a.png')
+    (root / 'chain.png').symlink_to('file.png')
+    (tmp_path / 'z.png').write_bytes(b'outside')
+    return root
+
+
+@pytest.mark.parametrize('name', OUTSIDE)
+def test_no_name_leads_out_of_a_folder(linked, name):
+    for root in (linked, linked.parent / 'link to root'):
+        if not root.exists():
+            root.symlink_to(linked)
+        source = open_source(root)
+        assert source.read_bytes('1.png') and '1.png' in source
+        with pytest.raises(OSError, match='out of|a folder') as error:
+            source.read_bytes(name)
+        assert name == '.' or isinstance(error.value, NameRefused)
+        assert name not in source
+
+
+def test_links_out_of_a_folder_are_followed_where_that_is_asked_for(linked, small_photos):
+    with pytest.raises(ValueError, match='folder is reached by a link out of .*root.*--follow-links'):
+        open_source(linked).names()
+    source = open_source(linked, follow_links=True)
+    assert source.names() == sorted(
+        ['1.png', 'chain.png', 'file.png'] + [f'folder/{name}' for name in NAMES])
+    assert source.read_bytes('folder/a.png') == source.read_bytes('chain.png')
+    for name in OUTSIDE[:4]:
+        with pytest.raises(NameRefused):
+            source.read_bytes(name)
+
+
+@pytest.mark.parametrize('name', [name for name in OUTSIDE if name_problem(name)] + [7, None])
+def test_names_of_a_coco_json_stay_within(tmp_path, small_photos, name):
+    path = tmp_path / 'coco.json'
+    path.write_text(json.dumps(dict(images=[dict(id=0, file_name='a.png'), dict(id=1, file_name=name)],
+                                    annotations=[])))
+    with pytest.raises(ValueError, match=r'images\[1\] of .*coco.json') as error:
+        open_source(path, small_photos).names()
+    assert repr(name) in str(error.value)
+    with pytest.raises(ValueError, match=r'images\[1\] of .*coco.json'):
+        read_coco(path)
+
+
+def test_a_pipe_is_no_image_and_nobody_waits_for_it(tmp_path):
+    os.mkfifo(tmp_path / 'a.jpg')
+    with pytest.raises(OSError, match='no ordinary file'):
+        open_source(tmp_path).read_bytes('a.jpg')
+
+
+@pytest.mark.parametrize('name', ['../evil.png', '/tmp/evil.png', 'b/../../evil.png', './../evil.png'])
+@pytest.mark.parametrize('kind', ['zip', 'tar'])
+def test_members_with_names_outside_are_refused_and_nothing_is_written(tmp_path, small_photos, kind,
+                                                                       name):
+    folder = tmp_path / 'in'
+    folder.mkdir()
+    content = (small_photos / 'a.png').read_bytes()
+    path = folder / f'evil.{kind}'
+    if kind == 'zip':
+        with zipfile.ZipFile(path, 'w') as archive:
+            archive.writestr('a.png', content)
+            archive.writestr(name, content)
+    else:
+        with tarfile.open(path, 'w') as archive:
+            for member in ('a.png', name):
+                info = tarfile.TarInfo(member)
+                info.size = len(content)
+                archive.addfile(info, io.BytesIO(content))
+    for use in (lambda s: s.names(), lambda s: s.read_bytes(name), lambda s: s.read_bytes('a.png'),
+                lambda s: name in s):
+        with pytest.raises(ValueError, match='evil.*whose name .*pack the images anew'):
+            use(open_source(path))
+    with pytest.raises(ValueError, match='whose name'):
+        generate(open_source(path), folder / 's.arrow', GenerateOptions(), SerialExecutor())
+    assert [p.name for p in tmp_path.rglob('*')] == ['in', f'evil.{kind}']
+    assert not Path('/tmp/evil.png').exists()
 
 
 def test_lists_may_hold_absolute_paths(tmp_path, small_photos):

@@ -31,6 +31,7 @@ class SoCoDataset(Dataset):
         pipeline (list[dict]): Transforms, see `transforms.py`.
         repeat (int): How often an epoch shows each photo, with other randomness each time; for
             small sets. Defaults to 1.
+        follow_links (bool): Whether links in `data_root` may lead out of it. Defaults to False.
 
     Raises:
         FileNotFoundError: No such store or photos; the message says how to make them.
@@ -39,9 +40,9 @@ class SoCoDataset(Dataset):
     """
 
     def __init__(self, data_root: str, proposals: str, pipeline: Sequence[Dict],
-                 repeat: int = 1) -> None:
+                 repeat: int = 1, follow_links: bool = False) -> None:
         self.store = ProposalStore.open(proposals)
-        self.source = open_source(data_root)
+        self.source = open_source(data_root, follow_links=follow_links)
         check_store_fits(self.store, self.source)
         # whatever scope is the default where the data set is built, such as a detector's
         self.pipeline = Compose(

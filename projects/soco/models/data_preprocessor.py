@@ -76,6 +76,18 @@ class SoCoDataPreprocessor(BaseDataPreprocessor):
         if keep is not None:
             prepared.mul_(keep)
 
+    def to_pixels(self, views: Tensor) -> Tensor:
+        """Turn prepared views back into pictures, for people to look at.
+
+        Args:
+            views (Tensor): (N, 3, H, W) float, normalised.
+
+        Returns:
+            Tensor: (N, H, W, 3) uint8, RGB, rounded.
+        """
+        pixels = (views.float() / self.scale + self.mean).clamp(0, 1) * 255
+        return pixels.round().byte().permute(0, 2, 3, 1)
+
     @staticmethod
     def is_compiled(images: Tensor) -> bool:
         """Tell whether the colours of these images are a compiled kernel's work, as on a CPU."""

@@ -3,7 +3,8 @@ import os
 
 import numpy as np
 
-from .sources import FolderSource, ImageSource
+from .names import ImageSource, NameRefused, name_problem
+from .sources import FolderSource
 from .store import ProposalStore
 
 TRIED = 16
@@ -20,8 +21,14 @@ def where_instead(source: ImageSource, name: str, what: str) -> str:
     Returns:
         str: Where it is and what to do about it, one or two sentences; empty if it is nowhere near.
     """
-    if os.path.isabs(name):
-        return 'Names of images should be relative paths.'
+    problem = name_problem(name)
+    if problem:
+        return f'The name {name!r} {problem}: names should be relative paths within the folder.'
+    if isinstance(source, FolderSource):
+        try:
+            source.locate(name)
+        except NameRefused as error:
+            return f'{error}.'
     if type(source) is FolderSource:
         with os.scandir(source.root) as entries:
             below = sorted(entry.path for entry in entries if entry.is_dir())

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from .files import whole_file
 from .store import ProposalStore
 
 
@@ -37,15 +38,8 @@ def write_json(path: str | Path, write: Callable) -> None:
         path (str | Path): Where to.
         write (Callable): Gets the open file and writes it.
     """
-    partial = Path(f'{path}.partial')
-    try:
-        with open(partial, 'w', encoding='utf-8') as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with whole_file(path) as file:
+        write(file)
 
 
 def _numbers(regions: np.ndarray) -> list[list[float]]:

@@ -20,12 +20,13 @@ from .journal import (
     Row,
     Skipped,
     differences,
+    parts_folder,
     read_skipped,
     skipped_path,
     write_skipped,
 )
+from .names import EXTENSIONS, ImageSource
 from .operations import copy_row
-from .sources import EXTENSIONS, ImageSource
 from .statistics import Statistics, measure
 from .store import ProposalStore, StoreWriter
 
@@ -91,8 +92,7 @@ def propose(source: ImageSource, name: str, options: GenerateOptions) -> Row | S
         Row | Skipped: The proposals, or why there are none.
     """
     if not name.isprintable():
-        shown = name.encode('utf-8', 'backslashreplace').decode()
-        return Skipped(shown, 'the name cannot be written as text')
+        return Skipped(repr(name)[1:-1], 'the name cannot be written as text')
     try:
         width, height, boxes = options.generator.boxes(source, name, options.max_pixels)
     except ImageError as error:
@@ -120,12 +120,15 @@ def describe_run(names: list[str], source: ImageSource, options: GenerateOptions
         dict: JSON values.
     """
     digest = hashlib.sha256('\n'.join(names).encode('utf-8', 'surrogateescape')).hexdigest()
+    source_of = dict(kind=source.kind, images=len(names), names_sha256=digest)
+    if source.follow_links:
+        source_of['follow_links'] = True
     return dict(
         box_format='xywh',
         generator=options.generator.describe(),
         filter=options.box_filter.describe(),
         rules=[rule.name for rule in options.box_filter.rules] + [NOTHING],
-        source=dict(kind=source.kind, images=len(names), names_sha256=digest),
+        source=source_of,
         max_pixels=options.max_pixels)
 
 
@@ -138,15 +141,8 @@ def _check_disk(out: Path, images: int) -> None:
                       f'{free / 2**20:.0f} MiB are free in {out.parent}.')
 
 
-def _check_output(out: Path, metadata: dict, overwrite: bool) -> bool:
+def _is_finished(out: Path, metadata: dict) -> bool:
     """Return whether the output is there already, complete and made as asked."""
-    if not out.parent.is_dir():
-        raise FileNotFoundError(f'the folder {out.parent} of the output does not exist: make it '
-                                f'first.')
-    parts = out.with_name(out.name + '.parts')
-    if overwrite:
-        shutil.rmtree(parts, ignore_errors=True)
-        return False
     if not out.exists():
         return False
     changed = differences(ProposalStore.open(out).metadata, metadata)
@@ -209,9 +205,9 @@ def generate(source: ImageSource, out: str | Path, options: GenerateOptions, exe
 
     Raises:
         FileNotFoundError: If the folder of the output does not exist.
-        OSError: If there is too little disk space.
+        OSError: If there is too little disk space, or the output cannot be written.
         ValueError: If there are no images, none can be used, the output was made with other
-            parameters, or, with ``strict``, an image cannot be used.
+            parameters or is being made by another run, or, with ``strict``, an image cannot be used.
     """
     out = Path(out)
     generator = options.generator
@@ -219,31 +215,45 @@ def generate(source: ImageSource, out: str | Path, options: GenerateOptions, exe
     if not names:
         raise ValueError(f'there are no images in {source.path} (files that end in '
                          f'{", ".join(EXTENSIONS)}).')
+    if not out.parent.is_dir():
+        raise FileNotFoundError(f'the folder {out.parent} of the output does not exist: make it '
+                                f'first.')
     metadata = describe_run(names, source, options)
-    if _check_output(out, metadata, overwrite):
-        shutil.rmtree(out.with_name(out.name + '.parts'), ignore_errors=True)
-        report(len(names), 0, True)
-        return _summarise(out, read_skipped(skipped_path(out)), len(names))
-    _check_disk(out, len(names))
-    folder = ChunkFolder(out, metadata, generator.box_dtype)
-    chunks = [Chunk(source.select(part), part, replace(options, generator=generator.select(part)))
-              for part in _cut(names)]
+    finished = not overwrite and _is_finished(out, metadata)
+    if not finished:
+        _check_disk(out, len(names))
+    if not finished or parts_folder(out).exists():
+        with ChunkFolder(out) as folder:
+            # once more: the run that held the folder may have finished it in the meantime
+            finished = not overwrite and _is_finished(out, metadata)
+            if not finished:
+                folder.begin(metadata, generator.box_dtype, anew=overwrite)
+                chunks = [Chunk(source.select(part), part,
+                                replace(options, generator=generator.select(part)))
+                          for part in _cut(names)]
+                return _make(folder, chunks, executor, strict, report)
+            folder.remove()
+    report(len(names), 0, True)
+    return _summarise(out, read_skipped(skipped_path(out)), len(names))
+
+
+def _make(folder: ChunkFolder, chunks: list[Chunk], executor: Any, strict: bool,
+          report: Callable[[int, int, bool], None]) -> Summary:
+    """Make the missing chunks, join all, and remove the folder."""
     reused = 0
     for images, bad, before in _results(folder, chunks, executor, strict):
         reused += images * before
         report(images, bad, before)
-    skipped = []
-    parts = [folder.load(index) for index in range(len(chunks))]
-    for part in parts:
-        skipped += [Skipped(*row) for row in part.metadata['skipped']]
-    if len(skipped) == len(names):
+    parts = [folder.open(index) for index in range(len(chunks))]
+    skipped = [Skipped(*row) for part in parts for row in part.metadata['skipped']]
+    if not any(map(len, parts)):
         folder.remove()
-        raise ValueError(f'none of the {len(names)} images can be used; the first, '
+        raise ValueError(f'none of the {len(skipped)} images can be used; the first, '
                          f'{skipped[0].image}: {skipped[0].reason}.')
-    write_skipped(skipped_path(out), skipped)
-    with StoreWriter(out, metadata, generator.box_dtype) as writer:
+    write_skipped(skipped_path(folder.out), skipped)
+    with StoreWriter(folder.out, folder.metadata, folder.box_dtype) as writer:
         for part in parts:
             for index in range(len(part)):
                 copy_row(part, index, writer)
     folder.remove()
-    return _summarise(out, skipped, reused)
+    return _summarise(folder.out, skipped, reused)

@@ -17,8 +17,8 @@ from .fit import where_instead
 from .formats import read_json
 from .generators import BoxGenerator
 from .images import ImageError, image_size
+from .names import ImageSource, name_problem
 from .operations import box_dtype_for, box_problem
-from .sources import ImageSource
 from .store import BOX_DTYPES
 
 _FORMS = {
@@ -189,6 +189,10 @@ def _read_images(rows: list, path: str | Path) -> tuple[dict, dict]:
         key, name = image.get('id'), image.get('file_name')
         if not isinstance(key, (int, str)) or not isinstance(name, str):
             raise ValueError(f'images[{number}] of {path} has no id, or no file_name.')
+        problem = name_problem(name)
+        if problem:
+            raise ValueError(f'images[{number}] of {path}: the file_name {name!r} {problem}. It should '
+                             f'be relative to the folder of the images.')
         name = Path(os.path.normpath(name)).as_posix()
         if key in names or name in seen:
             raise ValueError(f'{path} lists the image {name} or its id twice.')

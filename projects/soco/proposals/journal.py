@@ -1,14 +1,16 @@
 """What a run keeps beside its output until it is complete, and the table of skipped images."""
+import contextlib
 import csv
 import fcntl
 import json
 import os
-import shutil
+import socket
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, TextIO
 
 import numpy as np
 
+from .files import told_where, whole_file
 from .store import ProposalStore, StoreWriter
 
 
@@ -52,35 +54,86 @@ def differences(old: dict, new: dict, prefix: str = '') -> list[str]:
     return found
 
 
+def parts_folder(out: Path) -> Path:
+    """Where the finished chunks of an unfinished output lie."""
+    return out.with_name(out.name + '.parts')
+
+
+def _take_lock(folder: Path, out: Path) -> TextIO:
+    """Lock a folder until the file that is returned is closed, or this process ends.
+
+    Raises:
+        ValueError: If another run holds it; the message says which.
+    """
+    while True:
+        folder.mkdir(exist_ok=True)
+        try:
+            lock = open(folder / 'lock', 'a+', encoding='utf-8')
+        except FileNotFoundError:  # a run that has just ended removes the folder
+            continue
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            lock.seek(0)
+            with lock:
+                raise ValueError(f'another run is writing {out} ({lock.read() or "it just began"}): '
+                                 f'wait for it, or stop it.') from error
+        try:
+            same = os.path.samestat(os.fstat(lock.fileno()), os.stat(folder / 'lock'))
+        except FileNotFoundError:
+            same = False
+        if same:
+            lock.truncate(0)
+            lock.write(f'process {os.getpid()} on {socket.gethostname()}')
+            lock.flush()
+            return lock
+        lock.close()
+
+
 class ChunkFolder:
-    """The finished chunks of a run, beside its output.
+    """The finished chunks of a run, beside its output, locked by the run.
 
     Args:
         out (Path): The output.
-        metadata (dict): Metadata of the run.
-        box_dtype (str): Type of the box columns.
 
     Raises:
-        ValueError: If the folder is that of a run with other parameters, or in use.
+        ValueError: If another run is writing this output; the message says which.
+        OSError: If nothing can be written there.
     """
 
-    def __init__(self, out: Path, metadata: dict, box_dtype: str = 'uint16') -> None:
-        self.path = out.with_name(out.name + '.parts')
+    def __init__(self, out: Path) -> None:
+        self.out = out
+        self.path = parts_folder(out)
+        with told_where(self.path):
+            self._lock = _take_lock(self.path, out)
+
+    def __enter__(self) -> 'ChunkFolder':
+        return self
+
+    def __exit__(self, *raised: Any) -> None:
+        self._lock.close()
+
+    def begin(self, metadata: dict, box_dtype: str = 'uint16', anew: bool = False) -> None:
+        """Begin a run, or go on with it.
+
+        Args:
+            metadata (dict): Metadata of the run.
+            box_dtype (str): Type of the box columns.
+            anew (bool): Whether to drop what an earlier run has left.
+
+        Raises:
+            ValueError: If the folder holds the beginning of a run with other parameters.
+        """
         self.metadata = metadata
         self.box_dtype = box_dtype
-        self.path.mkdir(exist_ok=True)
-        self._lock = open(self.path / 'run.json', 'a+', encoding='utf-8')
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise ValueError(f'another run is writing {out}: wait for it, or stop it.') from error
-        self._lock.seek(0)
-        text = self._lock.read()
-        if not text:
-            self._lock.write(json.dumps(metadata, sort_keys=True))
-            self._lock.flush()
+        run = self.path / 'run.json'
+        if anew:
+            self._clear()
+        if not run.exists():
+            with whole_file(run) as file:
+                json.dump(metadata, file, sort_keys=True)
             return
-        changed = self._changes(text)
+        changed = self._changes(run.read_text(encoding='utf-8'))
         if changed:
             raise ValueError(f'{self.path} holds the beginning of a run with other parameters '
                              f'({"; ".join(changed)}): use those again to go on, or --overwrite '
@@ -107,14 +160,31 @@ class ChunkFolder:
     def load(self, index: int) -> ProposalStore | None:
         """Open the result of a chunk, or return None where it is missing or damaged."""
         try:
-            return ProposalStore.open(self._file(index))
+            return self.open(index)
         except (FileNotFoundError, ValueError):
             return None
 
+    def open(self, index: int) -> ProposalStore:
+        """Open the result of a chunk.
+
+        Raises:
+            FileNotFoundError: If it is missing.
+            ValueError: If it is damaged.
+        """
+        return ProposalStore.open(self._file(index))
+
+    def _clear(self) -> None:
+        for path in self.path.iterdir():
+            if path.name != 'lock':
+                path.unlink()
+
     def remove(self) -> None:
-        """Remove the folder."""
+        """Remove the folder, and let the next run begin."""
+        self._clear()
+        (self.path / 'lock').unlink()
+        with contextlib.suppress(OSError):  # unless the next one is in it already
+            self.path.rmdir()
         self._lock.close()
-        shutil.rmtree(self.path)
 
 
 def skipped_path(out: str | Path) -> Path:
@@ -127,14 +197,10 @@ def write_skipped(path: Path, skipped: list[Skipped]) -> None:
     if not skipped:
         path.unlink(missing_ok=True)
         return
-    partial = path.with_name(path.name + '.partial')
-    with open(partial, 'w', newline='', encoding='utf-8') as file:
+    with whole_file(path) as file:
         writer = csv.writer(file)
         writer.writerow(Skipped._fields)
         writer.writerows(skipped)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
 
 
 def read_skipped(path: Path) -> list[Skipped]:

@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from .journal import differences
+from .names import name_problem
 from .store import ProposalStore, StoreWriter
 
 
@@ -141,8 +142,7 @@ def validate_store(store: ProposalStore, most: int = 20) -> list[str]:
         except ValueError as error:
             problems.append(str(error))
             continue
-        path = PurePosixPath(name)
-        if path.is_absolute() or '..' in path.parts or str(path) != name:
+        if name_problem(name) or str(PurePosixPath(name)) != name:
             found.append('the name is not a plain relative path')
         if last is not None and name <= last:
             found.append(f'the name does not come after {last!r}')

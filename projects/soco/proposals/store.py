@@ -7,11 +7,14 @@ import bisect
 import json
 import os
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+
+from .files import whole_file
 
 FORMAT_VERSION = 1
 METADATA_KEY = b'soco_proposals'
@@ -254,13 +257,15 @@ class StoreWriter:
         self._dtype = np.dtype(box_dtype)
         self._rules = {name: i for i, name in enumerate(metadata.get('rules', []))}
         self._schema = store_schema(metadata, box_dtype)
-        self._partial = self.path.with_name(self.path.name + '.partial')
         self._last: str | None = None
         self._pending: list[tuple] = []
 
     def __enter__(self) -> 'StoreWriter':
-        self._file = open(self._partial, 'wb')
-        self._writer = pa.ipc.new_file(self._file, self._schema)
+        with ExitStack() as stack:
+            file = stack.enter_context(whole_file(self.path, 'wb'))
+            self._writer = pa.ipc.new_file(file, self._schema)
+            stack.push(self._finish)
+            self._closing = stack.pop_all()
         return self
 
     def add(self, image: str, width: int, height: int, regions: np.ndarray, rule: str) -> None:
@@ -303,15 +308,10 @@ class StoreWriter:
         self._writer.write_batch(pa.record_batch(columns, schema=self._schema))
         self._pending.clear()
 
-    def __exit__(self, kind: type | None, error: BaseException | None, trace: Any) -> None:
-        try:
-            if kind is None:
-                self._flush()
-                self._writer.close()
-                self._file.flush()
-                os.fsync(self._file.fileno())
-                self._file.close()
-                os.replace(self._partial, self.path)
-        finally:
-            self._file.close()
-            self._partial.unlink(missing_ok=True)
+    def _finish(self, kind: type | None, error: BaseException | None, trace: Any) -> None:
+        if kind is None:
+            self._flush()
+            self._writer.close()
+
+    def __exit__(self, *raised: Any) -> None:
+        self._closing.__exit__(*raised)
