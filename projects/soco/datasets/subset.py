@@ -102,6 +102,27 @@ def _check_references(annotations: Iterable[dict], key: str, known: set[int | st
                              f'entry of {table} has as its id. Make or download the file anew.')
 
 
+def check_coco(content: Any, source: str | Path) -> tuple[list[dict], list[dict], list[dict]]:
+    """Return the tables of a COCO file of instances after a look at their ids.
+
+    Args:
+        content (Any): What the json holds.
+        source (str | Path): Where it is from: named in messages.
+
+    Returns:
+        tuple: Rows of `images`, `annotations` and `categories`. Ids of images and categories are
+        there once each, and annotations name such.
+
+    Raises:
+        ValueError: If `content` is no such file; key and row are named.
+    """
+    images, annotations, categories = (_check_table(content, t, source) for t in _TABLES)
+    _check_references(annotations, 'image_id', _unique_ids(images, 'images', source), 'images', source)
+    _check_references(annotations, 'category_id', _unique_ids(categories, 'categories', source),
+                      'categories', source)
+    return images, annotations, categories
+
+
 def subset_coco(content: Any, percent: float, seed: int, source: str | Path) -> dict[str, Any]:
     """Return a share of a COCO data set: the chosen images and the annotations of these.
 
@@ -121,17 +142,13 @@ def subset_coco(content: Any, percent: float, seed: int, source: str | Path) -> 
         ValueError: If `content` is no COCO file of instances, with key and row, or the share is
             out of range.
     """
-    images, annotations, categories = (_check_table(content, t, source) for t in _TABLES)
+    images, annotations, categories = check_coco(content, source)
     info = content.get('info', {})
     if not isinstance(info, dict):
         raise ValueError(f'{source}: info should be an object, but is a {type(info).__name__}.')
-    image_ids = _unique_ids(images, 'images', source)
-    if not image_ids:
+    if not images:
         raise ValueError(f'{source}: images is empty, so there is nothing to choose from.')
-    _check_references(annotations, 'image_id', image_ids, 'images', source)
-    _check_references(annotations, 'category_id', _unique_ids(categories, 'categories', source),
-                      'categories', source)
-    chosen = choose_images(image_ids, percent, seed)
+    chosen = choose_images([row['id'] for row in images], percent, seed)
     made_from = dict(source=Path(source).name, percent=percent, seed=seed,
                      made_by=f'mmsoco {__version__}')
     return {**content, 'info': {**info, 'subset': made_from},

@@ -133,7 +133,11 @@ class SoCoRoIHead(BaseModule):
 
     def forward(self, feats: Tuple[Tensor], bboxes: Tensor) -> Tensor:
         """Return object features (N * M, D), image by image, of boxes (N, M, 4) in view pixels."""
-        roi_feats = self.bbox_roi_extractor(feats, bboxes_to_rois(bboxes))
+        return self.embed(feats, bboxes_to_rois(bboxes))
+
+    def embed(self, feats: Tuple[Tensor], rois: Tensor) -> Tensor:
+        """Return object features (k, D) of RoIs (k, 5), any number of them an image."""
+        roi_feats = self.bbox_roi_extractor(feats, rois)
         return self.bbox_head(roi_feats) if self.bbox_head else roi_feats.mean(dim=(2, 3))
 
 
@@ -164,7 +168,11 @@ class SoCoC4RoIHead(BaseModule):
 
     def forward(self, feats: Tuple[Tensor], bboxes: Tensor) -> Tensor:
         """Return object features (N * M, D), image by image, of boxes (N, M, 4) in view pixels."""
-        rois = send(bboxes_to_rois(bboxes).float(), feats[-1].device)
+        return self.embed(feats, bboxes_to_rois(bboxes))
+
+    def embed(self, feats: Tuple[Tensor], rois: Tensor) -> Tensor:
+        """Return object features (k, D) of RoIs (k, 5), any number of them an image."""
+        rois = send(rois.float(), feats[-1].device)
         with torch.autocast(rois.device.type, enabled=False):
             roi_feats = self.bbox_roi_extractor((feats[-1].float(), ), rois)
         return self.shared_head(roi_feats).mean(dim=(2, 3))
