@@ -62,16 +62,23 @@ soco_srun() {
     soco_find_python
     local gpus=${GPUS:-8}
     local per_node=${GPUS_PER_NODE:-$((gpus < 8 ? gpus : 8))}
+    # A run that SIGTERM has stopped, its checkpoint written, makes this file (StopSignalHook). Its exit
+    # code, 75, may be lost: srun kills the processes that leave last and gives the highest code.
+    export SOCO_STOPPED="$PWD/.stopped_${SLURM_JOB_ID:-$$}"
+    rm -f "$SOCO_STOPPED"
     local code=0
     # shellcheck disable=SC2086  (SRUN_ARGS is a list of words)
     srun -p "$partition" --job-name="$job_name" --gres="gpu:$per_node" --ntasks="$gpus" \
         --ntasks-per-node="$per_node" --cpus-per-task="${CPUS_PER_TASK:-16}" --kill-on-bad-exit=1 \
         ${SRUN_ARGS:-} "$SOCO_PYTHON" -u "$SOCO_ROOT/$script" "$config" --launcher slurm "$@" ||
         code=$?
-    # 75: training was asked to stop by SIGTERM and has written a checkpoint (StopSignalHook).
-    if [[ "$code" == 75 && -n "${SLURM_JOB_ID:-}" ]]; then
-        echo "Stopped by a signal: job $SLURM_JOB_ID is queued again. Start it with --resume."
-        scontrol requeue "$SLURM_JOB_ID"
+    if [[ -e "$SOCO_STOPPED" ]]; then
+        rm -f "$SOCO_STOPPED"
+        code=75
+        if [[ -n "${SLURM_JOB_ID:-}" ]]; then
+            echo "Stopped by a signal: job $SLURM_JOB_ID is queued again. Start it with --resume."
+            scontrol requeue "$SLURM_JOB_ID"
+        fi
     fi
     return "$code"
 }

@@ -7,7 +7,7 @@ from mmengine.dist import is_main_process
 from mmengine.runner import Runner
 
 import projects.soco.compat  # noqa: F401  (before anything of OpenMMLab)
-from projects.soco.engine import find_newest_checkpoint, read_checkpoint
+from projects.soco.engine import check_work_dir, find_newest_checkpoint, read_checkpoint
 from projects.soco.launch import (
     add_config_arguments,
     add_train_arguments,
@@ -74,6 +74,7 @@ def main() -> None:
         check_family(cfg, args.family)
     apply_arguments(cfg, args)
     check_inputs(cfg)
+    check_work_dir(cfg.work_dir)
     prepare_processes(cfg, args.launcher)
     runner = Runner.from_cfg(cfg)
     runner.train()

@@ -1,6 +1,7 @@
 """What the tools share: configs from the command line, devices, errors for people."""
 import argparse
 import difflib
+import errno
 import inspect
 import os
 import re
@@ -19,6 +20,9 @@ from .proposals.fit import check_store_fits
 from .proposals.sources import open_source
 from .proposals.store import ProposalStore
 
+# How the system says that a disk is full: it names no file.
+FULL = [str(OSError(code, os.strerror(code))) for code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)]
+SCOPES = ('mmengine', 'mmcv', 'mmdet', 'mmcls', 'mmselfsup')
 # Keys that a Runner understands although the configs do not spell them out.
 RUNNER_KEYS = {*inspect.signature(Runner.__init__).parameters, 'activation_checkpointing',
                'compile', 'efficient_conv_bn_eval', 'find_unused_parameters', 'model_wrapper_cfg'}
@@ -55,6 +59,9 @@ def is_for_the_user(error: BaseException) -> bool:
 def error_text(error: BaseException) -> str:
     """Return an error's message without what registries and worker processes put around it."""
     text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+    if isinstance(error, OSError) and text in FULL:
+        text = (f'A file could not be written ({error.strerror}); what was complete before is intact. '
+                'Free some disk space; training then goes on with --resume.')
     if isinstance(error, TypeError):
         text = f'{text}: the config gives a key that does not exist, or misspells one.'
     if 'Original Traceback' in text:  # from a DataLoader worker: the last line is the message
@@ -119,8 +126,9 @@ def load_config(path: str, options: dict[str, Any], register: bool = True,
         raise ValueError(f'{path} cannot be read as a config: {type(error).__name__}: {error}. '
                          'Look at the line that it names, and at the keys of its _base_ files.'
                          ) from error
-    for key in options:
+    for key, value in options.items():
         check_key(cfg, key)
+        check_type_name(key, value)
     cfg.merge_from_dict(options)
     if cpu:
         os.environ['CUDA_VISIBLE_DEVICES'] = ''
@@ -189,6 +197,18 @@ def check_key(cfg: Config, key: str) -> None:
         if not last:
             node = node[int(part)] if isinstance(node, (list, tuple)) else node[part]
         done.append(part)
+
+
+def check_type_name(key: str, value: Any) -> None:
+    """Refuse a `type` that MMEngine would import from anywhere, such as `subprocess.Popen`.
+
+    Raises:
+        ValueError: It is neither a registered name nor one with its scope, such as `mmdet.ResNet`.
+    """
+    scope, dot, name = str(value).partition('.')
+    if key.split('.')[-1] == 'type' and dot and (scope not in SCOPES or '.' in name):
+        raise ValueError(f'--cfg-options {key}: {value} is not the name of a registered class. Options '
+                         'are values; a class from elsewhere is named in a config, which is code.')
 
 
 def check_devices(cfg: Config, asked: int, found: int) -> None:

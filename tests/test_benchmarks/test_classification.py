@@ -55,7 +55,9 @@ def test_the_setting(path: Path) -> None:
     assert cfg.train_dataloader.batch_size * 8 == cfg.auto_scale_lr.base_batch_size == 256
     assert cfg.train_cfg.max_epochs == 100 and cfg.model.backbone.frozen_stages == 4
     assert cfg.default_hooks.checkpoint.type == 'PlainCheckpointHook'
-    assert cfg.custom_hooks == [dict(type='PretrainedWeightsHook', require=['backbone'])]
+    assert cfg.custom_hooks[0] == dict(type='PretrainedWeightsHook', require=['backbone'])
+    assert [hook.type for hook in cfg.custom_hooks[1:]] == [
+        'FiniteLossHook', 'SameRunHook', 'StopSignalHook']
     assert cfg.randomness.seed == 0
 
 

@@ -39,7 +39,7 @@ def test_r50_config_is_the_official_setting() -> None:
     assert cfg.auto_scale_lr == dict(enable=False, base_batch_size=16)
     assert [h.type for h in cfg.custom_hooks] == [
         'PretrainedWeightsHook', 'ClassesHook', 'PreciseBNHook', 'FiniteLossHook',
-        'SameRunHook']
+        'SameRunHook', 'StopSignalHook']
     assert cfg.default_hooks.checkpoint.type == 'PlainCheckpointHook'
 
 

@@ -1,5 +1,6 @@
 """Hooks that watch over a run: each is felt, and a run without it would go wrong."""
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -22,27 +23,36 @@ from projects.soco.engine import (
     find_newest_checkpoint,
 )
 from projects.soco.engine.guards import STOPPED, run_identity
+from projects.soco.proposals.store import StoreWriter
 
 ENV = {**os.environ, 'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1'}
 
 
 def dumped(folder: Path, **changes) -> tuple[Path, Path]:
     """A tiny run of 2 epochs of 6 iterations as a config file, and its work directory."""
-    cfg = tiny_config(folder, photos=12, **{'train_cfg.max_epochs': 2, 'default_hooks.logger.interval': 1,
-                                            'default_hooks.checkpoint.interval': 100,
-                                            'log_level': 'INFO', **changes})
+    cfg = tiny_config(folder, photos=12, **{
+        'train_cfg.max_epochs': 2, 'default_hooks.logger.interval': 1,
+        'default_hooks.checkpoint.interval': 100, 'log_level': 'INFO', **changes})
     cfg.dump(folder / 'config.py')
     return folder / 'config.py', Path(cfg.work_dir)
 
 
-def start(config: Path, *arguments: str, processes: int = 1) -> subprocess.Popen:
+def start(config: Path, *arguments: str, processes: int = 1, **env: str) -> subprocess.Popen:
+    """Train, as the leader of a process group of its own."""
     launcher = [] if processes == 1 else [
         '-m', 'torch.distributed.run', f'--nproc_per_node={processes}', '--master_addr=127.0.0.1',
         f'--master_port={free_port()}']
     launched = ['--launcher', 'pytorch'] if processes > 1 else []
     return subprocess.Popen(
         [sys.executable, *launcher, str(ROOT / 'tools/train.py'), str(config), *launched, *arguments],
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=ENV)
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env={**ENV, **env},
+        start_new_session=True)
+
+
+def finish(process: subprocess.Popen, code: int = 0) -> str:
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == code, output[-3000:]
+    return output
 
 
 def wait_for_iteration(process: subprocess.Popen, number: int) -> str:
@@ -54,45 +64,122 @@ def wait_for_iteration(process: subprocess.Popen, number: int) -> str:
     raise AssertionError(seen[-3000:])
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize('accumulation', [1, 2])
-def test_sigterm_writes_a_checkpoint_and_the_run_goes_on_to_the_bit(tmp_path, accumulation):
-    changes = {'optim_wrapper.accumulative_counts': accumulation}
-    config, work_dir = dumped(tmp_path, **changes)
-    whole = start(config, '--work-dir', str(tmp_path / 'whole'))
-    output, _ = whole.communicate(timeout=300)
-    assert whole.returncode == 0, output[-2000:]
-    stopped = start(config)
-    wait_for_iteration(stopped, 1)
-    stopped.send_signal(signal.SIGTERM)
-    output, _ = stopped.communicate(timeout=300)
-    assert stopped.returncode == STOPPED == 75, output[-2000:]
-    checkpoint = find_newest_checkpoint(work_dir)
-    done = int(checkpoint.stem.split('_')[1])
-    assert 1 <= done < 12 and done % accumulation == 0
-    assert 'goes on from' in output and checkpoint.name in output
-    resumed = start(config, '--resume')
-    output, _ = resumed.communicate(timeout=300)
-    assert resumed.returncode == 0, output[-2000:]
-    ends = [torch.load(folder / 'epoch_2.pth', weights_only=True)
-            for folder in (work_dir, tmp_path / 'whole')]
+def pids(*options: str) -> list[int]:
+    found = subprocess.run(['pgrep', *options], capture_output=True, text=True).stdout
+    return [int(pid) for pid in found.split()]
+
+
+def assert_gone(groups: list[int], seconds: float) -> None:
+    """Nobody of these process groups is left after so long."""
+    until = time.monotonic() + seconds
+    while any(pids('-g', str(group)) for group in groups):
+        assert time.monotonic() < until, [pids('-g', str(group)) for group in groups]
+        time.sleep(0.1)
+
+
+def assert_same_end(*folders: Path, name: str = 'epoch_2.pth') -> None:
+    ends = [torch.load(folder / name, weights_only=True) for folder in folders]
     for key in ('state_dict', 'optimizer', 'param_schedulers'):
         assert_same(ends[0][key], ends[1][key], key)
 
 
 @pytest.mark.slow
-def test_a_killed_rank_ends_the_other_and_is_named(tmp_path):
-    config, work_dir = dumped(tmp_path, **{'train_cfg.max_epochs': 50,
+@pytest.mark.parametrize('accumulation, workers', [(2, 0), (1, 2)])
+def test_sigterm_writes_a_checkpoint_and_the_run_goes_on_to_the_bit(tmp_path, accumulation, workers):
+    """The signal goes to all processes of the run, as a cluster sends it."""
+    config, work_dir = dumped(tmp_path, **{'optim_wrapper.accumulative_counts': accumulation,
+                                           'train_dataloader.num_workers': workers,
+                                           'train_dataloader.persistent_workers': workers > 0})
+    whole = start(config, '--work-dir', str(tmp_path / 'whole'))
+    finish(whole)
+    stopped = start(config, SOCO_STOPPED=str(tmp_path / 'mark'))
+    wait_for_iteration(stopped, 1)
+    assert len(pids('-g', str(stopped.pid))) == 1 + workers and not (tmp_path / 'mark').exists()
+    os.killpg(stopped.pid, signal.SIGTERM)
+    output = finish(stopped, STOPPED)
+    assert STOPPED == 75 and (tmp_path / 'mark').is_file() and 'Traceback' not in output
+    assert_gone([stopped.pid], seconds=1)
+    checkpoint = find_newest_checkpoint(work_dir)
+    done = int(checkpoint.stem.split('_')[1])
+    assert 1 <= done < 12 and done % accumulation == 0
+    assert f'goes on from {checkpoint}' in output
+    finish(start(config, '--resume'))
+    assert_same_end(work_dir, tmp_path / 'whole')
+
+
+@pytest.fixture(scope='module')
+def whole_of_two(tmp_path_factory) -> Path:
+    """The work directory of a run of two processes that nobody stopped."""
+    folder = tmp_path_factory.mktemp('whole')
+    config, work_dir = dumped(folder, **TWO_RANKS)
+    finish(start(config, processes=2))
+    return work_dir
+
+
+TWO_RANKS = {'train_cfg.max_epochs': 4, 'train_dataloader.num_workers': 1,
+             'train_dataloader.persistent_workers': True}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('whom', ['rank 0', 'rank 1', 'all'])
+def test_a_signal_stops_all_ranks_after_the_same_step(tmp_path, whole_of_two, whom):
+    """torchrun hands 75 on as 1; it signals all processes of a rank when another has left."""
+    config, work_dir = dumped(tmp_path, **TWO_RANKS)
+    process = start(config, processes=2, SOCO_STOPPED=str(tmp_path / 'mark'))
+    wait_for_iteration(process, 1)
+    ranks = pids('-P', str(process.pid))
+    assert len(ranks) == 2 and all(len(pids('-g', str(rank))) == 2 for rank in ranks)
+    if whom == 'all':
+        for group in (process.pid, *ranks):
+            os.killpg(group, signal.SIGTERM)
+    else:
+        os.kill(sorted(ranks)[int(whom[-1])], signal.SIGTERM)
+    output = finish(process, 1)
+    assert_gone([process.pid, *ranks], seconds=1)
+    checkpoint = find_newest_checkpoint(work_dir)
+    assert checkpoint is not None and f'goes on from {checkpoint}' in ''.join(output.split('\n'))
+    assert (tmp_path / 'mark').is_file() and 'DataLoader worker' not in output
+    if whom != 'all':  # then torchrun says how the ranks ended
+        assert set(re.findall(r'exitcode\s*: (-?\d+)', output)) == {'75'}
+    finish(start(config, '--resume', processes=2))
+    assert_same_end(work_dir, whole_of_two, name='epoch_4.pth')
+
+
+@pytest.mark.slow
+def test_a_killed_rank_ends_the_other_and_is_named_and_resume_goes_on(tmp_path, whole_of_two):
+    config, work_dir = dumped(tmp_path, **{**TWO_RANKS, 'default_hooks.checkpoint.by_epoch': False,
                                            'default_hooks.checkpoint.interval': 1})
     process = start(config, processes=2)
     wait_for_iteration(process, 2)
-    ranks = [int(pid) for pid in subprocess.run(
-        ['pgrep', '-P', str(process.pid)], capture_output=True, text=True).stdout.split()]
+    ranks = pids('-P', str(process.pid))
     began = time.monotonic()
-    os.kill(ranks[1], signal.SIGKILL)
-    output, _ = process.communicate(timeout=120)
-    assert time.monotonic() - began < 60 and process.returncode != 0
+    os.kill(sorted(ranks)[1], signal.SIGKILL)
+    output = finish(process, 1)
+    assert time.monotonic() - began < 60
     assert 'Signal 9 (SIGKILL)' in output and 'rank      : 1' in output
+    assert_gone([process.pid, *ranks], seconds=10)  # data workers look for their parent every 5 s
+    checkpoint = find_newest_checkpoint(work_dir)
+    assert checkpoint is not None
+    assert f'Going on from {checkpoint}' in finish(start(config, '--resume', processes=2))
+    ends = [torch.load(path, weights_only=True)['state_dict']
+            for path in (work_dir / 'iter_12.pth', whole_of_two / 'epoch_4.pth')]
+    assert_same(*ends)
+
+
+@pytest.mark.slow
+def test_a_rank_whose_photos_have_no_usable_box_does_not_hang_the_other(tmp_path):
+    """Every batch of rank 1 is of photos with no box, or with one of a pixel."""
+    config, work_dir = dumped(tmp_path, **{'train_dataloader.sampler.shuffle': False,
+                                           'train_cfg.max_epochs': 1})
+    photos = sorted((tmp_path / 'photos').iterdir())
+    with StoreWriter(tmp_path / 'proposals.arrow', dict(rules=['made up'])) as writer:
+        for i, photo in enumerate(photos):
+            boxes = ([[8, 8, 60, 50], [20, 10, 40, 40]], [], [[4, 5, 70, 60]], [[95, 71, 1, 1]])[i % 4]
+            writer.add(photo.name, 96, 72, boxes, 'made up')
+    output = finish(start(config, processes=2))
+    assert '[3/3]' in ''.join(output.split())
+    weights = torch.load(work_dir / 'epoch_1.pth', weights_only=True)['state_dict']
+    assert all(value.isfinite().all() for value in weights.values())
 
 
 @pytest.mark.slow
@@ -229,14 +316,23 @@ class TestCollapse:
         assert any('COLLAPSE?' in text for text in told)
 
 
-def test_pools_of_metrics_still_end():
-    """Their workers are forked with the handler, and are ended by the very signal."""
-    code = ('import multiprocessing\n'
+def test_forked_helpers_are_ended_by_their_parent_and_by_nobody_else():
+    """A pool, as mmdet's VOC metric makes it: terminate() sends its workers the very signal."""
+    code = ('import multiprocessing, time\n'
             'from projects.soco.engine import StopSignalHook\n'
-            'StopSignalHook().before_train(None)\n'
+            'hook = StopSignalHook()\n'
+            'hook.before_train(None)\n'
             'pool = multiprocessing.get_context("fork").Pool(2)\n'
-            'assert pool.map(abs, [-1, 2]) == [1, 2]\npool.terminate()\npool.join()')
-    assert subprocess.run([sys.executable, '-c', code], env=ENV, timeout=60).returncode == 0
+            'work = pool.map_async(time.sleep, [1, 1])\n'
+            'print("ready", flush=True)\n'
+            'assert work.get(timeout=30) == [None, None] and hook.asked\n'
+            'pool.terminate()\npool.join()')
+    process = subprocess.Popen([sys.executable, '-c', code], env=ENV, stdout=subprocess.PIPE, text=True,
+                               start_new_session=True)
+    assert process.stdout.readline() == 'ready\n' and os.getpgid(process.pid) == process.pid
+    os.killpg(process.pid, signal.SIGTERM)
+    assert process.wait(timeout=60) == 0
+    assert_gone([process.pid], seconds=1)
 
 
 def test_only_asked_processes_stop(tmp_path):

@@ -32,7 +32,13 @@ test_dataloader = dict(dataset=dict(ann_file=''))
 optim_wrapper = dict(optimizer=dict(lr=30.0, weight_decay=0.0))
 param_scheduler = dict(milestones=[60, 80])
 
-default_hooks = dict(checkpoint=dict(type='PlainCheckpointHook', interval=10, max_keep_ckpts=3))
-# Prints what of the checkpoint matched, and stops when the backbone did not.
-custom_hooks = [dict(type='PretrainedWeightsHook', require=['backbone'])]
+# Every epoch: a run that was stopped goes on from the last whole one.
+default_hooks = dict(checkpoint=dict(type='PlainCheckpointHook', interval=1, max_keep_ckpts=3))
+custom_hooks = [
+    # Prints what of the checkpoint matched, and stops when the backbone did not.
+    dict(type='PretrainedWeightsHook', require=['backbone']),
+    dict(type='FiniteLossHook'),  # NaN or Inf in the loss: stop and say where
+    dict(type='SameRunHook'),  # ranks must agree on config, code and data
+    dict(type='StopSignalHook'),  # SIGTERM: exit code 75
+]
 randomness = dict(seed=0)

@@ -1,17 +1,24 @@
 from .. import compat  # noqa: F401  (serves mmcv's ops before mmdet asks for them)
-from .checkpoint import PlainCheckpointHook, find_newest_checkpoint, read_checkpoint
+from .checkpoint import (
+    PlainCheckpointHook,
+    check_work_dir,
+    find_newest_checkpoint,
+    read_checkpoint,
+)
 from .classes import ClassesHook
 from .guards import CollapseHook, FiniteLossHook, SameRunHook, StopSignalHook
-from .hooks import DeferredInfoHook, MomentumUpdateHook
+from .hooks import BatchInfoHook, DeferredInfoHook, MomentumUpdateHook
 from .lars import SoCoLARS
 from .loops import ResumableBatchSampler, ResumableEpochLoop
 from .precise_bn import PreciseBNHook
 from .schedules import WarmupLR, cosine_momentum
 from .transfer import PretrainedWeightsHook
+from .view_pictures import ViewDrawer, ViewPicturesHook
 
 __all__ = [
-    'ClassesHook', 'CollapseHook', 'DeferredInfoHook', 'FiniteLossHook', 'MomentumUpdateHook',
-    'PlainCheckpointHook', 'PreciseBNHook', 'PretrainedWeightsHook', 'ResumableBatchSampler',
-    'ResumableEpochLoop', 'SameRunHook', 'SoCoLARS', 'StopSignalHook', 'WarmupLR',
-    'cosine_momentum', 'find_newest_checkpoint', 'read_checkpoint'
+    'BatchInfoHook', 'ClassesHook', 'CollapseHook', 'DeferredInfoHook', 'FiniteLossHook',
+    'MomentumUpdateHook', 'PlainCheckpointHook', 'PreciseBNHook', 'PretrainedWeightsHook',
+    'ResumableBatchSampler', 'ResumableEpochLoop', 'SameRunHook', 'SoCoLARS', 'StopSignalHook',
+    'ViewDrawer', 'ViewPicturesHook', 'WarmupLR', 'cosine_momentum', 'find_newest_checkpoint',
+    'read_checkpoint'
 ]

@@ -41,6 +41,20 @@ def write_atomically(data: Union[bytes, memoryview], path: PathLike) -> None:
         Path(beside).unlink(missing_ok=True)
 
 
+def check_work_dir(path: PathLike) -> None:
+    """Make a work directory, and refuse one that cannot be written to before anything is built.
+
+    Raises:
+        OSError: No file can be made there; the message says why and what to do.
+    """
+    try:
+        Path(path).mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=path).close()
+    except OSError as error:
+        raise OSError(error.errno, f'The work directory {path} cannot be written to '
+                      f'({error.strerror}). Give another place by --work-dir.') from error
+
+
 class AtomicBackend(LocalBackend):
     """mmengine's local backend, but a file appears whole or not at all."""
 

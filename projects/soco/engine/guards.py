@@ -3,18 +3,28 @@
 They live in MMEngine's root registry, so that a config of any scope finds them.
 """
 import hashlib
+import multiprocessing
 import os
 import signal
+import threading
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Sequence
 
 import torch
 from mmengine.config import Config
-from mmengine.dist import all_gather_object, get_rank, get_world_size, is_distributed
+from mmengine.dist import (
+    all_gather_object,
+    get_rank,
+    get_world_size,
+    is_distributed,
+    is_main_process,
+)
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
-from mmengine.runner import Runner
+from mmengine.runner import EpochBasedTrainLoop, Runner
 from torch import Tensor, distributed
+
+from .checkpoint import find_newest_checkpoint
 
 STOPPED = 75  # exit code of a run that was asked to stop and can go on: EX_TEMPFAIL
 
@@ -27,8 +37,13 @@ class Stopped(SystemExit):
 class StopSignalHook(Hook):
     """On SIGTERM, write a checkpoint after the current optimizer step and exit with code 75.
 
-    Clusters send SIGTERM before they kill. All ranks stop after the same step, whichever of them got
-    the signal. The checkpoint is `iter_N.pth`; `--resume` goes on from it.
+    Clusters send SIGTERM before they kill, often to every process of a job. All ranks stop after the
+    same step, whichever of them got the signal, and none leaves before the checkpoint is whole. The
+    checkpoint is `iter_N.pth`; `--resume` goes on from it. MMEngine's epoch loop cannot go on inside
+    an epoch: there nothing is written, and the run goes on from its last checkpoint.
+
+    The file that the variable SOCO_STOPPED names, if any, is made then: launchers such as srun and
+    torchrun do not always hand the exit code on.
 
     Args:
         signals (Sequence[str]): Names of the signals. Defaults to SIGTERM.
@@ -44,7 +59,7 @@ class StopSignalHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         """Listen from here on."""
-        os.register_at_fork(after_in_child=self._leave)
+        os.register_at_fork(after_in_child=self._heed_the_parent)
         for number in self.signals:
             self._before[number] = signal.signal(number, self._ask)
         if is_distributed():
@@ -54,11 +69,16 @@ class StopSignalHook(Hook):
     def _ask(self, *args: Any) -> None:
         self.asked = True
 
-    def _leave(self) -> None:
-        """A forked helper, such as a metric's pool, is ended by the signal as if nobody listened."""
-        for number in self.signals:
-            if signal.getsignal(number) == self._ask:
-                signal.signal(number, signal.SIG_DFL)
+    def _heed_the_parent(self) -> None:
+        """Let a forked helper be ended by its parent only.
+
+        The step cannot do without its data workers, nor a metric without its pool; a cluster's
+        signal reaches them too.
+        """
+        ours = [number for number in self.signals if signal.getsignal(number) == self._ask]
+        if ours:
+            signal.pthread_sigmask(signal.SIG_BLOCK, ours)
+            threading.Thread(target=_end_with_the_parent, args=(ours, ), daemon=True).start()
 
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None,
                          outputs: Optional[dict] = None) -> None:
@@ -70,15 +90,31 @@ class StopSignalHook(Hook):
         done = runner.iter + 1
         if done % runner.optim_wrapper._accumulative_counts or not self._anyone_asked():
             return
-        path = Path(runner.work_dir) / f'iter_{done}.pth'
-        # What mmengine's checkpoint hook does: in the file, the iteration is the next one's number.
-        runner.save_checkpoint(runner.work_dir, path.name, by_epoch=False,
-                               backend_args=dict(backend='atomic'))
-        if self._group is not None:
-            distributed.barrier(group=self._group)  # the first to leave would end the others
-        runner.logger.warning(f'Stopped by a signal after iteration {done}. The run goes on from {path} '
-                              'with --resume.')
+        path: Optional[Path] = Path(runner.work_dir) / f'iter_{done}.pth'
+        if type(runner.train_loop) is EpochBasedTrainLoop:
+            path = find_newest_checkpoint(runner.work_dir)
+        else:  # by_epoch=False: what is in the file names the iteration that comes next
+            runner.save_checkpoint(runner.work_dir, path.name, by_epoch=False,
+                                   backend_args=dict(backend='atomic'))
+        runner.logger.warning(f'Stopped by a signal after iteration {done}. With --resume the run goes '
+                              f'on from {path or "its start: it has no checkpoint yet"}.')
+        if is_main_process() and os.environ.get('SOCO_STOPPED'):
+            Path(os.environ['SOCO_STOPPED']).touch()
+        self._leave()
         raise Stopped(STOPPED)
+
+    def _leave(self) -> None:
+        """Wait for all ranks, then undo what could turn the exit code into another."""
+        if self._group is not None:
+            # A launcher ends the others when the first has left: not before the checkpoint is there.
+            distributed.barrier(group=self._group)
+        for number in self.signals:
+            signal.signal(number, signal.SIG_IGN)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch takes a worker's end for a failure
+        for helper in multiprocessing.active_children():
+            helper.kill()
+        if self._group is not None:
+            distributed.destroy_process_group()  # a thread of it would abort the leaving process
 
     def _anyone_asked(self) -> bool:
         if self._group is None:
@@ -91,6 +127,12 @@ class StopSignalHook(Hook):
         """Listen no more."""
         for number, handler in self._before.items():
             signal.signal(number, handler)
+
+
+def _end_with_the_parent(signals: Sequence[signal.Signals]) -> None:
+    while signal.sigwaitinfo(signals).si_pid != os.getppid():
+        pass
+    os._exit(0)  # as torch's data workers do: another code would count as a failure
 
 
 @HOOKS.register_module()
@@ -147,14 +189,13 @@ class FiniteLossHook(Hook):
     def _explain(self, runner: Runner, failed_at: int) -> str:
         names = self._images[failed_at - runner.iter - 1]
         names = names() if callable(names) else names
-        from .checkpoint import find_newest_checkpoint
         last = find_newest_checkpoint(runner.work_dir)
         return (
             f'The loss is not finite since iteration {failed_at + 1}'
             f'{f" (rank {get_rank()})" if get_world_size() > 1 else ""}. Images of that batch: '
             f'{", ".join(names[:8]) or "not known"}{", …" if len(names) > 8 else ""}. The last good '
-            f'checkpoint is {last or "none: none was written yet"}. What helps: a lower learning rate or '
-            'a longer warm-up (optim_wrapper.optimizer.lr, param_scheduler), gradient clipping '
+            f'checkpoint is {last or "none: none was written yet"}. What helps: a lower learning rate '
+            'or a longer warm-up (optim_wrapper.optimizer.lr, param_scheduler), gradient clipping '
             '(optim_wrapper.clip_grad), bfloat16 in place of float16 (optim_wrapper.dtype=bfloat16), '
             'and a look at these images; then go on with --resume.')
 
@@ -246,8 +287,8 @@ class SameRunHook(Hook):
         told = [f'{what} (rank 0: {everywhere[0][what]}; rank {ranks[0]}: {everywhere[ranks[0]][what]})'
                 for what, ranks in differing.items() if ranks]
         if told:
-            raise ValueError(f'The processes do not do the same: they differ in {"; ".join(told)}. Give '
-                             'every machine the same checkout, environment, config and data.')
+            raise ValueError(f'The processes do not do the same: they differ in {"; ".join(told)}. '
+                             'Give every machine the same checkout, environment, config and data.')
 
 
 def run_identity(runner: Runner) -> Dict[str, str]:

@@ -17,5 +17,6 @@ custom_hooks = [
     dict(type='PreciseBNHook', num_iters=200),
     dict(type='FiniteLossHook'),  # NaN or Inf in the loss: stop and say where
     dict(type='SameRunHook'),  # ranks must agree on config, code and data
+    dict(type='StopSignalHook'),  # SIGTERM: a checkpoint, then exit code 75
 ]
 randomness = dict(seed=0)
