@@ -90,7 +90,7 @@ def test_resume_without_a_path_passes_over_a_planted_checkpoint(tmp_path: Path) 
 @pytest.mark.slow
 @pytest.mark.parametrize('option', [
     "train_cfg.max_epochs=__import__('pathlib').Path('{mark}').touch()",
-    "randomness.seed=[open('{mark}','w')]", "work_dir=$(touch {mark})",
+    "randomness.seed=[open('{mark}','w')]", 'work_dir=$(touch {mark})',
     "custom_imports.imports=[\"os;open('{mark}','w')\"]"])
 def test_options_are_values_and_never_code(tmp_path: Path, option: str) -> None:
     mark = tmp_path / 'planted'

@@ -31,7 +31,8 @@ def write_config(folder: Path, epochs: int) -> tuple[Path, Path]:
 
 def start(config: Path, *arguments: str, **kwargs) -> subprocess.Popen:
     return subprocess.Popen([sys.executable, str(ROOT / 'tools/train.py'), str(config), *arguments],
-                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=ENV, **kwargs)
+                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=ENV,
+                            **kwargs)
 
 
 def kill_at(process: subprocess.Popen, work_dir: Path, seconds: float, in_write: bool) -> bool:

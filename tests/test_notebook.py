@@ -24,7 +24,8 @@ def test_the_readmes_notebook_runs_as_written(tmp_path):
     (code, ) = re.findall(r'```python\n(.*?)```', (ROOT / 'README.md').read_text(), re.S)
     code = code.replace('work_dirs/quickstart/pretrain/epoch_10.pth', f'{tmp_path}/epoch_10.pth')
     code = code.replace('photo.jpg', f'{tmp_path}/photo_000.png')
-    code += '\nprint("keys", int((detector.backbone.conv1.weight == soco["backbone.conv1.weight"]).all()))'
+    code += ('\nprint("keys", int((detector.backbone.conv1.weight '
+             '== soco["backbone.conv1.weight"]).all()))')
     code = f'import torch; soco = torch.load("{tmp_path}/epoch_10.pth")["state_dict"]\n' + code
     done = subprocess.run([sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True,
                           env={**__import__('os').environ, 'PYTHONPATH': str(ROOT)})

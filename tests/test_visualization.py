@@ -1,6 +1,3 @@
-import json
-import logging
-
 import cv2
 import numpy as np
 import pytest
@@ -9,7 +6,6 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from projects.soco import visualization
-from projects.soco.curves import draw_training, read_scalars, training_figure
 from projects.soco.visualization import PALETTE, draw_boxes, draw_proposals, draw_views, save_image
 
 GREY = 128
@@ -136,7 +132,7 @@ def test_draw_views_gives_an_object_one_colour_in_both_views():
         # Rows from top to bottom, then view 1 before view v; cells are 448 px, so 2 and 4 times.
         found = sorted(extent(out, PALETTE[k]), key=lambda area: (area[1] > 500, area[0]))
         assert len(found) == 4
-        for (x, y, w, h), box, factor in zip(found, bboxes[:, :, k].reshape(4, 4), (2, 2, 2, 4)):
+        for (*_, w, h), box, factor in zip(found, bboxes[:, :, k].reshape(4, 4), (2, 2, 2, 4)):
             assert (w, h) == pytest.approx((box[2:] - box[:2]) * factor, abs=12)
         left, right = found[0], found[1]
         assert right[0] - left[0] == pytest.approx(
@@ -155,13 +151,24 @@ def test_draw_views_writes_the_levels_where_given(monkeypatch):
     assert written == ['1 P3', '2 P4', '1 P4', '2 P3', '3 P4', '4 P2', '3 P3', '4 P2']
 
 
+def test_pairs_with_the_same_boxes_in_view_1_show_the_same_objects(monkeypatch):
+    """SoCo*: the fourth view shares the second one's crop."""
+    views, bboxes, _ = sample_views()
+    written, original = [], visualization._draw_chip
+    monkeypatch.setattr(visualization, '_draw_chip', lambda draw, box, label, *rest: (
+        written.append(label), original(draw, box, label, *rest))[1])
+    draw_views(grey(300, 400), np.zeros((0, 4)), [*views, grey(112, 112)],
+               np.concatenate([bboxes, [[bboxes[0, 0], bboxes[0, 1] / 2]]]))
+    assert written == ['1', '2'] * 2 + ['3', '4'] * 2 + ['1', '2'] * 2
+
+
 def test_draw_views_titles_name_each_view_and_its_size(monkeypatch):
     views, bboxes, _ = sample_views()
     titles, original = [], visualization._titled
     monkeypatch.setattr(visualization, '_titled', lambda picture, title: (
         titles.append(title), original(picture, title))[1])
-    draw_views(grey(300, 400), [[10, 10, 200, 200]], views, bboxes)
-    assert sorted(titles) == ['photo, 400x300, proposals: 1', 'view 1, 224x224', 'view 1, 224x224',
+    draw_views(grey(300, 400), [[10, 10, 200, 200]], views, bboxes, name='a.jpg')
+    assert sorted(titles) == ['a.jpg, 400x300, proposals: 1', 'view 1, 224x224', 'view 1, 224x224',
                               'view 2, 224x224', 'view 3, 112x112']
 
 
@@ -177,92 +184,6 @@ def test_draw_views_names_what_is_wrong(change, message):
     views, bboxes, levels = change(*sample_views())
     with pytest.raises(ValueError, match=message):
         draw_views(grey(30, 40), np.zeros((0, 4)), views, bboxes, levels)
-
-
-def run(num: int, **more: float) -> list[dict]:
-    return [dict(loss=-i / num, lr=.1, step=5 * i, time=.2, **more) for i in range(1, num + 1)]
-
-
-def panels(records: list[dict], **options: float) -> dict:
-    return {axes.get_title(loc='left'): axes for axes in training_figure(records, **options).axes}
-
-
-def test_training_has_a_panel_for_each_given_key():
-    assert list(panels(run(5))) == ['Loss', 'Learning rate']
-    full = panels(run(5, loss_12=-.5, loss_13=-.3, momentum=.99, obj_std=.5), obj_std_floor=.3)
-    assert list(full) == ['Loss', 'Learning rate', 'Momentum of the target network',
-                          'Spread of object features']
-    labels = [text.get_text() for text in full['Loss'].get_legend().get_texts()]
-    assert labels == ['total', 'views 1, 2', 'views 1, 3']
-    spread = full['Spread of object features']
-    assert list(spread.lines[1].get_ydata()) == [.3, .3]
-    assert [text.get_text() for text in spread.texts] == ['floor 0.3']
-
-
-def test_training_draws_the_logged_values_at_their_iterations():
-    records = run(4, obj_std=.5) + [{'coco/bbox_mAP': .1, 'step': 1}]
-    line = panels(records)['Loss'].lines[0]
-    assert list(line.get_xdata()) == [5, 10, 15, 20]
-    assert list(line.get_ydata()) == [-.25, -.5, -.75, -1]
-    by_iter = panels([dict(iter=7, loss=1.), dict(iter=9, loss=2.)])['Loss'].lines[0]
-    assert list(by_iter.get_xdata()) == [7, 9]
-
-
-def test_training_adds_a_running_mean_to_long_losses():
-    raw, mean = panels(run(100))['Loss'].lines
-    assert len(raw.get_ydata()) == 100
-    assert mean.get_ydata()[0] == pytest.approx(-.03)
-    assert (mean.get_xdata()[0], mean.get_xdata()[-1]) == (25, 500)
-
-
-@pytest.mark.parametrize('records', [[], [{'coco/bbox_mAP': .1, 'step': 1}]])
-def test_training_without_values_says_the_way_out(records, tmp_path):
-    with pytest.raises(ValueError, match=r'Nothing to draw.*logger\.interval'):
-        draw_training(records, tmp_path / 'curve.png')
-    assert not list(tmp_path.iterdir())
-
-
-def test_draw_training_writes_a_picture(tmp_path):
-    out = draw_training(run(50, momentum=.99), tmp_path / 'new' / 'curve.png')
-    assert out == tmp_path / 'new' / 'curve.png'
-    picture = np.asarray(Image.open(out))
-    assert picture.shape[2] == 3 and picture.shape[0] > 500 and picture.shape[1] > 1000
-    assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 20
-
-
-def test_read_scalars_reads_each_line(tmp_path):
-    path = tmp_path / 'scalars.json'
-    path.write_text('{"loss": 1.5, "step": 1}\n\n{"loss": NaN, "step": 2}\n')
-    first, second = read_scalars(path)
-    assert first == dict(loss=1.5, step=1) and np.isnan(second['loss'])
-
-
-def test_read_scalars_skips_a_torn_last_line_with_a_warning(tmp_path, caplog):
-    path = tmp_path / 'scalars.json'
-    path.write_text('{"loss": 1.5, "step": 1}\n{"loss": 1.')
-    with caplog.at_level(logging.WARNING):
-        assert read_scalars(path) == [dict(loss=1.5, step=1)]
-    assert 'line 2' in caplog.text and str(path) in caplog.text
-
-
-@pytest.mark.parametrize('text', ['{"a": 1}\n{"a": \n{"a": 2}\n', '{"a": 1}\n[1]\n',
-                                  '{"a": 1}\n{"a": \n'])
-def test_read_scalars_names_file_and_row_of_a_bad_line(tmp_path, text):
-    path = tmp_path / 'scalars.json'
-    path.write_text(text)
-    with pytest.raises(ValueError, match=r'scalars\.json, line 2 is not a record'):
-        read_scalars(path)
-
-
-def test_read_scalars_names_a_missing_file(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r'No scalars at .*vis_data/scalars\.json'):
-        read_scalars(tmp_path / 'none.json')
-
-
-def test_training_reads_what_was_written(tmp_path):
-    path = tmp_path / 'scalars.json'
-    path.write_text(''.join(json.dumps(record) + '\n' for record in run(3)))
-    assert list(panels(read_scalars(path))) == ['Loss', 'Learning rate']
 
 
 def test_save_image_keeps_every_pixel(tmp_path):

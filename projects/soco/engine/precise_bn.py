@@ -93,7 +93,8 @@ class PreciseBNHook(Hook):
             norm.momentum = None  # torch then keeps the cumulative average
         try:
             with torch.no_grad(), runner.optim_wrapper.optim_context(model):
-                for count, batch in enumerate(itertools.chain([first], batches), start=1):
+                for count, batch in enumerate(  # noqa: B007 (the log tells count)
+                        itertools.chain([first], batches), start=1):
                     model._run_forward(model.data_preprocessor(batch, True), mode='loss')
         finally:
             for norm, momentum in zip(norms, momenta):
