@@ -1,34 +1,61 @@
-"""The curves of a run, from what mmengine's visualizer logged to a picture."""
-import itertools
+"""The curves of one or several runs, from what mmengine's visualizer logged to a picture."""
 import json
 import logging
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from .visualization import INK, PALETTE, save_image
 
 logger = logging.getLogger(__name__)
 
+# Without the palette's light colours, which fade on white.
+COLORS = [np.divide(PALETTE[i], 255) for i in (5, 0, 3, 4, 6, 1)]
+STYLES = ('-', '--', ':')  # from the seventh curve of a panel on
+# Key in the log: the panel that it belongs to, and its name there.
+PANELS = {
+    'lr': ('Learning rate', ''),
+    'momentum': ('Momentum of the target network', ''),
+    'grad_norm': ('Norm of the gradient', ''),
+    'obj_std': ('Spread of object features', 'online'),
+    'obj_std_target': ('Spread of object features', 'target'),
+    'images_per_s': ('Images a second', ''),
+    'time': ('Seconds an iteration', 'whole'),
+    'data_time': ('Seconds an iteration', 'waiting for data'),
+    'memory': ('GPU memory, most so far (MB)', ''),
+}
 
-def draw_training(records: Sequence[dict], out: str | Path,
+
+class Curve(NamedTuple):
+    """A line of a panel."""
+
+    name: str
+    points: np.ndarray  # (n, 2), iteration and value
+    color: np.ndarray
+    style: str = '-'
+
+
+def draw_training(records: Sequence[dict] | Mapping[str, Sequence[dict]], out: str | Path,
                   obj_std_floor: float | None = None) -> Path:
-    """Draw loss, learning rate, momentum and spread of object features, one panel each.
+    """Draw all that a run logged, or several runs over each other, into one picture.
 
-    A key that no record has leaves its panel out. From 40 values on, a loss is shown thin, with
-    its running mean over a twentieth of the values on top.
+    One run has a panel for what belongs together, such as the losses of all pairs; several runs have
+    one for each quantity, and in it a colour for each run. What nobody logged is left out. From 40
+    values on, a loss is shown thin, with its running mean over a twentieth of the values on top.
 
     Args:
-        records (Sequence[dict]): One per logged iteration, as `read_scalars` gives: `step` or
-            `iter`, and any of `loss`, `loss_*` (the loss of one pair or head), `lr`, `momentum`,
-            `obj_std`. Records without these, such as an evaluation's, are passed over.
+        records (Sequence[dict] | Mapping[str, Sequence[dict]]): Of a run, as `read_run` gives them:
+            `step` or `iter`, any `loss`, and those of `PANELS` and `share_v1_p2` and the like; other
+            keys, such as an evaluation's, are passed over. Or those of several runs by their names.
         out (str | Path): The PNG file to write.
         obj_std_floor (float | None): Drawn as a line: below it the features have collapsed.
 
@@ -36,40 +63,93 @@ def draw_training(records: Sequence[dict], out: str | Path,
         Path: `out`.
 
     Raises:
-        ValueError: If no record has a value to draw, or `out` does not end in .png.
+        ValueError: If a run has nothing to draw, or `out` does not end in .png.
     """
     canvas = FigureCanvasAgg(training_figure(records, obj_std_floor))
     canvas.draw()
     return save_image(np.asarray(canvas.buffer_rgba())[..., :3], out)
 
 
-def training_figure(records: Sequence[dict], obj_std_floor: float | None = None) -> Figure:
+def training_figure(records: Sequence[dict] | Mapping[str, Sequence[dict]],
+                    obj_std_floor: float | None = None) -> Figure:
     """Build the figure that `draw_training` writes, with the same arguments and errors."""
-    losses = sorted({key for record in records for key in record if key.startswith('loss')},
-                    key=lambda key: (key != 'loss', key))
-    panels = [('Loss', losses), ('Learning rate', ['lr']),
-              ('Momentum of the target network', ['momentum']),
-              ('Spread of object features', ['obj_std'])]
-    drawn = [(title, curves) for title, keys in panels if (curves := _curves(records, keys))]
-    if not drawn:
-        raise ValueError(
-            f'Nothing to draw: none of the {len(records)} records holds a loss, lr, momentum or '
-            'obj_std. Give the records of a run that logged at least one iteration '
-            '(`read_scalars` on its vis_data/scalars.json); a short run needs a smaller '
-            '`default_hooks.logger.interval`.')
-    columns = min(2, len(drawn))
-    rows = math.ceil(len(drawn) / columns)
-    figure = Figure(figsize=(5.6 * columns, 3.1 * rows), dpi=130, layout='constrained')
+    runs = records if isinstance(records, Mapping) else {'the run': records}
+    panels = _panels({name: _points(name, rows) for name, rows in runs.items()})
+    columns = next(n for n, most in ((1, 1), (2, 4), (3, 12), (4, len(panels))) if len(panels) <= most)
+    rows = math.ceil(len(panels) / columns)
+    figure = Figure(figsize=((5.6 if columns < 3 else 4.6) * columns, 3.1 * rows), dpi=130,
+                    layout='constrained')
     figure.get_layout_engine().set(w_pad=.12, h_pad=.12)
-    for place, (title, curves) in enumerate(drawn):
+    for place, (title, curves) in enumerate(panels.items()):
         axes = figure.add_subplot(rows, columns, place + 1)
-        _draw_panel(axes, title, curves)
+        _draw_panel(axes, title, curves, legend=len(runs) == 1)
         if title.startswith('Spread') and obj_std_floor is not None:
             axes.axhline(obj_std_floor, color='#D55E00', linewidth=1.2, linestyle='--')
             axes.annotate(f'floor {obj_std_floor:g}', (1, obj_std_floor), (0, 3), fontsize=8,
                           xycoords=('axes fraction', 'data'), textcoords='offset points',
                           ha='right', color='#D55E00')
+    if len(runs) > 1:
+        handles = [Line2D([], [], label=name, **_look(i)) for i, name in enumerate(runs)]
+        figure.legend(handles=handles, loc='outside upper left', ncols=min(4, len(runs)),
+                      frameon=False, fontsize=10)
     return figure
+
+
+def read_runs(work_dirs: Sequence[str | Path]) -> dict[str, list[dict]]:
+    """Read the logs of runs, each under the end of its path that tells it from the others.
+
+    Args:
+        work_dirs (Sequence[str | Path]): As `read_run` takes them.
+
+    Returns:
+        dict[str, list[dict]]: Name to records; see `read_run`.
+
+    Raises:
+        FileNotFoundError: If one has no log.
+        ValueError: If one is given twice, or a log cannot be read.
+    """
+    parts = [Path(folder).resolve().parts for folder in work_dirs]
+    for i, twice in enumerate(parts):
+        if twice in parts[:i]:
+            raise ValueError(f'{work_dirs[i]} is given twice. Name each run once.')
+    depth = 1
+    while len({path[-depth:] for path in parts}) < len(parts):
+        depth += 1
+    return {'/'.join(path[-depth:]): read_run(folder) for path, folder in zip(parts, work_dirs)}
+
+
+def read_run(work_dir: str | Path) -> list[dict]:
+    """Read all that a run logged, the starts that resumed it included.
+
+    Of what several starts logged of the same iterations, the latest counts: what an earlier one
+    logged from there on is left out.
+
+    Args:
+        work_dir (str | Path): The run's work directory, which holds a folder for each start.
+
+    Returns:
+        list[dict]: The records, in order.
+
+    Raises:
+        FileNotFoundError: If there is no log.
+        ValueError: If a log cannot be read; file and line are named.
+    """
+    logs = sorted(Path(work_dir).glob('*/vis_data/scalars.json'))
+    if not logs:
+        raise FileNotFoundError(
+            f'{work_dir} holds no log of a run (*/vis_data/scalars.json). Give the work directory of a '
+            'training that logged at least one iteration, such as work_dirs/quickstart/pretrain.')
+    joined: list[dict] = []
+    for path in logs:
+        records = read_scalars(path)
+        first: dict[str, float] = {}
+        for record in records:
+            for key in record.keys() - {'step', 'iter', 'epoch'}:
+                first.setdefault(key, _iteration(record))
+        joined = [{key: value for key, value in record.items()
+                   if _iteration(record) < first.get(key, math.inf)} for record in joined]
+        joined += records
+    return joined
 
 
 def read_scalars(path: str | Path) -> list[dict]:
@@ -109,31 +189,74 @@ def read_scalars(path: str | Path) -> list[dict]:
     return records
 
 
-def _curves(records: Sequence[dict], keys: Sequence[str]) -> dict[str, np.ndarray]:
-    """Per key that some record has: (n, 2), iteration and value."""
-    curves = {}
+def _iteration(record: dict, default: float = 0) -> float:
+    return record.get('step', record.get('iter', default))
+
+
+def _points(name: str, records: Sequence[dict]) -> dict[str, np.ndarray]:
+    """Per key that can be drawn: (n, 2), iteration and value."""
+    points: dict[str, list[tuple[float, float]]] = {}
+    for i, record in enumerate(records, 1):
+        for key, value in record.items():
+            if _place(key) and isinstance(value, (int, float)):
+                points.setdefault(key, []).append((_iteration(record, i), value))
+    if not points:
+        raise ValueError(
+            f'Nothing to draw of {name}: none of its {len(records)} records holds a loss, lr, momentum '
+            'or obj_std. Give a run that logged at least one iteration; a short run needs a smaller '
+            '`default_hooks.logger.interval`.')
+    return {key: np.array(values, dtype=np.float64) for key, values in points.items()}
+
+
+def _place(key: str) -> tuple[str, str] | None:
+    """The panel that a key belongs to and its name there, if it is drawn."""
+    if pair := re.fullmatch(r'loss_(\d)(\d)', key):
+        return 'Loss', f'views {pair[1]}, {pair[2]}'
+    if re.fullmatch(r'[\w.]*loss[\w.]*', key):
+        return 'Loss', 'total' if key == 'loss' else key
+    if share := re.fullmatch(r'share_v(\d+)_p(\d+)', key):
+        return f'Boxes of view {share[1]} by level, share', f'P{share[2]}'
+    return PANELS.get(key)
+
+
+def _panels(runs: Mapping[str, Mapping[str, np.ndarray]]) -> dict[str, list[Curve]]:
+    """Sort the curves of runs, run to key to points, into panels."""
+    keys = sorted({key for points in runs.values() for key in points}, key=_order)
+    panels: dict[str, list[Curve]] = {}
     for key in keys:
-        points = [(record.get('step', record.get('iter', i + 1)), record[key])
-                  for i, record in enumerate(records) if key in record]
-        if points:
-            curves[key] = np.array(points, dtype=np.float64)
-    return curves
+        panel, name = _place(key)
+        if len(runs) > 1:
+            title = f'{panel}: {name}' if name else panel
+            panels[title] = [Curve(run, points[key], *_look(i).values())
+                             for i, (run, points) in enumerate(runs.items()) if key in points]
+        else:
+            (points, ), curves = runs.values(), panels.setdefault(panel, [])
+            look = dict(_look(len(curves) - any(c.name == 'total' for c in curves)))
+            if key == 'loss':
+                look['color'] = np.divide(INK, 255)
+            curves.append(Curve(name, points[key], *look.values()))
+    return panels
 
 
-def _draw_panel(axes: Axes, title: str, curves: dict[str, np.ndarray]) -> None:
-    # Without the palette's light colours, which fade on white.
-    colors = itertools.cycle(PALETTE[i] for i in (5, 0, 3, 4, 6, 1))
-    for key, points in curves.items():
-        color = np.divide(INK if key == 'loss' else next(colors), 255)
+def _order(key: str) -> tuple:
+    """Losses first, the total before its parts; then `PANELS`; then the rest."""
+    places = [*PANELS, key]
+    return not _place(key)[0] == 'Loss', key != 'loss', places.index(key), key
+
+
+def _look(i: int) -> dict:
+    return dict(color=COLORS[i % len(COLORS)], linestyle=STYLES[i // len(COLORS) % len(STYLES)])
+
+
+def _draw_panel(axes: Axes, title: str, curves: Iterable[Curve], legend: bool) -> None:
+    for name, points, color, style in curves:
         x, y = points.T
-        pair = re.fullmatch(r'loss_(\d)(\d)', key)
-        name = 'total' if key == 'loss' else f'views {pair[1]}, {pair[2]}' if pair else key
-        window = len(y) // 20 if title == 'Loss' and len(y) >= 40 else 1
+        window = len(y) // 20 if title.startswith('Loss') and len(y) >= 40 else 1
         if window > 1:
             axes.plot(x, y, color=color, linewidth=.8, alpha=.3)
-            axes.set_title(f'running mean of {window} values', loc='right', fontsize=8)
+            axes.set_title('thick: running mean', loc='right', fontsize=8)
             x, y = x[window - 1:], np.convolve(y, np.full(window, 1 / window), 'valid')
-        axes.plot(x, y, color=color, linewidth=1.6, label=name,
+        axes.plot(x, y, color=color, linestyle=style, linewidth=1.6, label=name,
                   marker='o' if len(y) == 1 else None)
     axes.set_title(title, loc='left', fontsize=10, fontweight='bold')
     axes.set_xlabel('iteration', fontsize=8)
@@ -142,7 +265,7 @@ def _draw_panel(axes: Axes, title: str, curves: dict[str, np.ndarray]) -> None:
     axes.tick_params(labelsize=8)
     axes.spines[['top', 'right']].set_visible(False)
     axes.grid(axis='y', color='#dddddd', linewidth=.6)
-    if title in ('Learning rate', 'Spread of object features'):
+    if not title.startswith(('Loss', 'Momentum')):
         axes.set_ylim(bottom=0)
-    if len(curves) > 1:
+    if legend and len(axes.get_legend_handles_labels()[1]) > 1:
         axes.legend(frameon=False, fontsize=8, loc='upper left', bbox_to_anchor=(1, 1))

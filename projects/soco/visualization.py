@@ -77,11 +77,13 @@ def draw_views(photo: np.ndarray,
                proposals: np.ndarray,
                views: Sequence[np.ndarray],
                bboxes: np.ndarray,
-               levels: np.ndarray | None = None) -> np.ndarray:
+               levels: np.ndarray | None = None,
+               name: str = 'photo') -> np.ndarray:
     """Draw a photo with its proposals and, for each pair (1, v), view 1 beside view v.
 
-    An object has one number and one colour in both views of its pair; numbers run on from pair to
-    pair, colours begin again. All views are shown at one size, whatever their own.
+    An object has one number and one colour in both views of its pair. Numbers run on from pair to
+    pair, colours begin again; a pair with the same boxes in view 1 as an earlier one has the same
+    objects (SoCo*) and keeps its numbers. All views are shown at one size, whatever their own.
 
     Args:
         photo (np.ndarray): RGB, uint8, (H, W, 3).
@@ -91,6 +93,7 @@ def draw_views(photo: np.ndarray,
             in view 1 and `bboxes[p, 1, k]` in view p + 2 are the same object.
         levels (np.ndarray | None): (P, 2, K), the pyramid level of each box, 0 for P2 to 3 for
             P5. Default: not shown.
+        name (str): What the photo is called in its title. Default: 'photo'.
 
     Returns:
         np.ndarray: uint8, one figure on white.
@@ -108,20 +111,38 @@ def draw_views(photo: np.ndarray,
                             CELL / max(height, width))
         return _titled(picture, f'view {view + 1}, {width}x{height}')
 
-    rows = [_join((tile(0, pair, 0), tile(pair + 1, pair, 1)), axis=1)
+    rows = [join_pictures((tile(0, pair, 0), tile(pair + 1, pair, 1)), axis=1)
             for pair in range(len(bboxes))]
     height, width = _check_image(photo, 'photo').shape[:2]
     room = 1.4 * CELL if len(rows) == 1 else 1.8 * CELL
-    panel = _proposal_panel(photo, proposals, f'photo, {width}x{height}, proposals: '
+    panel = _proposal_panel(photo, proposals, f'{name}, {width}x{height}, proposals: '
                             f'{len(proposals)}', room / max(height, width))
-    note = 'Same number and colour in a row: the same object.'
+    note = 'Same number and colour: the same object.'
     if levels is not None:
         note += ' P2 to P5: the pyramid level its feature is taken from.'
-    left = _join([panel, _paragraph(note, max(320, panel.shape[1]))], axis=0)
-    return _framed(_join([left, _join(rows, axis=0)], axis=1, gap=2 * MARGIN))
+    left = join_pictures([panel, _paragraph(note, max(320, panel.shape[1]))], axis=0)
+    return _framed(join_pictures([left, join_pictures(rows, axis=0)], axis=1, gap=2 * MARGIN))
 
 
+def join_pictures(parts: Sequence[np.ndarray], axis: int, gap: int = MARGIN) -> np.ndarray:
+    """Join pictures of any sizes on white, flush left and top.
 
+    Args:
+        parts (Sequence[np.ndarray]): RGB, uint8, (H, W, 3); at least one.
+        axis (int): 0 for under each other, 1 for beside each other.
+        gap (int): Pixels between two. Defaults to 16.
+
+    Returns:
+        np.ndarray: uint8, (H, W, 3).
+    """
+    across = max(part.shape[1 - axis] for part in parts)
+    filled = []
+    for i, part in enumerate(parts):
+        pad = [(0, 0), (0, 0), (0, 0)]
+        pad[1 - axis] = (0, across - part.shape[1 - axis])
+        pad[axis] = (gap if i else 0, 0)
+        filled.append(np.pad(part, pad, constant_values=255))
+    return np.concatenate(filled, axis)
 
 
 def save_image(array: np.ndarray, path: str | Path) -> Path:
@@ -188,8 +209,11 @@ def _check_pairs(views: list[np.ndarray], bboxes: np.ndarray, levels: np.ndarray
         raise ValueError(f'`bboxes` must have shape (P, 2, K, 4) with P = {len(views) - 1} pairs '
                          f'for {len(views)} views, at least one, but has shape {bboxes.shape}.')
     pairs, _, num, _ = bboxes.shape
-    labels = [[[str(pair * num + k + 1) for k in range(num)] for _ in range(2)]
-              for pair in range(pairs)]
+    first = [next(i for i in range(pair + 1) if np.array_equal(bboxes[i, 0], bboxes[pair, 0]))
+             for pair in range(pairs)]
+    order = sorted(set(first))
+    labels = [[[str(order.index(i) * num + k + 1) for k in range(num)] for _ in range(2)]
+              for i in first]
     if levels is not None:
         levels = np.asarray(levels)
         if levels.shape != bboxes.shape[:3] or not np.isin(levels, range(len(LEVELS))).all():
@@ -313,7 +337,7 @@ def _proposal_panel(image: np.ndarray, boxes: np.ndarray, title: str,
     parts = [_titled(np.asarray(canvas), title)]
     if len(boxes):
         parts.append(_color_scale(shades, low, high))
-    return _join(parts, axis=0, gap=8)
+    return join_pictures(parts, axis=0, gap=8)
 
 
 def _color_scale(shades: matplotlib.colors.Colormap, low: float, high: float) -> np.ndarray:
@@ -354,15 +378,3 @@ def _paragraph(text: str, width: int) -> np.ndarray:
 def _framed(picture: np.ndarray) -> np.ndarray:
     """A white margin around a picture."""
     return np.pad(picture, ((MARGIN, MARGIN), (MARGIN, MARGIN), (0, 0)), constant_values=255)
-
-
-def _join(parts: Sequence[np.ndarray], axis: int, gap: int = MARGIN) -> np.ndarray:
-    """Pictures under (axis 0) or beside (axis 1) each other on white, flush left and top."""
-    across = max(part.shape[1 - axis] for part in parts)
-    filled = []
-    for i, part in enumerate(parts):
-        pad = [(0, 0), (0, 0), (0, 0)]
-        pad[1 - axis] = (0, across - part.shape[1 - axis])
-        pad[axis] = (gap if i else 0, 0)
-        filled.append(np.pad(part, pad, constant_values=255))
-    return np.concatenate(filled, axis)

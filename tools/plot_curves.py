@@ -1,0 +1,30 @@
+"""Draw the curves of one or several runs into one picture: losses, momentum, speed, spread, levels.
+
+    python tools/plot_curves.py work_dirs/soco_r50_fpn_100e
+    python tools/plot_curves.py work_dirs/one work_dirs/another --out both.png
+
+A run that was resumed is drawn as one.
+"""
+import argparse
+from pathlib import Path
+
+from projects.soco.curves import draw_training, read_runs
+from projects.soco.launch import run_tool
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('work_dirs', nargs='+', type=Path, metavar='WORK_DIR',
+                        help='work directory of a run, of pretraining or of a detector')
+    parser.add_argument('--out', type=Path, help='PNG to write (default: curves.png in the first '
+                        'WORK_DIR)')
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_args()
+    print(draw_training(read_runs(args.work_dirs), args.out or args.work_dirs[0] / 'curves.png'))
+
+
+if __name__ == '__main__':
+    run_tool(main)
