@@ -326,6 +326,8 @@ def test_forked_helpers_are_ended_by_their_parent_and_by_nobody_else():
             'work = pool.map_async(time.sleep, [1, 1])\n'
             'print("ready", flush=True)\n'
             'assert work.get(timeout=30) == [None, None] and hook.asked\n'
+            'pool.map_async(time.sleep, [600, 600])\n'
+            'time.sleep(0.5)\n'
             'pool.terminate()\npool.join()')
     process = subprocess.Popen([sys.executable, '-c', code], env=ENV, stdout=subprocess.PIPE, text=True,
                                start_new_session=True)

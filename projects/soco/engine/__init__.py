@@ -19,6 +19,6 @@ __all__ = [
     'BatchInfoHook', 'ClassesHook', 'CollapseHook', 'DeferredInfoHook', 'FiniteLossHook',
     'MomentumUpdateHook', 'PlainCheckpointHook', 'PreciseBNHook', 'PretrainedWeightsHook',
     'ResumableBatchSampler', 'ResumableEpochLoop', 'SameRunHook', 'SoCoLARS', 'StopSignalHook',
-    'ViewDrawer', 'ViewPicturesHook', 'WarmupLR', 'cosine_momentum', 'find_newest_checkpoint',
-    'read_checkpoint'
+    'ViewDrawer', 'ViewPicturesHook', 'WarmupLR', 'check_work_dir', 'cosine_momentum',
+    'find_newest_checkpoint', 'read_checkpoint'
 ]
