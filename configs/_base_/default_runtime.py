@@ -10,7 +10,9 @@ default_hooks = dict(
     logger=dict(type='LoggerHook', interval=50),
     param_scheduler=dict(type='ParamSchedulerHook'),
     checkpoint=dict(type='PlainCheckpointHook', interval=1, max_keep_ckpts=3),
-    sampler_seed=dict(type='DistSamplerSeedHook'))
+    sampler_seed=dict(type='DistSamplerSeedHook'),
+    batch_info=dict(type='BatchInfoHook'),  # images a second, boxes by level
+    views=dict(type='ViewPicturesHook', interval=5000))  # what the model sees, as pictures
 custom_hooks = [
     dict(type='MomentumUpdateHook', momentum=0.99),
     dict(type='StopSignalHook'),  # SIGTERM: a checkpoint, then exit code 75

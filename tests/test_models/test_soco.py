@@ -121,7 +121,7 @@ def test_weights_without_a_target_start_it_and_weights_with_one_keep_it():
 def test_loss_is_lowest_where_predictions_agree(inputs):
     model = build()
     losses = model.loss(*inputs)
-    assert set(losses) == {'loss_12', 'loss_13', 'obj_std'}
+    assert set(losses) == {'loss_12', 'loss_13', 'obj_std', 'obj_std_target'}
     assert all(-4 <= float(losses[k]) <= 4 for k in ('loss_12', 'loss_13'))
     torch.nn.init.zeros_(model.head.predictor.fc1.weight)
     model.head.predictor.fc1.bias.data = torch.ones(8)

@@ -2,9 +2,9 @@ from .. import compat  # noqa: F401  (serves mmcv's ops before mmdet asks for th
 from .data_preprocessor import SoCoDataPreprocessor
 from .necks import SoCoFPN
 from .roi_heads import SoCoBBoxHead, SoCoC4RoIHead, SoCoRoIExtractor, SoCoRoIHead
-from .soco import SoCo, feature_spread
+from .soco import SoCo, assign_levels, feature_spread
 
 __all__ = [
     'SoCo', 'SoCoBBoxHead', 'SoCoC4RoIHead', 'SoCoDataPreprocessor', 'SoCoFPN', 'SoCoRoIExtractor',
-    'SoCoRoIHead', 'feature_spread'
+    'SoCoRoIHead', 'assign_levels', 'feature_spread'
 ]

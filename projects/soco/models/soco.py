@@ -139,16 +139,23 @@ class SoCo(BaseModel):
             projs.append(proj.view(n, b, k, -1).transpose(0, 1))
         return obj_feats, projs
 
+    def box_levels(self, bboxes: Tensor) -> Optional[Tensor]:
+        """Tell from which level each box (..., P, 2, K, 4) is pooled; None without a pyramid."""
+        if not self.with_neck:
+            return None
+        return assign_levels(self.roi_head.bbox_roi_extractor, bboxes, self.finest_levels)
+
     def loss(self, inputs: List[Tensor], bboxes: Tensor) -> Dict[str, Tensor]:
         """Compare each object's prediction with its projection in the other view, both ways.
 
         Returns:
-            dict: `loss_12`, `loss_13`, ...: one per pair, each within [-4, 4]; and `obj_std`: the
-            spread of the first view's object features (see `feature_spread`).
+            dict: `loss_12`, `loss_13`, ...: one per pair, each within [-4, 4]; and the spread of the
+            first view's object features (see `feature_spread`): `obj_std` of the online network,
+            `obj_std_target` of the target.
         """
         obj_feats, online = self.extract_feat(inputs, bboxes)
         with torch.no_grad():
-            _, target = self.extract_feat(inputs, bboxes, target=True)
+            target_feats, target = self.extract_feat(inputs, bboxes, target=True)
         losses = {}
         for p in range(bboxes.shape[1]):
             first, other = online[0][p].flatten(0, 1), online[p + 1][0].flatten(0, 1)  # (N * K, C)
@@ -156,7 +163,28 @@ class SoCo(BaseModel):
                 self.head(first, target[p + 1][0].flatten(0, 1)) +
                 self.head(other, target[0][p].flatten(0, 1)))
         losses['obj_std'] = feature_spread(obj_feats[0].detach().flatten(0, 2))
+        losses['obj_std_target'] = feature_spread(target_feats[0].flatten(0, 2))
         return losses
+
+
+def assign_levels(extractor: nn.Module, bboxes: Tensor,
+                  finest_levels: Optional[Sequence[int]] = None) -> Tensor:
+    """Tell from which pyramid level each box of a batch is pooled.
+
+    Args:
+        extractor (nn.Module): A `SoCoRoIExtractor`.
+        bboxes (Tensor): (..., P, 2, K, 4), x1 y1 x2 y2 in pixels of the view.
+        finest_levels (Sequence[int], optional): As `SoCo` takes them. Defaults to None.
+
+    Returns:
+        Tensor: (..., P, 2, K) int64, 0 being the finest level, P2.
+    """
+    rois = F.pad(bboxes.reshape(-1, 4), (1, 0))
+    levels = extractor.map_roi_levels(rois, extractor.num_inputs).view(bboxes.shape[:-1])
+    if finest_levels is not None:
+        first, *others = finest_levels
+        levels = levels.maximum(levels.new_tensor([[first, other] for other in others])[..., None])
+    return levels
 
 
 def feature_spread(features: Tensor) -> Tensor:

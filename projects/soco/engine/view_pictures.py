@@ -1,0 +1,136 @@
+"""What the model sees, as pictures: views after augmentation, with their matched boxes."""
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import numpy as np
+from mmengine.config import Config
+from mmengine.dist import is_main_process
+from mmengine.hooks import Hook
+from mmengine.registry import DATASETS, HOOKS, MODELS, DefaultScope
+from mmengine.runner import Runner
+from torch import Tensor, nn
+from torch.utils.data import Dataset, default_collate
+
+from ..datasets.dataset import SampleKey
+from ..visualization import draw_views, join_pictures
+from .hooks import unwrapped
+
+
+class ViewDrawer:
+    """Draw samples as the model gets them: photo with proposals, views with boxes and their levels.
+
+    Args:
+        dataset (Dataset): A `SoCoDataset`, whose first transform is `LoadProposals`.
+        preprocessor (nn.Module): A `SoCoDataPreprocessor`.
+        levels_of (Callable): From boxes (P, 2, K, 4) to the level (P, 2, K) of each, 0 being P2, or
+            None where there is no pyramid, such as `SoCo.box_levels`.
+    """
+
+    def __init__(self, dataset: Dataset, preprocessor: nn.Module,
+                 levels_of: Callable[[Tensor], Tensor | None]) -> None:
+        self.dataset = dataset
+        self.preprocessor = preprocessor
+        self.levels_of = levels_of
+
+    @classmethod
+    def from_config(cls, cfg: Config) -> ViewDrawer:
+        """Build what draws the samples of a pretraining config, without its network.
+
+        Raises:
+            FileNotFoundError: Its photos or proposals are not there.
+            ValueError: It is no pretraining config, or its proposals are of other photos.
+        """
+        from ..models import assign_levels  # detectors, which use this package too, do without it
+        loader = cfg.get('train_dataloader') or {}
+        if not str(loader.get('dataset', {}).get('type')).endswith('SoCoDataset'):
+            raise ValueError(f'{cfg.filename} does not pretrain with SoCo (train_dataloader.dataset is '
+                             'no SoCoDataset), so it has no views. Give a config such as '
+                             'configs/soco_r50_fpn_400e.py.')
+        with DefaultScope.overwrite_default_scope(cfg.default_scope):
+            dataset = DATASETS.build(loader.dataset)
+            preprocessor = MODELS.build(cfg.model.data_preprocessor)
+            levels_of = partial(
+                assign_levels, MODELS.build(cfg.model.roi_head.bbox_roi_extractor),
+                finest_levels=cfg.model.get('finest_levels')) if cfg.model.get('neck') else (
+                    lambda bboxes: None)
+        return cls(dataset, preprocessor, levels_of)
+
+    def draw(self, key: SampleKey) -> np.ndarray:
+        """Make a sample and draw it: uint8, RGB, (H, W, 3)."""
+        return self.draw_prepared([key], self.preprocessor(default_collate([self.dataset[key]]), True))
+
+    def draw_prepared(self, keys: Sequence[SampleKey], prepared: dict) -> np.ndarray:
+        """Draw the first samples of a prepared batch, one under the other.
+
+        Args:
+            keys (Sequence[SampleKey]): Of these samples.
+            prepared (dict): What the preprocessor made of the batch: `inputs` and `bboxes`.
+
+        Returns:
+            np.ndarray: uint8, RGB, (H, W, 3).
+        """
+        views = [self.preprocessor.to_pixels(view[:len(keys)]).cpu().numpy()
+                 for view in prepared['inputs']]
+        pictures = []
+        for i, key in enumerate(keys):
+            start = self.dataset.pipeline.transforms[0](self.dataset.read(key))
+            bboxes = prepared['bboxes'][i]
+            levels = self.levels_of(bboxes)
+            pictures.append(draw_views(
+                start['img'][..., ::-1], start['proposals'] / start['reduction'],
+                [view[i] for view in views], bboxes.numpy(),
+                None if levels is None else levels.numpy(), start['img_path']))
+        return join_pictures(pictures, axis=0)
+
+
+@HOOKS.register_module()
+class ViewPicturesHook(Hook):
+    """Show, every so many iterations, what the model saw in that iteration.
+
+    The picture `views` goes to all backends of the visualizer, of the main process only;
+    `LocalVisBackend` writes it to `vis_data/vis_image/views_{iterations done}.png`. The pictures are
+    made of the very tensors that the model got, and nothing is drawn at random: training goes on to
+    the bit as without the hook. In all other iterations it does nothing.
+
+    Args:
+        interval (int): Iterations from one picture to the next; 0: never. Defaults to 5000.
+        num (int): Samples of the batch to show, at most all. Defaults to 2.
+
+    Raises:
+        ValueError: One of them is too small.
+    """
+
+    priority = 'ABOVE_NORMAL'  # before the timer, or drawing would count as waiting for data
+
+    def __init__(self, interval: int = 5000, num: int = 2) -> None:
+        if interval < 0 or num < 1:
+            raise ValueError('ViewPicturesHook: interval must be at least 0 (never) and num at least '
+                             f'1, not {interval} and {num}.')
+        self.interval = interval
+        self.num = num
+        self._seen: list[dict] = []
+
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None = None) -> None:
+        """Have what the preprocessor makes of this batch put aside, if a picture is due."""
+        if not is_main_process() or not self.every_n_train_iters(runner, self.interval):
+            return
+        self._handle = unwrapped(runner).data_preprocessor.register_forward_hook(
+            lambda module, args, prepared: self._seen.append(prepared))
+
+    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None = None,
+                         outputs: dict | None = None) -> None:
+        """Draw what was put aside."""
+        if not self._seen:
+            return
+        self._handle.remove()
+        prepared = self._seen.pop()
+        model, loader = unwrapped(runner), runner.train_dataloader
+        drawer = ViewDrawer(loader.dataset, model.data_preprocessor, model.box_levels)
+        try:
+            picture = drawer.draw_prepared(loader.batch_sampler.keys_of(batch_idx)[:self.num], prepared)
+        except (OSError, ValueError) as error:  # a photo that can no longer be read ends no run
+            runner.logger.warning(f'No picture of the views after iteration {runner.iter + 1}: {error}')
+            return
+        runner.visualizer.add_image('views', picture, step=runner.iter + 1)

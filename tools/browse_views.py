@@ -1,0 +1,59 @@
+"""Show what the model sees: photos with proposals, and their views after augmentation with the boxes.
+
+    python tools/browse_views.py configs/soco_r50_fpn_400e.py --num 8
+
+A sample is a function of seed, epoch and photo: the pictures are what a run of this config sees.
+"""
+import argparse
+from pathlib import Path
+
+import numpy as np
+from mmengine.config import DictAction
+from rich.progress import track
+
+import projects.soco.compat  # noqa: F401  (before anything of OpenMMLab)
+from projects.soco.datasets import SampleKey
+from projects.soco.engine import ViewDrawer
+from projects.soco.launch import load_config, run_tool
+from projects.soco.visualization import save_image
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('config', help='pretraining config')
+    parser.add_argument('--num', type=int, default=8, help='photos to show, evenly spread over the '
+                        'data set (default: 8)')
+    parser.add_argument('--out', type=Path, help='folder for the pictures (default: '
+                        'work_dirs/<name of the config>/views)')
+    parser.add_argument('--epoch', type=int, default=0, help='show what this epoch sees, from 0 on '
+                        '(default: 0)')
+    parser.add_argument('--seed', type=int, help='of the run (default: that of the config)')
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction, default={}, metavar='KEY=VALUE',
+                        help='change keys of the config, such as '
+                        'train_dataloader.dataset.data_root=FOLDER '
+                        'train_dataloader.dataset.proposals=FILE')
+    args = parser.parse_args()
+    if args.num < 1 or args.epoch < 0 or (args.seed or 0) < 0:
+        raise ValueError('--num must be at least 1, --epoch and --seed at least 0.')
+    if args.out is None:
+        args.out = Path('work_dirs', Path(args.config).stem, 'views')
+    if args.out.exists() and not args.out.is_dir():
+        raise ValueError(f'--out {args.out} is a file, and several pictures are written: give a folder.')
+    return args
+
+
+def main() -> None:
+    args = parse_args()
+    cfg = load_config(args.config, args.cfg_options)
+    seed = cfg.randomness.seed if args.seed is None else args.seed
+    drawer = ViewDrawer.from_config(cfg)
+    photos = len(drawer.dataset.store)
+    chosen = np.unique(np.linspace(0, photos - 1, args.num).round().astype(int)).tolist()
+    for index in track(chosen, description='drawing', transient=True):
+        save_image(drawer.draw(SampleKey(index, args.epoch, seed)), args.out / f'views_{index}.png')
+    print(f'{len(chosen)} of {photos} photos, epoch {args.epoch}, seed {seed}: '
+          f'{args.out}/views_*.png')
+
+
+if __name__ == '__main__':
+    run_tool(main)
