@@ -59,7 +59,8 @@ param_scheduler = [
 ]
 train_cfg = dict(type='ResumableEpochLoop', max_epochs=10)
 
-default_hooks = dict(logger=dict(interval=5), checkpoint=dict(interval=5, max_keep_ckpts=2))
+default_hooks = dict(
+    logger=dict(interval=5), checkpoint=dict(interval=5, max_keep_ckpts=2), views=dict(interval=50))
 _base_.custom_hooks[0].momentum = 0.9
 _base_.custom_hooks[3].update(interval=5, patience=3)
 env_cfg = dict(cudnn_benchmark=False, dist_cfg=dict(backend='gloo'))

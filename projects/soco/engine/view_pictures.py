@@ -57,6 +57,11 @@ class ViewDrawer:
                     lambda bboxes: None)
         return cls(dataset, preprocessor, levels_of)
 
+    def photo(self, key: SampleKey) -> tuple[np.ndarray, np.ndarray]:
+        """Return a sample's photo, uint8, RGB, (H, W, 3), and its proposals in it, (n, 4)."""
+        start = self.dataset.pipeline.transforms[0](self.dataset.read(key))
+        return start['img'][..., ::-1], start['proposals'] / start['reduction']
+
     def draw(self, key: SampleKey) -> np.ndarray:
         """Make a sample and draw it: uint8, RGB, (H, W, 3)."""
         return self.draw_prepared([key], self.preprocessor(default_collate([self.dataset[key]]), True))
@@ -75,13 +80,11 @@ class ViewDrawer:
                  for view in prepared['inputs']]
         pictures = []
         for i, key in enumerate(keys):
-            start = self.dataset.pipeline.transforms[0](self.dataset.read(key))
             bboxes = prepared['bboxes'][i]
             levels = self.levels_of(bboxes)
             pictures.append(draw_views(
-                start['img'][..., ::-1], start['proposals'] / start['reduction'],
-                [view[i] for view in views], bboxes.numpy(),
-                None if levels is None else levels.numpy(), start['img_path']))
+                *self.photo(key), [view[i] for view in views], bboxes.numpy(),
+                None if levels is None else levels.numpy(), self.dataset.image_name(key)))
         return join_pictures(pictures, axis=0)
 
 
