@@ -12,13 +12,14 @@ from .lars import SoCoLARS
 from .loops import ResumableBatchSampler, ResumableEpochLoop
 from .precise_bn import PreciseBNHook
 from .schedules import WarmupLR, cosine_momentum
+from .score_hook import ObjectScoreHook
 from .transfer import PretrainedWeightsHook
 from .view_pictures import ViewDrawer, ViewPicturesHook
 
 __all__ = [
     'BatchInfoHook', 'ClassesHook', 'CollapseHook', 'DeferredInfoHook', 'FiniteLossHook',
-    'MomentumUpdateHook', 'PlainCheckpointHook', 'PreciseBNHook', 'PretrainedWeightsHook',
-    'ResumableBatchSampler', 'ResumableEpochLoop', 'SameRunHook', 'SoCoLARS', 'StopSignalHook',
-    'ViewDrawer', 'ViewPicturesHook', 'WarmupLR', 'check_work_dir', 'cosine_momentum',
-    'find_newest_checkpoint', 'read_checkpoint'
+    'MomentumUpdateHook', 'ObjectScoreHook', 'PlainCheckpointHook', 'PreciseBNHook',
+    'PretrainedWeightsHook', 'ResumableBatchSampler', 'ResumableEpochLoop', 'SameRunHook',
+    'SoCoLARS', 'StopSignalHook', 'ViewDrawer', 'ViewPicturesHook', 'WarmupLR', 'check_work_dir',
+    'cosine_momentum', 'find_newest_checkpoint', 'read_checkpoint'
 ]

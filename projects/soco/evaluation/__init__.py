@@ -1,3 +1,3 @@
-from .objects import ObjectScore, score_objects
+from .objects import ObjectScore, held_out_dataset, score_objects
 
-__all__ = ['ObjectScore', 'score_objects']
+__all__ = ['ObjectScore', 'held_out_dataset', 'score_objects']

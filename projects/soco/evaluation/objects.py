@@ -1,9 +1,14 @@
-"""What object features are worth, measured without labels."""
+"""What object features are worth, measured without labels: is an object found again in another view?"""
 import copy
-from typing import NamedTuple
+import math
+from pathlib import Path
+from typing import Callable, Dict, List, NamedTuple, Optional, Tuple, Union
 
 import torch
 import torch.nn.functional as F
+from mmengine.config import Config
+from mmengine.model import revert_sync_batchnorm
+from mmengine.registry import DATASETS, DefaultScope
 from torch import Tensor
 from torch.utils.data import default_collate
 from torchvision.ops import nms
@@ -12,87 +17,199 @@ from ..datasets.dataset import SampleKey, SoCoDataset
 from ..models.soco import SoCo, feature_spread
 
 HELD_OUT_EPOCH = 2**31  # no training run gets there: its augmentations were never seen
+FEATURES = ('projection', 'object')
+CHUNK = 1024  # queries at a time: similarities to all objects are in memory for so many
+
+
+class ViewObjects(NamedTuple):
+    """The same n objects in two views of their photos, from one draw of the augmentations.
+
+    Args:
+        key_epoch (int): The draw: `dataset[SampleKey(row, key_epoch, seed)]` gives a photo's views.
+        view (int): Index of the second view; the first is 0.
+        sizes (tuple): Sides of the two views in pixels.
+        rows (Tensor): (n,) int64, each object's photo: its row in the store.
+        boxes (Tensor): (n, 2, 4), x1 y1 x2 y2 in pixels of the two views.
+        feats (Tensor): (2, n, D), unit vectors.
+        spread (float): `feature_spread` of the object features in the first view.
+    """
+    key_epoch: int
+    view: int
+    sizes: Tuple[int, int]
+    rows: Tensor
+    boxes: Tensor
+    feats: Tensor
+    spread: float
 
 
 class ObjectScore(NamedTuple):
-    """How well objects are found again.
+    """How well objects are found again. A value that no pair of views can give is None.
 
     Args:
-        top1 (float): Share of objects whose nearest neighbour in another view, among all objects of
-            all photos, is themselves.
-        top1_same_photo (float): The same among the objects of their own photo, the harder part:
-            they share its colours and light.
+        top1 (float): Share of objects whose nearest neighbour, among all objects of all photos in a
+            second view of the same size, is themselves.
+        top5 (float): The same for the five nearest.
+        top1_same_photo (float): As `top1`, among the objects of their own photo, the harder part:
+            they share its colours and light. Photos with a single object are left out.
         chance (float): What guessing would give for `top1`.
-        spread (float): `feature_spread` of the object features; 0 is collapse.
-        num_objects (int): Objects looked for, over all pairs of views.
+        chance_same_photo (float): What guessing would give for `top1_same_photo`.
+        alignment (float): Mean squared distance of an object's unit features in two views of the same
+            size; 0 is best, 2 what unrelated ones have (Wang & Isola, arXiv 2005.10242).
+        top1_scales (float): As `top1`, in views of another size than the first, such as 112 pixels
+            against 224.
+        top5_scales (float): So for `top5`, and `top1_same_photo_scales`, `chance_scales`,
+            `chance_same_photo_scales` and `alignment_scales` for the others.
+        uniformity (float): log of the mean of exp(-2 d^2) over distances d of different objects in
+            the first view; lower is more uniform, 0 is collapse (the same paper).
+        spread (float): `feature_spread` of the object features in the first view; 0 is collapse.
+        num_photos (int): Photos used.
+        num_objects (int): Objects looked for, over all pairs of views and draws.
     """
-    top1: float
-    top1_same_photo: float
-    chance: float
+    top1: Optional[float]
+    top5: Optional[float]
+    top1_same_photo: Optional[float]
+    chance: Optional[float]
+    chance_same_photo: Optional[float]
+    alignment: Optional[float]
+    top1_scales: Optional[float]
+    top5_scales: Optional[float]
+    top1_same_photo_scales: Optional[float]
+    chance_scales: Optional[float]
+    chance_same_photo_scales: Optional[float]
+    alignment_scales: Optional[float]
+    uniformity: Optional[float]
     spread: float
+    num_photos: int
     num_objects: int
 
 
-@torch.no_grad()
-def score_objects(model: SoCo, dataset: SoCoDataset, num_photos: int = 64, repeats: int = 2,
-                  batch_size: int = 8, seed: int = 0) -> ObjectScore:
-    """Look for each object of a view among the objects of another view of the same photos.
+def held_out_dataset(cfg: Config, images: Union[str, Path], proposals: Union[str, Path],
+                     num_proposals: int = 16) -> SoCoDataset:
+    """Build a data set of held-out photos with the views of a recipe.
 
-    Features are the target network's object features, compared by cosine. Views are drawn as in
-    training, with augmentations that training never draws. Of proposals that overlap by more than
-    half (IoU) only the first counts: nobody could tell them apart. BatchNorm uses the statistics
-    of the batch, as in training: a random initialisation has none of its own, and would be
-    compared as a network without normalisation.
+    Boxes are as they are: neither jittered nor cut out, and more of them a photo than in training.
 
     Args:
-        model (SoCo): The model; left as it was.
-        dataset (SoCoDataset): Photos and proposals, with the views of the training pipeline.
-        num_photos (int): Photos to use, evenly spread over the data set.
-        repeats (int): Draws of views per photo.
-        batch_size (int): Photos at a time.
-        seed (int): Seed of the views.
+        cfg (Config): A pretraining config.
+        images (str | Path): The folder of the photos, or a zip or tar archive.
+        proposals (str | Path): Their store.
+        num_proposals (int): Most boxes a photo and pair of views. Defaults to 16.
+
+    Raises:
+        FileNotFoundError: No such store or photos.
+        ValueError: The store cannot be read, is of other photos, or has no box.
+    """
+    dataset = copy.deepcopy(cfg.train_dataloader.dataset)
+    dataset.update(data_root=str(images), proposals=str(proposals), repeat=1)
+    for transform in dataset.pipeline:
+        if transform['type'] == 'LoadProposals':
+            transform.pop('max_proposals', None)  # an ablation's
+        elif transform['type'] == 'ProposalViews':
+            transform.update(num_proposals=num_proposals, jitter_prob=0.0)
+        elif transform['type'] == 'ProposalCutout':
+            transform['prob'] = 0.0
+    with DefaultScope.overwrite_default_scope(cfg.default_scope):
+        built = DATASETS.build(dataset)
+    if not built.store.box_counts().any():
+        raise ValueError(f'{proposals} holds no box for any of its {len(built.store)} photos. Make it '
+                         f'anew with a filter that keeps some: python tools/generate_proposals.py '
+                         f'{images} OUT.arrow --keep all')
+    return built
+
+
+def working_copy(model: SoCo) -> SoCo:
+    """Copy a model whose BN takes the statistics of each batch; the model's own ones stay.
+
+    As in training: a random initialisation has no statistics of its own, and would be compared as
+    a network without normalisation. SyncBN becomes BN: one process is enough.
+    """
+    return revert_sync_batchnorm(copy.deepcopy(model)).train()
+
+
+def score_objects(model: SoCo, dataset: SoCoDataset, num_photos: int = 64, repeats: int = 2,
+                  batch_size: int = 8, seed: int = 0, features: str = 'projection') -> ObjectScore:
+    """Look for each object of a view among the objects of another view of the same photos.
+
+    Arguments and errors are those of `embed_objects`; the result is the same for the same seed.
+    """
+    return summarise(embed_objects(model, dataset, num_photos, repeats, batch_size, seed, features))
+
+
+@torch.no_grad()
+def embed_objects(model: SoCo, dataset: SoCoDataset, num_photos: int = 64, repeats: int = 2,
+                  batch_size: int = 8, seed: int = 0, features: str = 'projection',
+                  report: Callable[[int], None] = lambda photos: None) -> List[ViewObjects]:
+    """Compute the target network's features of objects in views that training never draws.
+
+    Of proposals that overlap by more than half (IoU) only the first counts: nobody could tell them
+    apart. For BatchNorm see `working_copy`.
+
+    Args:
+        model (SoCo): The model, on any device; left as it was.
+        dataset (SoCoDataset): Photos and proposals; see `held_out_dataset`.
+        num_photos (int): Photos to use, evenly spread over those that have boxes. Defaults to 64.
+        repeats (int): Draws of views per photo. Defaults to 2.
+        batch_size (int): Photos at a time, and for BN's statistics. Defaults to 8.
+        seed (int): Seed of the views. Defaults to 0.
+        features (str): 'projection', what pretraining compares; or 'object', the RoI head's output,
+            what a detector gets. Defaults to 'projection'.
+        report (Callable): Called with the number of photos that were just done.
 
     Returns:
-        ObjectScore: Means over pairs of views and repeats; the same for the same seed.
+        list[ViewObjects]: One for each draw and pair of views.
+
+    Raises:
+        ValueError: `features` is neither; a photo cannot be read; or features are not finite.
     """
-    model = copy.deepcopy(model).train()  # a copy: running statistics move
-    rows = torch.linspace(0, len(dataset.store) - 1, min(num_photos, len(dataset.store))).long()
-    found, found_same, chances, spreads, total = [], [], [], [], 0
-    for repeat in range(repeats):
-        views = _embed(model, dataset, rows.tolist(), HELD_OUT_EPOCH + repeat, batch_size, seed)
-        for first, other, photo in views:
-            similarity = first @ other.T
-            mine = torch.arange(len(first), device=first.device)
-            found.append((similarity.argmax(1) == mine).float().mean())
-            similarity = similarity.masked_fill(photo[:, None] != photo, -2)
-            found_same.append((similarity.argmax(1) == mine).float().mean())
-            chances.append(1 / len(first))
-            spreads.append(feature_spread(first))
-            total += len(first)
+    if features not in FEATURES:
+        raise ValueError(f'features must be one of {", ".join(FEATURES)}, not {features!r}.')
+    model = working_copy(model)
+    usable = torch.from_numpy(dataset.store.box_counts()).nonzero().flatten()
+    rows = usable[torch.linspace(0, len(usable) - 1, min(num_photos, len(usable))).long()]
+    # parts of nearly equal size: the last would have statistics unlike the others'
+    parts = rows.tensor_split(math.ceil(len(rows) / batch_size))
+    found = []
+    for epoch in range(HELD_OUT_EPOCH, HELD_OUT_EPOCH + repeats):
+        pairs: Dict[int, List[tuple]] = {}
+        for part in parts:
+            batch = default_collate([dataset[SampleKey(row, epoch, seed)] for row in part.tolist()])
+            for view, objects in _embed_batch(model, batch, part, FEATURES.index(features)):
+                pairs.setdefault(view, []).append(objects)
+            report(len(part))
+        sizes = [views.shape[-1] for views in batch['inputs']]
+        for view, batches in pairs.items():
+            rows_of, boxes, feats, obj_feats = (list(values) for values in zip(*batches))
+            found.append(ViewObjects(epoch, view, (sizes[0], sizes[view]), torch.cat(rows_of),
+                                     torch.cat(boxes), unit(torch.cat(feats, dim=1)),
+                                     float(feature_spread(torch.cat(obj_feats)))))
+    return found
 
-    def mean(values: list) -> float:
-        return float(torch.tensor([float(v) for v in values]).mean())
 
-    return ObjectScore(mean(found), mean(found_same), mean(chances), mean(spreads), total)
+def _embed_batch(model: SoCo, batch: dict, rows: Tensor, kind: int) -> List[Tuple[int, tuple]]:
+    """For each other view: photo (n,), boxes (n, 2, 4), features (2, n, D), object features (n, D)."""
+    prepared = model.data_preprocessor(batch, True)
+    obj_feats, projs = model.extract_feat(**prepared, target=True)
+    feats = (projs, obj_feats)[kind]
+    bboxes = prepared['bboxes'].cpu()  # (N, P, 2, K, 4)
+    found = []
+    for p in range(bboxes.shape[1]):
+        keep = torch.stack([_distinct(boxes) for boxes in bboxes[:, p, 0]])  # (N, K)
+        both = torch.stack([feats[0][p].cpu()[keep], feats[p + 1][0].cpu()[keep]])
+        found.append((p + 1, (rows[:, None].expand_as(keep)[keep],
+                              bboxes[:, p].transpose(1, 2)[keep], both, obj_feats[0][p].cpu()[keep])))
+    return found
 
 
-def _embed(model: SoCo, dataset: SoCoDataset, rows: list[int], epoch: int, batch_size: int,
-           seed: int) -> list[tuple[Tensor, Tensor, Tensor]]:
-    """For each pair of views: unit features (n, D) in both, and the photo (n,) of each object."""
-    firsts, others, photos = {}, {}, {}
-    for start in range(0, len(rows), batch_size):
-        batch = default_collate([dataset[SampleKey(row, epoch, seed)]
-                                 for row in rows[start:start + batch_size]])
-        prepared = model.data_preprocessor(batch, True)
-        feats, _ = model.extract_feat(**prepared, target=True)
-        bboxes = prepared['bboxes'].to(feats[0].device)
-        for p in range(bboxes.shape[1]):
-            keep = torch.stack([_distinct(boxes) for boxes in bboxes[:, p, 0]])  # (N, K)
-            index = torch.arange(start, start + len(keep), device=keep.device)
-            firsts.setdefault(p, []).append(F.normalize(feats[0][p][keep], dim=1))
-            others.setdefault(p, []).append(F.normalize(feats[p + 1][0][keep], dim=1))
-            photos.setdefault(p, []).append(index[:, None].expand_as(keep)[keep])
-    return [(torch.cat(firsts[p]), torch.cat(others[p]), torch.cat(photos[p])) for p in firsts]
+def unit(features: Tensor) -> Tensor:
+    """Scale features (..., D) to length 1.
+
+    Raises:
+        ValueError: They are not finite.
+    """
+    if not features.isfinite().all():
+        raise ValueError('Features of objects are not finite: the weights are broken, or the training '
+                         'that made them had diverged. Take an earlier checkpoint.')
+    return F.normalize(features.float(), dim=-1)
 
 
 def _distinct(boxes: Tensor) -> Tensor:
@@ -100,3 +217,82 @@ def _distinct(boxes: Tensor) -> Tensor:
     order = torch.arange(len(boxes), 0, -1, device=boxes.device, dtype=boxes.dtype)
     keep = torch.zeros(len(boxes), dtype=torch.bool, device=boxes.device)
     return keep.index_fill(0, nms(boxes, order, iou_threshold=0.5), True)
+
+
+def summarise(found: List[ViewObjects]) -> ObjectScore:
+    """Turn features into figures: means over the objects of all draws and pairs of views.
+
+    Args:
+        found (list[ViewObjects]): From `embed_objects`.
+    """
+    same = [o for o in found if o.sizes[0] == o.sizes[1]]
+    scales = [o for o in found if o.sizes[0] != o.sizes[1]]
+    return ObjectScore(
+        **_figures(same, ''), **_figures(scales, '_scales'),
+        uniformity=_mean([uniformity(o.feats[0])[None] for o in found if len(o.rows) > 1]),
+        spread=float(torch.tensor([o.spread for o in found]).mean()),
+        num_photos=len(torch.cat([o.rows for o in found]).unique()),
+        num_objects=sum(len(o.rows) for o in found))
+
+
+def _figures(found: List[ViewObjects], suffix: str) -> Dict[str, Optional[float]]:
+    """The figures of one kind of pairs, under their names in `ObjectScore`."""
+    names = ('top1', 'top5', 'top1_same_photo', 'chance', 'chance_same_photo', 'alignment')
+    values: Dict[str, List[Tensor]] = {name: [] for name in names}
+    for objects in found:
+        first, other = objects.feats
+        values['top1'].append(found_again(first, other, 1))
+        values['top5'].append(found_again(first, other, 5))
+        counts = same_photo_counts(objects.rows)
+        values['top1_same_photo'].append(found_again(first, other, 1, objects.rows)[counts > 1])
+        values['chance'].append(torch.full((len(first), ), 1 / len(first)))
+        values['chance_same_photo'].append(1 / counts[counts > 1])
+        values['alignment'].append((first - other).square().sum(dim=1))
+    return {f'{name}{suffix}': _mean(parts) for name, parts in values.items()}
+
+
+def _mean(parts: List[Tensor]) -> Optional[float]:
+    values = torch.cat(parts) if parts else torch.zeros(0)
+    return float(values.double().mean()) if len(values) else None
+
+
+def same_photo_counts(rows: Tensor) -> Tensor:
+    """Tell for each object (n,) how many there are of its photo, itself included."""
+    _, index, counts = rows.unique(return_inverse=True, return_counts=True)
+    return counts[index]
+
+
+def found_again(first: Tensor, other: Tensor, k: int, rows: Optional[Tensor] = None) -> Tensor:
+    """Tell which objects are among the k nearest of themselves in another view.
+
+    Where several are equally near, it is the chance to be among the k by lot: features that are
+    all alike, or all zero, get what guessing gets.
+
+    Args:
+        first (Tensor): (n, D) unit features in one view.
+        other (Tensor): (n, D) in the other; row i is the same object.
+        k (int): How many nearest, >= 1.
+        rows (Tensor, optional): (n,) photos; only objects of the same photo are then looked at.
+
+    Returns:
+        Tensor: (n,) within [0, 1].
+    """
+    chances = []
+    for index in torch.arange(len(first)).split(CHUNK):
+        similarity = first[index] @ other.T
+        mine = similarity.gather(1, index[:, None])
+        if rows is not None:
+            similarity = similarity.masked_fill(rows[index, None] != rows, -math.inf)
+        nearer, as_near = (similarity > mine).sum(dim=1), (similarity == mine).sum(dim=1)
+        chances.append(((k - nearer) / as_near).clamp(0, 1))
+    return torch.cat(chances)
+
+
+def uniformity(features: Tensor) -> Tensor:
+    """Return log mean exp(-2 d^2) over the distances d of n > 1 unit features (n, D), a scalar."""
+    n, total = len(features), features.new_zeros((), dtype=torch.float64)
+    for index in torch.arange(n).split(CHUNK):
+        similarity = features[index] @ features.T
+        terms = torch.exp(-2 * (2 - 2 * similarity).clamp_min(0).double())
+        total += terms.sum() - terms.gather(1, index[:, None]).sum()
+    return (total / (n * (n - 1))).log()

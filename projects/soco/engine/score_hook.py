@@ -1,0 +1,84 @@
+"""A look at what has been learned, while it is learned."""
+from typing import Optional
+
+from mmengine.dist import barrier, is_main_process
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from mmengine.registry import HOOKS
+from mmengine.runner import Runner
+
+
+@HOOKS.register_module()
+class ObjectScoreHook(Hook):
+    """Score the target network on held-out photos, before training and every n epochs.
+
+    The values of `evaluation.ObjectScore` become scalars `objects/…` of the visualizer's backends, and
+    a picture of nearest neighbours is `neighbours`. Rank 0 does it, the others wait. Training goes on
+    as if nothing had been: weights, BN statistics and random state are left alone.
+
+    Args:
+        images (str): Folder of the held-out photos, or a zip or tar archive.
+        proposals (str): Their store, made by `tools/generate_proposals.py`.
+        interval (int): Epochs from one score to the next; the last epoch has one too. Defaults to 1.
+        num_photos (int): Photos to use, evenly spread. Defaults to 64.
+        repeats (int): Draws of views per photo. Defaults to 2.
+        batch_size (int): Photos at a time, and for BN's statistics. Defaults to 8.
+        features (str): 'projection' or 'object'; see `evaluation.objects.embed_objects`. Defaults to
+            'projection'.
+        num_queries (int): Objects in the picture; 0 draws none. Defaults to 8.
+        seed (int): Seed of the views. Defaults to 0.
+
+    Raises:
+        ValueError: A number is too small.
+    """
+
+    def __init__(self, images: str, proposals: str, interval: int = 1, num_photos: int = 64,
+                 repeats: int = 2, batch_size: int = 8, features: str = 'projection',
+                 num_queries: int = 8, seed: int = 0) -> None:
+        if min(interval, num_photos, repeats, batch_size) < 1 or num_queries < 0:
+            raise ValueError('ObjectScoreHook: interval, num_photos, repeats and batch_size must be at '
+                             f'least 1 and num_queries at least 0, not {interval}, {num_photos}, '
+                             f'{repeats}, {batch_size} and {num_queries}.')
+        self.images, self.proposals = images, proposals
+        self.interval = interval
+        self.num_queries = num_queries
+        self.seed = seed
+        self.options = dict(num_photos=num_photos, repeats=repeats, batch_size=batch_size,
+                            features=features, seed=seed)
+        self._dataset: Optional[object] = None
+
+    def before_train(self, runner: Runner) -> None:
+        """Open the photos, so that what is wrong with them ends the run at once; score the start.
+
+        Raises:
+            FileNotFoundError: No such photos or store.
+            ValueError: They do not belong together.
+        """
+        from ..evaluation.objects import held_out_dataset  # here: not every run needs these rooms
+        if is_main_process():
+            self._dataset = held_out_dataset(runner.cfg, self.images, self.proposals)
+        if runner.iter == 0:
+            self._score(runner)
+
+    def after_train_epoch(self, runner: Runner) -> None:
+        """Score when it is time."""
+        if self.every_n_epochs(runner, self.interval) or self.is_last_train_epoch(runner):
+            self._score(runner)
+
+    def _score(self, runner: Runner) -> None:
+        from ..evaluation.neighbours import draw_view_neighbours
+        from ..evaluation.objects import embed_objects, summarise
+        if is_main_process():
+            model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+            found = embed_objects(model, self._dataset, **self.options)
+            score = summarise(found)._asdict()
+            values = {name: value for name, value in score.items() if value is not None}
+            runner.visualizer.add_scalars({f'objects/{name}': value for name, value in values.items()},
+                                          step=runner.iter)
+            runner.logger.info(f'Held-out objects after {runner.iter} iterations: ' + '  '.join(
+                f'{name}: {value:.4g}' for name, value in values.items()))
+            if self.num_queries:
+                picture = draw_view_neighbours(model, self._dataset, found[0], self.seed,
+                                               self.num_queries)
+                runner.visualizer.add_image('neighbours', picture, step=runner.iter)
+        barrier()

@@ -1,0 +1,222 @@
+"""What object features are worth, measured with the boxes and classes of a COCO json."""
+import math
+from collections import Counter
+from pathlib import Path
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple, Union
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..datasets.geometry import to_view
+from ..datasets.subset import check_coco
+from ..datasets.transforms import cut_view
+from ..models.soco import SoCo
+from ..proposals.fit import where_instead
+from ..proposals.formats import read_json
+from ..proposals.images import ImageError, decode_image
+from ..proposals.sources import ImageSource
+from .objects import unit, working_copy
+
+SIZES = {'small': (0, 32**2), 'medium': (32**2, 96**2), 'large': (96**2, math.inf)}  # COCO's areas
+
+
+class LabelledPhotos(NamedTuple):
+    """Photos, squashed to one size, and their n objects, photo by photo.
+
+    Args:
+        names (list[str]): Photos with an object.
+        views (list[Tensor]): For each photo (3, S, S) uint8, BGR.
+        photos (Tensor): (n,) int64, each object's photo.
+        boxes (Tensor): (n, 4), x1 y1 x2 y2 in pixels of the photo.
+        view_boxes (Tensor): (n, 4) in pixels of the view.
+        classes (Tensor): (n,) int64, index in `class_names`.
+        areas (Tensor): (n,) in pixels of the photo, as the json gives them.
+        class_names (list[str]): Classes that have objects.
+        left_out (list[str]): What was left out and why, for people.
+    """
+    names: List[str]
+    views: List[Tensor]
+    photos: Tensor
+    boxes: Tensor
+    view_boxes: Tensor
+    classes: Tensor
+    areas: Tensor
+    class_names: List[str]
+    left_out: List[str]
+
+
+class _Object(NamedTuple):
+    category: Union[int, str]
+    box: Tuple[float, float, float, float]  # x1 y1 x2 y2
+    area: float
+
+
+def read_labelled(path: Union[str, Path], source: ImageSource, view_size: int,
+                  num_photos: Optional[int] = None,
+                  report: Callable[[int, int], None] = lambda done, total: None) -> LabelledPhotos:
+    """Read photos and the objects that a COCO json marks in them.
+
+    Left out, and said so, are crowd regions, boxes of zero size, photos that cannot be read, and
+    categories with a single object, which has nothing to be found by.
+
+    Args:
+        path (str | Path): COCO json of instances.
+        source (ImageSource): The photos that its `file_name`s are relative to.
+        view_size (int): Side of the square that each photo is squashed to, in pixels.
+        num_photos (int, optional): Photos to use, evenly spread. Defaults to None: all.
+        report (Callable): Called with the number of photos read, and of all.
+
+    Raises:
+        FileNotFoundError: There is no json.
+        ValueError: It is no such json, its photos are not in `source` or of another size, or no
+            object is left.
+    """
+    images, annotations, categories = check_coco(read_json(path), path)
+    by_image, notes = _read_objects(annotations, {row['id'] for row in images}, path)
+    images = _choose(images, by_image, source, path, num_photos)
+    views, view_boxes, names, objects, photos, unreadable = [], [], [], [], [], []
+    for done, row in enumerate(images, 1):
+        name = row['file_name']
+        found = by_image[row['id']]
+        try:
+            picture = decode_image(source.read_bytes(name))
+        except (ImageError, OSError) as error:
+            unreadable.append(f'{name} ({error})')
+            continue
+        finally:
+            report(done, len(images))
+        height, width = picture.shape[:2]
+        if (row.get('width', width), row.get('height', height)) != (width, height):
+            raise ValueError(f'{name} in {source.path} is {width}x{height} pixels, but {path} marks '
+                             f'its objects in {row.get("width")}x{row.get("height")}: give the photos '
+                             'that the annotations are for.')
+        moved = to_view(np.array([o.box for o in found]), (0, 0, width, height), (view_size, view_size))
+        inside = (moved[:, 2:] > moved[:, :2]).all(axis=1)
+        if not inside.all():
+            notes['boxes outside of their photo'] += int((~inside).sum())
+        if inside.any():
+            bgr = np.ascontiguousarray(picture[..., ::-1])
+            view = cut_view(bgr, (0, 0, width, height), view_size, flip=False)
+            views.append(torch.from_numpy(np.stack(cv2.split(view))))
+            view_boxes.append(torch.from_numpy(moved[inside]))
+            objects += [o for o, keep in zip(found, inside) if keep]
+            photos += [len(names)] * int(inside.sum())
+            names.append(name)
+    left_out = [f'{count} {what}' for what, count in notes.items() if count]
+    if unreadable:
+        left_out.append(f'{len(unreadable)} photos that cannot be read: {_some(unreadable)}')
+    titles = {row['id']: str(row.get('name', row['id'])) for row in categories}
+    return _without_single(names, views, view_boxes, objects, photos, titles, left_out, path)
+
+
+def _read_objects(annotations: List[dict], images: set, path: Union[str, Path]
+                  ) -> Tuple[Dict[Union[int, str], List[_Object]], Counter]:
+    """The objects of each image, and how many annotations were left out for which reason."""
+    by_image: Dict[Union[int, str], List[_Object]] = {image: [] for image in images}
+    notes: Counter = Counter()
+    for number, row in enumerate(annotations):
+        box = row.get('bbox')
+        if not (isinstance(box, list) and len(box) == 4 and all(map(_is_number, box))
+                and min(box[2:]) >= 0):
+            raise ValueError(f'annotations[{number}] of {path} has the bbox {box!r}: it should be x, '
+                             'y, width, height in pixels.')
+        if row.get('iscrowd'):
+            notes['crowd regions'] += 1
+        elif 0 in box[2:]:
+            notes['boxes of zero size'] += 1
+        else:
+            x, y, w, h = box
+            area = row.get('area')
+            area = area if _is_number(area) else w * h
+            by_image[row['image_id']].append(_Object(row['category_id'], (x, y, x + w, y + h), area))
+    return by_image, notes
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and math.isfinite(value)
+
+
+def _choose(images: List[dict], by_image: dict, source: ImageSource, path: Union[str, Path],
+            num_photos: Optional[int]) -> List[dict]:
+    """Some of the images that have objects, after a look whether all images are there."""
+    nameless = [row['id'] for row in images if not isinstance(row.get('file_name'), str)]
+    if nameless:
+        raise ValueError(f'the image with id {nameless[0]!r} of {path} has no file_name.')
+    missing = [row['file_name'] for row in images if row['file_name'] not in source]
+    if missing:
+        raise ValueError(
+            f'{len(missing)} of {len(images)} photos that {path} names are not in {source.path}: '
+            f'{_some(missing)}. {where_instead(source, missing[0], "--images")} Give the folder that '
+            'its file_names start from.')
+    images = sorted((row for row in images if by_image[row['id']]), key=lambda row: row['file_name'])
+    if num_photos is None or num_photos >= len(images):
+        return images
+    return [images[i] for i in np.linspace(0, len(images) - 1, num_photos).astype(int)]
+
+
+def _some(names: Sequence[str]) -> str:
+    return ', '.join(names[:5]) + (f' and {len(names) - 5} more' if len(names) > 5 else '')
+
+
+def _without_single(names: List[str], views: List[Tensor], view_boxes: List[Tensor],
+                    objects: List[_Object], photos: List[int], titles: dict, left_out: List[str],
+                    path: Union[str, Path]) -> LabelledPhotos:
+    """Leave out what is alone in its class, and photos that have nothing else."""
+    counts = Counter(o.category for o in objects)
+    kept = [i for i, o in enumerate(objects) if counts[o.category] > 1]
+    single = sorted(titles[category] for category, count in counts.items() if count == 1)
+    if single:
+        left_out = [*left_out, f'{len(single)} categories with a single object: {", ".join(single)}']
+    if not kept:
+        raise ValueError(f'{path} leaves no object to judge by'
+                         f'{"".join(f"; left out: {note}" for note in left_out)}. It should mark at '
+                         'least two objects of one category in photos that can be read.')
+    order = sorted({objects[i].category for i in kept}, key=lambda c: (titles[c], str(c)))
+    used = sorted({photos[i] for i in kept})
+    return LabelledPhotos(
+        [names[p] for p in used], [views[p] for p in used],
+        torch.tensor([used.index(photos[i]) for i in kept]),
+        torch.tensor([objects[i].box for i in kept]), torch.cat(view_boxes)[kept],
+        torch.tensor([order.index(objects[i].category) for i in kept]),
+        torch.tensor([objects[i].area for i in kept]), [titles[c] for c in order], left_out)
+
+
+@torch.no_grad()
+def embed_labelled(model: SoCo, labelled: LabelledPhotos, batch_size: int = 8,
+                   report: Callable[[int], None] = lambda photos: None) -> Tensor:
+    """Compute the target network's object features on marked boxes of whole photos.
+
+    Photos are normalised, not augmented. BatchNorm uses the statistics of the batch; see
+    `objects.working_copy`.
+
+    Args:
+        model (SoCo): The model, on any device; left as it was.
+        labelled (LabelledPhotos): Photos and boxes.
+        batch_size (int): Photos at a time. Defaults to 8.
+        report (Callable): Called with the number of photos that were just done.
+
+    Returns:
+        Tensor: (n, D) unit vectors, on the CPU.
+    """
+    model = working_copy(model)
+    net, preprocessor = model.target, model.data_preprocessor
+    device = next(net.parameters()).device
+    found = []
+    for part in torch.arange(len(labelled.views)).tensor_split(
+            math.ceil(len(labelled.views) / batch_size)):
+        images = torch.stack([labelled.views[i] for i in part]).to(device)
+        view = torch.empty(images.shape, device=device)
+        preprocessor.prepare(images, 0, None, view)
+        feats = net.backbone(view.contiguous(memory_format=model.memory_format))
+        if model.finest_levels is not None:
+            feats = net.neck(feats, model.finest_levels[0])
+        elif model.with_neck:
+            feats = net.neck(feats)
+        mine = (labelled.photos >= part[0]) & (labelled.photos <= part[-1])
+        index = (labelled.photos[mine] - part[0])[:, None]
+        rois = torch.cat([index.float(), labelled.view_boxes[mine]], dim=1)
+        found.append(unit(net.roi_head.embed(feats, rois)).cpu())
+        report(len(part))
+    return torch.cat(found)

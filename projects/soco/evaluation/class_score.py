@@ -1,0 +1,177 @@
+"""Figures on labelled object features: k-NN accuracy, retrieval mAP, and how sure they are."""
+import math
+from typing import Dict, NamedTuple, Optional
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .annotated import SIZES, LabelledPhotos
+
+CHUNK = 512  # queries at a time: similarities to all objects are in memory for so many
+
+
+class Outcomes(NamedTuple):
+    """What became of each of n objects as a query.
+
+    Args:
+        correct (Tensor): (n,) 1 where its nearest neighbours voted for its class, else 0.
+        precision (Tensor): (n,) its average precision.
+        counted (Tensor): (n,) bool, False where no object of its class could be found at all.
+    """
+    correct: Tensor
+    precision: Tensor
+    counted: Tensor
+
+
+class Figure(NamedTuple):
+    """A mean over objects or over classes, with its 95 % interval.
+
+    Args:
+        value (float): The mean, within [0, 1].
+        low (float): Lower end.
+        high (float): Upper end.
+        objects (int): How many objects were queries.
+    """
+    value: float
+    low: float
+    high: float
+    objects: int
+
+
+Figures = Dict[str, Optional[Figure]]
+
+
+class LabelledScore(NamedTuple):
+    """How well classes can be told by nearest neighbours. `knn` and `map` are in every dict.
+
+    Args:
+        other_photos (dict): Neighbours are sought in other photos only. `knn` and `map` are means
+            over objects, `knn_classes` and `map_classes` means over classes.
+        all_photos (dict): The same where an object's own photo counts too, which is easier.
+        sizes (dict): As `other_photos`, for the objects of COCO's sizes, by their name; None where
+            there is no object.
+        classes (dict): As `other_photos`, for the objects of a class, by its name; None where the
+            class is in one photo only.
+        commonest (float): What `other_photos['knn']` would be if all were called by the class that
+            most objects have.
+    """
+    other_photos: Figures
+    all_photos: Figures
+    sizes: Dict[str, Figures]
+    classes: Dict[str, Figures]
+    commonest: float
+
+
+def rank_classes(feats: Tensor, classes: Tensor, photos: Tensor, k: int,
+                 other_photos: bool) -> Outcomes:
+    """Look for each object's class among the objects nearest to it, leaving itself out.
+
+    Args:
+        feats (Tensor): (n, D) unit features.
+        classes (Tensor): (n,) int64.
+        photos (Tensor): (n,) int64.
+        k (int): Neighbours that vote, one vote each; among classes with as many votes the one with
+            the nearest neighbour wins. >= 1.
+        other_photos (bool): Leave out all objects of the query's photo.
+
+    Returns:
+        Outcomes: For each object. The average precision is the mean, over the objects of its class,
+        of the share of its class among all that are at least as near.
+    """
+    parts = []
+    for index in torch.arange(len(feats)).split(CHUNK):
+        similarity = feats[index] @ feats.T  # (c, n)
+        hidden = torch.zeros_like(similarity, dtype=torch.bool).scatter_(1, index[:, None], True)
+        if other_photos:
+            hidden |= photos[index, None] == photos
+        order = similarity.masked_fill(hidden, -math.inf).argsort(dim=1, descending=True, stable=True)
+        seen = ~hidden.gather(1, order)
+        same = (classes[order] == classes[index, None]) & seen
+        ranks = torch.arange(1, len(feats) + 1)
+        precision = (same.double().cumsum(1) / ranks * same).sum(1) / same.sum(1).clamp_min(1)
+        # a quarter, an eighth, … of a vote more: they decide between equal counts, for the nearest
+        weights = 1 + 0.5 ** torch.arange(2, k + 2, dtype=torch.float64)
+        votes = torch.zeros(len(index), int(classes.max()) + 1, dtype=torch.float64)
+        votes.scatter_add_(1, classes[order[:, :k]], weights[:order.shape[1]] * seen[:, :k])
+        parts.append(((votes.argmax(1) == classes[index]).double(), precision, same.any(1)))
+    return Outcomes(*map(torch.cat, zip(*parts)))
+
+
+def bootstrap_interval(values: np.ndarray, photos: np.ndarray, groups: Optional[np.ndarray] = None,
+                       resamples: int = 1000, seed: int = 0) -> tuple[float, float]:
+    """Estimate the 95 % interval of a mean by drawing photos with replacement.
+
+    Photos and not objects are drawn, since objects of one photo are alike. What neighbours are
+    sought among stays as it is.
+
+    Args:
+        values (np.ndarray): (n,).
+        photos (np.ndarray): (n,) photo of each value.
+        groups (np.ndarray, optional): (n,) class of each value, for the mean of the classes' means;
+            a class that is not drawn is left out of that draw. Defaults to None: the plain mean.
+        resamples (int): Draws. Defaults to 1000.
+        seed (int): Of the draws. Defaults to 0.
+
+    Returns:
+        tuple: The 2.5th and the 97.5th percentile of the means.
+    """
+    _, photo = np.unique(photos, return_inverse=True)
+    _, group = np.unique(np.zeros_like(photos) if groups is None else groups, return_inverse=True)
+    shape = photo.max() + 1, group.max() + 1
+    sums, counts = np.zeros(shape), np.zeros(shape)
+    np.add.at(sums, (photo, group), values)
+    np.add.at(counts, (photo, group), 1)
+    drawn = np.random.default_rng(seed).multinomial(len(sums), np.full(len(sums), 1 / len(sums)),
+                                                    size=resamples)  # how often each photo
+    totals = drawn @ counts
+    means = np.divide(drawn @ sums, totals, out=np.full(totals.shape, np.nan), where=totals > 0)
+    low, high = np.percentile(np.nanmean(means, axis=1), (2.5, 97.5))
+    return float(low), float(high)
+
+
+def score_labelled(feats: Tensor, labelled: LabelledPhotos, k: int = 5, resamples: int = 1000,
+                   seed: int = 0) -> LabelledScore:
+    """Score object features by the classes of their nearest neighbours.
+
+    Args:
+        feats (Tensor): (n, D) unit features of the objects of `labelled`; see `embed_labelled`.
+        labelled (LabelledPhotos): Classes, areas and photos.
+        k (int): Neighbours that vote. Defaults to 5.
+        resamples (int): Draws of the bootstrap. Defaults to 1000.
+        seed (int): Of these draws. Defaults to 0.
+
+    Raises:
+        ValueError: No class is in two photos.
+    """
+    classes, photos, areas = labelled.classes, labelled.photos, labelled.areas
+
+    def figures(outcomes: Outcomes, chosen: Optional[Tensor] = None, by_class: bool = False) -> Figures:
+        keep = outcomes.counted if chosen is None else outcomes.counted & chosen
+        groups = classes[keep].numpy() if by_class else None
+        ending = '_classes' if by_class else ''
+        return {f'{name}{ending}': _figure(values[keep].numpy(), photos[keep].numpy(), groups,
+                                           resamples, seed)
+                for name, values in (('knn', outcomes.correct), ('map', outcomes.precision))}
+
+    everywhere, elsewhere = (rank_classes(feats, classes, photos, k, other) for other in (False, True))
+    if not elsewhere.counted.any():
+        raise ValueError('No category has objects in two photos, so none can be found in another one. '
+                         'Give annotations of more photos.')
+    counted = classes[elsewhere.counted]
+    return LabelledScore(
+        {**figures(elsewhere), **figures(elsewhere, by_class=True)},
+        {**figures(everywhere), **figures(everywhere, by_class=True)},
+        {name: figures(elsewhere, (areas >= low) & (areas < high))
+         for name, (low, high) in SIZES.items()},
+        {name: figures(elsewhere, classes == i) for i, name in enumerate(labelled.class_names)},
+        float(counted.bincount().max() / len(counted)))
+
+
+def _figure(values: np.ndarray, photos: np.ndarray, groups: Optional[np.ndarray], resamples: int,
+            seed: int) -> Optional[Figure]:
+    if not len(values):
+        return None
+    means = [values[groups == g].mean() for g in np.unique(groups)] if groups is not None else values
+    return Figure(float(np.mean(means)), *bootstrap_interval(values, photos, groups, resamples, seed),
+                  len(values))

@@ -1,0 +1,329 @@
+"""Judge object features on held-out photos, without labels or with those of a COCO json.
+
+    python tools/evaluate_objects.py CONFIG CKPT... --random --images PHOTOS
+    python tools/evaluate_objects.py CONFIG CKPT... --random --images PHOTOS --annotations COCO.json
+
+Without --annotations: is an object found again in another view? With them: do the objects nearest to it
+have its class? See docs/evaluation.md.
+"""
+import argparse
+import json
+import math
+import re
+import tempfile
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, Dict, Iterator, List, Tuple
+
+import numpy as np
+import torch
+from mmengine.config import Config, DictAction
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+import projects.soco.compat  # noqa: F401  (before anything of OpenMMLab)
+from projects.soco.engine.checkpoint import write_atomically
+from projects.soco.evaluation.annotated import SIZES, LabelledPhotos, embed_labelled, read_labelled
+from projects.soco.evaluation.class_score import Figures, LabelledScore, score_labelled
+from projects.soco.evaluation.loading import build_model
+from projects.soco.evaluation.neighbours import draw_class_neighbours, draw_view_neighbours
+from projects.soco.evaluation.objects import (
+    FEATURES,
+    ObjectScore,
+    embed_objects,
+    held_out_dataset,
+    summarise,
+)
+from projects.soco.launch import load_config, run_tool
+from projects.soco.models.soco import SoCo
+from projects.soco.proposals.executors import SerialExecutor
+from projects.soco.proposals.generate import GenerateOptions, generate
+from projects.soco.proposals.selective_search import compile_kernels
+from projects.soco.proposals.sources import open_source
+from projects.soco.visualization import save_image
+
+RANDOM = 'random'
+NUM_PHOTOS = 64
+VIEW_ROWS = {  # of the table without labels: title, and what guessing gives for one place
+    'top1': ('top-1: the nearest is itself', 'chance'),
+    'top5': ('top-5: one of the five nearest', 'chance'),
+    'top1_same_photo': ('top-1, own photo only', 'chance_same_photo'),
+    'alignment': ('alignment, lower is better', None),
+    'top1_scales': ('top-1, view of another size', 'chance_scales'),
+    'top5_scales': ('top-5, view of another size', 'chance_scales'),
+    'top1_same_photo_scales': ('top-1, own photo, another size', 'chance_same_photo_scales'),
+    'alignment_scales': ('alignment, another size', None),
+    'uniformity': ('uniformity, lower is better', None),
+    'spread': ('spread of object features, 0 is collapse', None),
+}
+
+console = Console(highlight=False)
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('config', help='pretraining config of the checkpoints')
+    parser.add_argument('checkpoints', nargs='*', metavar='CKPT', help='.pth or .safetensors: a '
+                        'checkpoint of tools/train.py, an official SoCo one, or what '
+                        'tools/convert_weights.py has written')
+    parser.add_argument('--images', required=True, metavar='DIR', help='folder of held-out photos, or '
+                        'a zip or uncompressed tar archive')
+    parser.add_argument('--annotations', metavar='JSON', help='COCO json of instances in these photos')
+    parser.add_argument('--random', action='store_true', help='judge a random initialisation too')
+    parser.add_argument('--seed', type=int, default=0, help='of views, random initialisation and '
+                        'bootstrap (default: %(default)s)')
+    parser.add_argument('--num-photos', type=int, metavar='N', help='photos to use, evenly spread '
+                        f'(default: {NUM_PHOTOS}; with --annotations all)')
+    parser.add_argument('--batch-size', type=int, default=8, metavar='N', help='photos at a time; BN '
+                        'takes its statistics from them, so scores depend on it (default: %(default)s)')
+    parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu',
+                        help='such as cpu, cuda or cuda:1 (default: %(default)s)')
+    parser.add_argument('--json', metavar='OUT', help='write all figures to this file')
+    parser.add_argument('--out', metavar='DIR', help='draw for each model some objects and their '
+                        'nearest neighbours into this folder')
+    parser.add_argument('--num-queries', type=int, default=8, metavar='N', help='objects in each '
+                        'picture (default: %(default)s)')
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction, default={}, metavar='KEY=VALUE',
+                        help='change keys of the config')
+    views = parser.add_argument_group('without --annotations')
+    views.add_argument('--proposals', metavar='STORE', help="store of the photos' boxes, made by "
+                       'tools/generate_proposals.py (default: selective search now, for the photos '
+                       'that are used)')
+    views.add_argument('--repeats', type=int, metavar='N', help='draws of views per photo (default: 2)')
+    views.add_argument('--features', choices=FEATURES, help='projection: what pretraining compares '
+                       '(default); object: what a detector gets')
+    labelled = parser.add_argument_group('with --annotations')
+    labelled.add_argument('--view-size', type=int, metavar='PIXELS', help='side that photos are '
+                          "squashed to (default: the first view's of the config)")
+    labelled.add_argument('--neighbours', type=int, metavar='K', help='neighbours that vote '
+                          '(default: 5)')
+    labelled.add_argument('--resamples', type=int, metavar='N', help='draws of the bootstrap '
+                          '(default: 1000)')
+    return parser.parse_args()
+
+
+def check_args(args: argparse.Namespace) -> None:
+    """Refuse what cannot be meant, before anything is computed; fill in defaults.
+
+    Raises:
+        FileNotFoundError: A checkpoint is not there.
+        ValueError: Flag and way out are named.
+    """
+    if not (args.checkpoints or args.random):
+        raise ValueError('There is nothing to judge: give checkpoints, or --random.')
+    for path in args.checkpoints:
+        if not Path(path).is_file():
+            raise FileNotFoundError(f'There is no checkpoint at {path}.')
+    if args.json and Path(args.json).is_dir():
+        raise ValueError(f'--json {args.json} is a folder: give the name of a file.')
+    own = {True: dict(view_size=None, neighbours=5, resamples=1000),
+           False: dict(proposals=None, repeats=2, features='projection')}
+    for flag in own[not args.annotations]:
+        if getattr(args, flag) is not None:
+            raise ValueError(f'--{flag.replace("_", "-")} is for a score '
+                             f'{"without" if args.annotations else "with"} --annotations.')
+    for flag, default in own[bool(args.annotations)].items():
+        if getattr(args, flag) is None:
+            setattr(args, flag, default)
+    for flag in ('num_photos', 'batch_size', 'num_queries', 'repeats', 'view_size', 'neighbours',
+                 'resamples'):
+        value = getattr(args, flag)
+        if value is not None and value < 1:
+            raise ValueError(f'--{flag.replace("_", "-")} must be at least 1, not {value}.')
+    if args.seed < 0:
+        raise ValueError(f'--seed must be at least 0, not {args.seed}.')
+    try:
+        torch.empty(0, device=args.device)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f'--device {args.device}: {str(error).splitlines()[0]}') from error
+
+
+def models(args: argparse.Namespace, cfg: Config) -> Iterator[Tuple[str, SoCo]]:
+    """Name and model, one in memory at a time."""
+    projector = args.features == 'projection'
+    paths = [None] * args.random + args.checkpoints
+    for name, path in zip(labels([path or RANDOM for path in paths]), paths):
+        yield name, build_model(cfg, path, args.seed, projector).to(args.device)
+
+
+def labels(names: List[str]) -> List[str]:
+    """Names of files where they differ, else whole paths."""
+    short = [Path(name).name for name in names]
+    return short if len(set(short)) == len(short) else names
+
+
+def make_proposals(args: argparse.Namespace, folder: str) -> Tuple[Path, List[str]]:
+    """Make boxes by selective search for the photos that are used; say which cannot be."""
+    source = open_source(args.images)
+    names = source.names()
+    rows = np.linspace(0, len(names) - 1, min(args.num_photos or NUM_PHOTOS, len(names))).astype(int)
+    out = Path(folder) / 'proposals.arrow'
+    with console.status('selective search: compiling its kernels, once'):
+        compile_kernels(GenerateOptions().generator.setting)
+    with progress() as bar:
+        task = bar.add_task('selective search', total=len(rows))
+        summary = generate(source, out, GenerateOptions(), SerialExecutor(),
+                           names=[names[i] for i in rows],
+                           report=lambda images, bad, before: bar.update(task, advance=images))
+    return out, [f'{image}: {reason}' for image, reason in summary.skipped]
+
+
+def progress() -> Progress:
+    return Progress(TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn(),
+                    TimeElapsedColumn(), console=console)
+
+
+def judge_views(args: argparse.Namespace, cfg: Config) -> Dict[str, Any]:
+    """Score without labels; return the settings, what was left out, and figures by model."""
+    with ExitStack() as stack:
+        proposals, left_out = args.proposals, []
+        if proposals is None:
+            folder = stack.enter_context(tempfile.TemporaryDirectory())
+            proposals, left_out = make_proposals(args, folder)
+        dataset = held_out_dataset(cfg, args.images, proposals)
+        empty = int((dataset.store.box_counts() == 0).sum())
+        left_out += [f'{empty} photos without boxes'] * bool(empty)
+        scores: Dict[str, ObjectScore] = {}
+        photos = args.num_photos or NUM_PHOTOS
+        with progress() as bar:
+            for name, model in models(args, cfg):
+                task = bar.add_task(name, total=min(photos, len(dataset.store) - empty) * args.repeats)
+                found = embed_objects(model, dataset, photos, args.repeats, args.batch_size, args.seed,
+                                      args.features, lambda done, task=task: bar.advance(task, done))
+                scores[name] = summarise(found)
+                if args.out:
+                    save_image(draw_view_neighbours(model, dataset, found[0], args.seed,
+                                                    args.num_queries, name), picture_path(args, name))
+    console.print(view_table(scores, args.features))
+    settings = dict(features=args.features, repeats=args.repeats, batch_size=args.batch_size,
+                    proposals=args.proposals or 'selective search')
+    return dict(settings=settings, left_out=left_out,
+                models={name: score._asdict() for name, score in scores.items()})
+
+
+def view_table(scores: Dict[str, ObjectScore], features: str) -> Table:
+    """One column a model; what no pair of views gives has no row."""
+    some = next(iter(scores.values()))
+    table = Table(title=f'Objects found again in another view ({features} features)',
+                  caption=f'{some.num_objects} objects looked for, in {some.num_photos} photos')
+    for column in ('', 'chance', *scores):
+        table.add_column(column, justify='right' if column else 'left', overflow='fold')
+    for key, (title, chance) in VIEW_ROWS.items():
+        values = [getattr(score, key) for score in scores.values()]
+        if any(value is not None for value in values):
+            unit = '.1%' if key.startswith('top') else '.3f'
+            places = 5 if key.startswith('top5') else 1
+            guess = format(min(1, places * getattr(some, chance)), unit) if chance else ''
+            table.add_row(title, guess, *('–' if v is None else format(v, unit) for v in values))
+    return table
+
+
+def judge_classes(args: argparse.Namespace, cfg: Config) -> Dict[str, Any]:
+    """Score with labels; return the settings, what was left out, and figures by model."""
+    transform = next(t for t in cfg.train_dataloader.dataset.pipeline if t['type'] == 'ProposalViews')
+    view_size = args.view_size or transform.views[0]['size']
+    source = open_source(args.images)
+    scores: Dict[str, LabelledScore] = {}
+    with progress() as bar:
+        task = bar.add_task('photos')
+        labelled = read_labelled(args.annotations, source, view_size, args.num_photos,
+                                 lambda done, total: bar.update(task, completed=done, total=total))
+        for name, model in models(args, cfg):
+            task = bar.add_task(name, total=len(labelled.names))
+            feats = embed_labelled(model, labelled, args.batch_size,
+                                   lambda done, task=task: bar.advance(task, done))
+            scores[name] = score_labelled(feats, labelled, args.neighbours, args.resamples, args.seed)
+            if args.out:
+                save_image(draw_class_neighbours(feats, labelled, source, args.num_queries, name),
+                           picture_path(args, name))
+    settings = dict(view_size=view_size, neighbours=args.neighbours, resamples=args.resamples,
+                    batch_size=args.batch_size, photos=len(labelled.names),
+                    objects=len(labelled.classes), classes=len(labelled.class_names))
+    for table in class_tables(scores, labelled, settings):
+        console.print(table)
+    return dict(settings=settings, left_out=labelled.left_out,
+                models={name: plain(score) for name, score in scores.items()})
+
+
+def class_tables(scores: Dict[str, LabelledScore], labelled: LabelledPhotos,
+                 settings: Dict[str, Any]) -> List[Table]:
+    """Overall and by size, with intervals, and by class; one or two columns a model."""
+    some = next(iter(scores.values()))
+    k = settings['neighbours']
+    table = Table(
+        title=f'Classes told by the nearest objects (photos at {settings["view_size"]} pixels)',
+        caption=f'{len(labelled.classes)} objects of {len(labelled.class_names)} classes in '
+        f'{len(labelled.names)} photos; in brackets, 95 % intervals. To call all by the commonest '
+        f'class gives {k}-NN {some.commonest:.1%}.')
+    for column in ('', 'objects', *scores):
+        table.add_column(column, justify='right' if column else 'left', overflow='fold')
+    parts = {f'in other photos{ending}': ([score.other_photos for score in scores.values()], keys)
+             for ending, keys in (('', ('knn', 'map')),
+                                  (', mean of classes', ('knn_classes', 'map_classes')))}
+    parts['own photo too'] = [score.all_photos for score in scores.values()], ('knn', 'map')
+    for size, (low, high) in SIZES.items():
+        side = f'up to {high**0.5:.0f}²' if high < math.inf else f'from {low**0.5:.0f}²'
+        figures = [score.sizes[size] for score in scores.values()]
+        parts[f'{size}, {side} pixels'] = figures, ('knn', 'map')
+    for title, (figures, keys) in parts.items():
+        for key, kind in zip(keys, (f'{k}-NN', 'mAP')):
+            table.add_row(f'{kind}, {title}', count_of(figures[0], key),
+                          *(with_interval(f, key) for f in figures), end_section=kind == 'mAP')
+    by_class = Table(title='By class, in other photos',
+                     caption='Without figures: all objects of the class are in one photo.')
+    by_class.add_column('')
+    by_class.add_column('objects', justify='right')
+    for name in scores:
+        by_class.add_column(f'{k}-NN\n{name}', justify='right', overflow='fold')
+        by_class.add_column(f'mAP\n{name}', justify='right', overflow='fold')
+    for title in labelled.class_names:
+        figures = [score.classes[title] for score in scores.values()]
+        by_class.add_row(title, count_of(figures[0], 'knn'),
+                         *(value_of(f, key) for f in figures for key in ('knn', 'map')))
+    return [table, by_class]
+
+
+def count_of(figures: Figures, key: str) -> str:
+    return str(figures[key].objects if figures[key] else 0)
+
+
+def value_of(figures: Figures, key: str) -> str:
+    return f'{figures[key].value:.1%}' if figures[key] else '–'
+
+
+def with_interval(figures: Figures, key: str) -> str:
+    figure = figures[key]
+    return f'{figure.value:.1%} ({100 * figure.low:.1f}–{100 * figure.high:.1f})' if figure else '–'
+
+
+def plain(value: Any) -> Any:
+    """Named tuples as dicts, all the way down."""
+    if hasattr(value, '_asdict'):
+        value = value._asdict()
+    return {key: plain(v) for key, v in value.items()} if isinstance(value, dict) else value
+
+
+def picture_path(args: argparse.Namespace, name: str) -> Path:
+    return Path(args.out) / f'neighbours_{re.sub(r"[^0-9A-Za-z_-]+", "_", name)}.png'
+
+
+def main() -> None:
+    args = parse_args()
+    check_args(args)
+    cfg = load_config(args.config, args.cfg_options)
+    result = (judge_classes if args.annotations else judge_views)(args, cfg)
+    for note in result['left_out']:
+        console.print(f'Left out: {note}', markup=False, soft_wrap=True)
+    if args.out:
+        console.print(f'Pictures of nearest neighbours lie in {args.out}', soft_wrap=True)
+    if args.json:
+        about = dict(config=args.config, checkpoints=args.checkpoints, images=args.images,
+                     annotations=args.annotations, seed=args.seed, device=args.device)
+        write_atomically(json.dumps({**about, **result}, indent=1).encode(), args.json)
+        console.print(f'All figures lie in {args.json}', soft_wrap=True)
+
+
+if __name__ == '__main__':
+    run_tool(main)
