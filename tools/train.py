@@ -18,6 +18,7 @@ from projects.soco.launch import (
     run_tool,
     set_pretrained,
 )
+from projects.soco.run_record import recorded
 
 
 def parse_args() -> argparse.Namespace:
@@ -77,7 +78,8 @@ def main() -> None:
     check_work_dir(cfg.work_dir)
     prepare_processes(cfg, args.launcher)
     runner = Runner.from_cfg(cfg)
-    runner.train()
+    with recorded(runner, args.config):
+        runner.train()
     if is_main_process():
         print(f'\nDone. Checkpoints, log and curves lie in {cfg.work_dir}')
 

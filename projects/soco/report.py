@@ -1,0 +1,288 @@
+"""A pretraining run as one HTML page that opens offline: what ran, how it went, how to go on."""
+import base64
+import io
+import math
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jinja2
+import matplotlib
+import numpy as np
+from PIL import Image
+
+from . import __version__
+from .config_changes import Change, base_files, changes_against, config_values, known_config
+from .curves import training_figure
+from .engine import CollapseHook
+from .next_steps import browse_command, commands, score_command
+from .proposals.files import whole_file
+from .run_files import Picture, Run, read_work_dir
+
+PICTURES = 3  # of a kind on the page, the newest
+WIDEST = 1800  # px; a wider picture is made smaller
+SHOWN = {
+    'views': 'Views of photos as the model sees them, boxes of the same object in the same colour',
+    'neighbours': 'Objects, each beside those that are most alike to the network'}
+ROWS = 20  # of a table of scores, or of images that were left out
+
+
+class Embedded(NamedTuple):
+    """A picture inside the page.
+
+    Attributes:
+        uri (str): `data:` and the picture.
+        alt (str): What it shows, for people who do not see it.
+        caption (str): Below it.
+        width (int): In pixels.
+        height (int): In pixels.
+    """
+    uri: str
+    alt: str
+    caption: str
+    width: int
+    height: int
+
+
+def write_report(work_dir: str | Path, out: str | Path | None = None) -> Path:
+    """Write the report of a pretraining run.
+
+    Args:
+        work_dir (str | Path): Its work directory.
+        out (str | Path | None): The HTML file; one that is there is replaced. Default:
+            `report.html` in the work directory.
+
+    Returns:
+        Path: The file.
+
+    Raises:
+        FileNotFoundError: No such work directory, or no such folder for `out`.
+        ValueError: The folder holds no run, or one of something else than SoCo, or `out` is no
+            .html file.
+        OSError: The page cannot be written; what was there before is intact.
+    """
+    out = Path(out) if out else Path(work_dir) / 'report.html'
+    if out.suffix.lower() not in ('.html', '.htm'):
+        raise ValueError(f'{out}: the report is an HTML page; give a name that ends in .html.')
+    if out.parent != Path(work_dir) and not out.parent.is_dir():
+        raise FileNotFoundError(f'There is no folder {out.parent} for {out.name}. Make it first.')
+    run = read_work_dir(work_dir)
+    kind = run.part('model').get('type', 'SoCo')
+    if kind != 'SoCo':
+        raise ValueError(f'{work_dir} is a run of {kind}, and the report is of a SoCo pretraining. The '
+                         'curves of any run: python tools/plot_curves.py ' + shlex.quote(str(work_dir)))
+    page = render(run)
+    with whole_file(out) as file:
+        file.write(page)
+    return out
+
+
+def render(run: Run) -> str:
+    """Build the page of a run.
+
+    Args:
+        run (Run): See `read_work_dir`.
+
+    Returns:
+        str: HTML that asks for nothing outside itself; all that comes from the run is escaped.
+    """
+    templates = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True,
+        lstrip_blocks=True, undefined=jinja2.StrictUndefined)
+    pictures = {kind: _embed_all(run, kind) for kind in SHOWN}  # may add troubles
+    return templates.get_template('report.html').render(
+        name=run.work_dir.resolve().name, run=run, summary=_summary(run), facts=_facts(run),
+        comparisons=_comparisons(run), curves=_curves(run), views=pictures['views'],
+        neighbours=pictures['neighbours'], scores=score_table(run.records), commands=commands(run),
+        score_command=score_command(run), browse_command=browse_command(run), version=__version__,
+        bad_images=run.bad_images[:ROWS], warnings=[*warnings_of(run), *run.troubles])
+
+
+def warnings_of(run: Run) -> list[str]:
+    """What is wrong with a run, the worst first.
+
+    Args:
+        run (Run): See `read_work_dir`.
+    """
+    found = []
+    losses = [(r.get('step', '?'), loss) for r in run.records for loss in _values([r], 'loss')]
+    broken = [step for step, loss in losses if not math.isfinite(loss)]
+    if broken:
+        found.append(f'The loss is not finite at {len(broken)} logged iterations, the first is '
+                     f'{broken[0]}. What helps: a lower learning rate, a longer warm-up, '
+                     'bfloat16 in place of float16.')
+    spreads, floor = _values(run.records, 'obj_std'), collapse_threshold(run)
+    if spreads and not spreads[-1] >= floor:
+        found.append(f'The features have collapsed: their spread (obj_std) is {spreads[-1]:.3f}, under '
+                     f'{floor:g}. All objects look alike to the network; its weights are worth nothing '
+                     'for a detector.')
+    if not run.finished:
+        how = run.sessions[-1].get('how') if run.sessions else None
+        why = (f'It {"" if how.startswith("failed") else "was "}{how}.' if how else
+               'No end is recorded: it still runs, or was killed.')
+        found.append(f'The run is not finished ({progress(run)}). {why}')
+    if not losses:
+        found.append('No iteration was logged, so there are no curves.')
+    if run.checkpoint is None:
+        found.append('There is no checkpoint to go on with.')
+    if run.bad_images:
+        found.append(f'{len(run.bad_images)} images could not be used and were replaced by others; '
+                     'they are listed below.')
+    return found
+
+
+def collapse_threshold(run: Run) -> float:
+    """The spread under which features count as collapsed: that of the run's `CollapseHook`."""
+    hooks = (run.config or {}).get('custom_hooks')
+    given = [hook.get('threshold') for hook in (hooks if isinstance(hooks, list) else ())
+             if isinstance(hook, dict) and hook.get('type') == 'CollapseHook']
+    return next((value for value in given if isinstance(value, float)), CollapseHook().threshold)
+
+
+def progress(run: Run) -> str:
+    """How far a run came, in words."""
+    done, wanted = run.done.get('iter', 0), run.wanted
+    if 'epoch' in wanted:
+        return f'{run.done.get("epoch", 0)} of {wanted["epoch"]} epochs, {done} iterations'
+    return f'{done} of {wanted["iter"]} iterations' if wanted else f'{done} iterations'
+
+
+def score_table(records: Sequence[dict]) -> dict[str, Any]:
+    """The object scores over time.
+
+    Args:
+        records (Sequence[dict]): Logged values; scores are those whose key begins with `objects/`.
+
+    Returns:
+        dict: `columns`, the names without the prefix; `rows`, the iteration and a text per column, at
+        most `ROWS` of them, evenly spread; `best`, iteration and text of the highest top1 or None.
+    """
+    scored = [r for r in records if any(key.startswith('objects/') for key in r)]
+    columns = list(dict.fromkeys(key for r in scored for key in r if key.startswith('objects/')))
+    top1 = [(r['objects/top1'], r.get('step', 0)) for r in scored if 'objects/top1' in r]
+    best = max(top1, default=None)
+    chosen = [scored[i] for i in np.unique(np.linspace(0, len(scored) - 1, ROWS).round().astype(int))
+              ] if scored else []
+    return dict(
+        columns=[key.removeprefix('objects/') for key in columns],
+        rows=[(r.get('step', 0), [_score_text(key, r.get(key)) for key in columns]) for r in chosen],
+        best=best and (best[1], _score_text('objects/top1', best[0])))
+
+
+def _summary(run: Run) -> list[tuple[str, str, str]]:
+    """Title, value and explanation of what one looks at first."""
+    losses, spreads = _values(run.records, 'loss'), _values(run.records, 'obj_std')
+    pairs = len({key for r in run.records for key in r if key.startswith('loss_')})
+    best = score_table(run.records)['best']
+    return [
+        ('State', 'Finished' if run.finished else 'Not finished', progress(run)),
+        ('Loss', f'{losses[0]:.2f} → {losses[-1]:.2f}' if losses else 'not logged',
+         f'the lowest possible is {-4 * pairs}' if pairs else ''),
+        ('Spread of object features', f'{spreads[-1]:.2f}' if spreads else 'not logged',
+         f'under {collapse_threshold(run):g} they have collapsed'),
+        ('Best object score', best[1] if best else 'not measured',
+         f'top-1 at iteration {best[0]}' if best else 'how to get it stands below'),
+    ]
+
+
+def _facts(run: Run) -> list[tuple[str, str]]:
+    """What ran, as pairs of a name and a text."""
+    iterations = run.done.get('iter', 0)
+    facts = [
+        ('Work directory', str(run.work_dir)),
+        ('Done', progress(run)),
+        ('Time in iterations', f'{_duration(run.seconds)}, {run.seconds / iterations:.2f} s each'
+         if run.seconds and iterations else 'not logged'),
+    ]
+    if not run.sessions:
+        return [*facts, ('Starts', str(run.starts))]
+    first, last = run.sessions[0], run.sessions[-1]
+    commit = last['commit'] or 'not known'
+    if commit.endswith('-dirty'):
+        commit = f'{commit.removesuffix("-dirty")}, with changes that were not committed'
+    gpus = [f'{last["gpus"].count(gpu)} × {gpu}' for gpu in dict.fromkeys(map(str, last['gpus']))]
+    return facts + [
+        ('Config', last['config']),
+        ('Resumed', f'{run.starts - 1} times' if run.starts > 1 else 'never'),
+        ('Started', first['started']),
+        ('Ended', last.get('ended', 'no end is recorded')),
+        ('Processes', str(last['processes'])),
+        ('Hardware', ', '.join([*(gpus or ['no GPU']), f'{last["cores"]} cores of {last["cpu"]}',
+                                f'{last["memory_gib"]} GiB of memory'])),
+        ('Code', f'mmsoco {last["version"]}, commit {commit}'),
+        ('Versions', ', '.join(f'{name} {version}' for name, version in last['versions'].items())),
+    ]
+
+
+def _comparisons(run: Run) -> list[tuple[str, list[Change]]]:
+    """Title and changes: the run against the project's config, and that one against its parents."""
+    if run.config is None:
+        return []
+    names = run.sessions[-1]['known_configs'] if run.sessions else [run.config_path.name] * bool(
+        run.config_path)
+    known = [path for name in names if (path := known_config(str(name)))]
+    if not known:
+        return []
+    title = 'This run against ' + ', '.join(path.name for path in known)
+    found = [(title, changes_against(run.config, known))]
+    if len(known) == 1 and (parents := base_files(known[0])):
+        title = f'{known[0].name} against {", ".join(path.name for path in parents)}'
+        found.append((title, changes_against(config_values(known[0]), parents)))
+    return found
+
+
+def _curves(run: Run) -> Embedded | None:
+    if not _values(run.records, 'loss'):
+        return None
+    with matplotlib.rc_context({'svg.hashsalt': 'report'}):
+        figure = training_figure(run.records, collapse_threshold(run))
+        file = io.BytesIO()
+        figure.savefig(file, format='svg', transparent=True, metadata={'Date': None})
+    losses = _values(run.records, 'loss')
+    width, height = (round(inches * 96) for inches in figure.get_size_inches())
+    return Embedded(
+        _uri('image/svg+xml', file.getvalue()),
+        f'Curves over the iterations. The loss goes from {losses[0]:.2f} to {losses[-1]:.2f}.',
+        'Curves over the iterations', width, height)
+
+
+def _embed_all(run: Run, kind: str) -> list[Embedded]:
+    found = []
+    for picture in run.pictures[kind]:
+        if len(found) == PICTURES:
+            break
+        try:
+            found.append(_embed(picture, f'{SHOWN[kind]}, at iteration {picture.step}'))
+        except (OSError, ValueError, Image.DecompressionBombError) as error:
+            run.troubles.append(f'{picture.path} is no picture that can be shown ({error}).')
+    return found
+
+
+def _embed(picture: Picture, alt: str) -> Embedded:
+    with Image.open(picture.path, formats=['PNG']) as opened:
+        image = opened.convert('RGB')
+    image.thumbnail((WIDEST, 4 * WIDEST))
+    file = io.BytesIO()
+    image.save(file, 'WEBP', quality=85)
+    return Embedded(_uri('image/webp', file.getvalue()), alt, f'Iteration {picture.step}', *image.size)
+
+
+def _uri(kind: str, content: bytes) -> str:
+    return f'data:{kind};base64,{base64.b64encode(content).decode()}'
+
+
+def _values(records: Sequence[dict], key: str) -> list[float]:
+    return [float(r[key]) for r in records if isinstance(r.get(key), (int, float))]
+
+
+def _score_text(key: str, value: Any) -> str:
+    if not isinstance(value, (int, float)):
+        return '–'
+    return f'{value:.1%}' if key.startswith('objects/top') else f'{value:.3f}'
+
+
+def _duration(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f'{hours} h {minutes:02} min' if hours else f'{minutes} min {seconds:02} s'

@@ -1,0 +1,151 @@
+"""What a run leaves about itself in WORK_DIR/run.json: code, versions, hardware, how it ended."""
+import contextlib
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+from collections.abc import Iterator
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.dist import get_world_size, is_main_process
+from mmengine.runner import Runner
+
+from . import __version__
+from .config_changes import nearest_known
+from .engine.guards import Stopped
+from .proposals.files import whole_file
+
+RECORD = 'run.json'
+PACKAGES = ('torch', 'torchvision', 'mmengine', 'mmcv', 'mmcv-lite', 'mmdet', 'mmselfsup', 'numpy')
+ROOT = Path(__file__).resolve().parents[2]
+# What describe_session writes.
+KINDS = dict(started=str, config=str, known_configs=list, version=str, commit=str, processes=int,
+             versions=dict, cpu=str, cores=int, memory_gib=int, gpus=list)
+
+
+@contextlib.contextmanager
+def recorded(runner: Runner, config: str) -> Iterator[None]:
+    """Write into the work directory what the block does: at its start, and how it ended.
+
+    A resumed run adds a session to those before; another one begins the record anew. Only the main
+    process writes.
+
+    Args:
+        runner (Runner): What trains in the block.
+        config (str): The config file that it was started with.
+
+    Raises:
+        OSError: The disk is full or read-only.
+    """
+    if not is_main_process():
+        yield
+        return
+    path = Path(runner.work_dir) / RECORD
+    earlier = []
+    if runner._resume:
+        with contextlib.suppress(FileNotFoundError, ValueError):  # a record is no reason to stop
+            earlier = read_record(path)
+    session = describe_session(config)
+    _write(path, [*earlier, session])
+    try:
+        yield
+    except BaseException as error:
+        session.update(ended=_now(), how=_how(error))
+        with contextlib.suppress(OSError):  # what went wrong first is what has to be told
+            _write(path, [*earlier, session])
+        raise
+    session.update(ended=_now(), how='finished')
+    _write(path, [*earlier, session])
+
+
+def read_record(path: str | Path) -> list[dict[str, Any]]:
+    """Read the sessions of a run.
+
+    Args:
+        path (str | Path): A `run.json`.
+
+    Returns:
+        list[dict]: What `describe_session` gives, one per session, the oldest first; with `ended`
+        and `how` where it came to an end.
+
+    Raises:
+        FileNotFoundError: No such file.
+        ValueError: It is no record.
+    """
+    try:
+        sessions = json.loads(Path(path).read_bytes())['sessions']
+        wrong = [key for session in sessions for key, kind in KINDS.items()
+                 if not isinstance(session[key], kind)]
+        if wrong or not sessions:
+            raise ValueError(f'{wrong[0]} is of another kind' if wrong else 'it holds no session')
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f'{path} is not the record of a run ({type(error).__name__}: {error}). It '
+                         'can be removed: training goes on without it.') from error
+    return sessions
+
+
+def describe_session(config: str) -> dict[str, Any]:
+    """Say what is about to run, in plain values.
+
+    Args:
+        config (str): The config file.
+    """
+    return dict(
+        started=_now(), config=str(config), known_configs=nearest_known(config),
+        version=__version__, commit=code_version(), processes=get_world_size(),
+        versions={'python': platform.python_version(), **_package_versions()}, **_hardware())
+
+
+def code_version() -> str:
+    """The commit of the checkout that runs, with '-dirty' when files differ from it; '' without one."""
+    if not (ROOT / '.git').exists():
+        return ''
+    try:
+        return subprocess.run(
+            ['git', '-C', str(ROOT), 'describe', '--always', '--dirty', '--abbrev=12', '--exclude=*'],
+            capture_output=True, text=True, timeout=20, check=True,
+            env={**os.environ, 'GIT_OPTIONAL_LOCKS': '0'}).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return ''
+
+
+def _package_versions() -> dict[str, str]:
+    versions = {}
+    for name in PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[name] = importlib.metadata.version(name)
+    return versions
+
+
+def _hardware() -> dict[str, Any]:
+    names = []
+    with contextlib.suppress(OSError):
+        lines = Path('/proc/cpuinfo').read_text().splitlines()
+        names = [line.partition(':')[2].strip() for line in lines if line.startswith('model name')]
+    gpus = [torch.cuda.get_device_properties(i) for i in range(torch.cuda.device_count())]
+    return dict(
+        cpu=names[0] if names else platform.processor() or platform.machine(),
+        cores=len(os.sched_getaffinity(0)),
+        memory_gib=round(os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') / 2**30),
+        gpus=[f'{gpu.name}, {gpu.total_memory / 2**30:.0f} GiB' for gpu in gpus])
+
+
+def _how(error: BaseException) -> str:
+    if isinstance(error, Stopped):
+        return 'stopped by a signal'
+    if isinstance(error, KeyboardInterrupt):
+        return 'interrupted from the keyboard'
+    return f'failed: {error or type(error).__name__}'[:1000]
+
+
+def _now() -> str:
+    return datetime.now(timezone.utc).isoformat(timespec='seconds')
+
+
+def _write(path: Path, sessions: list[dict[str, Any]]) -> None:
+    with whole_file(path) as file:
+        json.dump(dict(sessions=sessions), file, indent=2)

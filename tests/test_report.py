@@ -1,0 +1,382 @@
+"""The report of a run: what it is made from, what is wrong with a run, and the page in a browser."""
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from browser import find_browser, headless_browser
+from mmengine.config import Config
+from PIL import Image
+from small import ROOT, tiny_config
+
+from projects.soco.config_changes import config_values, read_dumped
+from projects.soco.launch import check_family, load_config
+from projects.soco.next_steps import DETECTORS, FITTING, commands, transfer_command
+from projects.soco.report import warnings_of, write_report
+from projects.soco.run_files import Run, read_work_dir
+from projects.soco.run_record import RECORD, describe_session, read_record
+
+QUICKSTART = ROOT / 'configs/soco_r18_fpn_quickstart.py'
+HOSTILE = '<script>document.title = "broken in"</script><img src=x onerror=alert(1)>.jpg'
+CORNERS = ((200, 30, 30), (30, 160, 60), (40, 60, 200), (230, 200, 40))  # of the made-up pictures
+
+
+@pytest.fixture(scope='module')
+def text() -> str:
+    """A run's config as MMEngine dumps it."""
+    cfg = Config.fromfile(QUICKSTART)
+    cfg.merge_from_dict({'train_dataloader.dataset.data_root': HOSTILE,
+                         'train_dataloader.batch_size': 4})
+    return cfg.pretty_text
+
+
+def write_session(folder: Path, text: str, steps: range, time: str = '20261124_120000',
+                  **values) -> Path:
+    """A session's logs as MMEngine writes them; `values` are the same in every record."""
+    logs = folder / time / 'vis_data'
+    logs.mkdir(parents=True)
+    (logs / 'config.py').write_text(text)
+    (folder / QUICKSTART.name).write_text(text)
+    with open(logs / 'scalars.json', 'w') as file:
+        for step in steps:
+            loss = -4 * step / (step + 20)
+            record = dict(lr=1e-3, data_time=.1, momentum=.99, loss=2 * loss, loss_12=loss,
+                          loss_13=loss, obj_std=.6 - step / 1000, time=.5, epoch=-(-step // 10),
+                          iter=step, step=step)
+            file.write(json.dumps({**record, **values}) + '\n')
+    return logs
+
+
+def write_checkpoint(folder: Path, text: str | None, epoch: int = 10) -> Path:
+    path = folder / f'epoch_{epoch}.pth'
+    meta = dict(epoch=epoch, iter=epoch * 10) | ({'cfg': text} if text is not None else {})
+    torch.save(dict(state_dict={'backbone.conv1.weight': torch.zeros(1)}, meta=meta), path)
+    return path
+
+
+def write_record(folder: Path, **values) -> None:
+    session = describe_session(str(QUICKSTART))
+    (folder / RECORD).write_text(json.dumps(dict(sessions=[{**session, **values}])))
+
+
+def write_picture(path: Path) -> None:
+    """Four large areas of known colours, wider than a phone."""
+    path.parent.mkdir(exist_ok=True)
+    quarters = np.array(CORNERS, dtype=np.uint8).reshape(2, 2, 3)
+    Image.fromarray(quarters.repeat(300, 0).repeat(600, 1)).save(path)
+
+
+@pytest.fixture(scope='module')
+def whole_run(tmp_path_factory, text) -> Path:
+    """A run that has everything, and names of users that are made to break a page."""
+    folder = tmp_path_factory.mktemp('runs') / 'a <b>run'
+    logs = write_session(folder, text, range(5, 105, 5))
+    with open(logs / 'scalars.json', 'a') as file:
+        for step, top1 in ((0, .1), (50, .425), (100, .375)):
+            scores = {'objects/top1': top1, 'objects/top5': top1 + .3, 'objects/uniformity': -1.25}
+            file.write(json.dumps({**scores, 'step': step}) + '\n')
+    for name in ('views_0', 'views_50', 'views_60', 'views_100', 'neighbours_100'):
+        write_picture(logs / f'vis_image/{name}.png')
+    write_checkpoint(folder, text)
+    write_record(folder, ended='2026-11-24T12:05:00+00:00', how='finished', commit=HOSTILE)
+    quoted = HOSTILE.replace('"', '""')
+    (folder / 'bad_images.csv').write_text(f'image,reason,replaced_by\n"{quoted}",cut off,good.jpg\n')
+    return folder
+
+
+class TestWhatIsWrong:
+
+    def test_no_run(self, tmp_path):
+        with pytest.raises(FileNotFoundError, match='no work directory at .*tools/train.py'):
+            write_report(tmp_path / 'none')
+        with pytest.raises(ValueError, match='holds no run: no TIMESTAMP/vis_data'):
+            write_report(tmp_path)
+        with pytest.raises(ValueError, match='ends in .html'):
+            write_report(tmp_path, tmp_path / 'page.pdf')
+        assert not list(tmp_path.iterdir())
+
+    def test_a_log_that_is_cut_in_mid_line(self, tmp_path, text):
+        logs = write_session(tmp_path, text, range(5, 30, 5))
+        whole = (logs / 'scalars.json').read_bytes()
+        (logs / 'scalars.json').write_bytes(whole[:-40])
+        run = read_work_dir(tmp_path)
+        assert [r['step'] for r in run.records] == [5, 10, 15, 20] and run.done['iter'] == 20
+        assert any('ends in the middle of a line' in trouble for trouble in run.troubles)
+        assert 'ends in the middle of a line' in write_report(tmp_path).read_text()
+        (logs / 'scalars.json').write_bytes(b'{"step": \n' + whole)
+        run = read_work_dir(tmp_path)
+        assert not run.records and any('line 1 is not a record' in t for t in run.troubles)
+        page = write_report(tmp_path).read_text()
+        assert 'line 1 is not a record' in page and 'no iteration was logged' in page.lower()
+
+    def test_a_resumed_run_is_joined(self, tmp_path, text):
+        write_session(tmp_path, text, range(5, 45, 5))
+        write_session(tmp_path, text, range(35, 65, 5), time='20261124_130000', loss=-7.5)
+        run = read_work_dir(tmp_path)
+        losses = {r['step']: r['loss'] for r in run.records if 'loss' in r}
+        assert list(losses) == list(range(5, 65, 5)) and run.starts == 2
+        assert losses[35] == -7.5  # of two, that of the session that went on
+        assert run.seconds == pytest.approx(30)
+
+    def test_a_checkpoint_without_its_config(self, tmp_path, text):
+        write_checkpoint(tmp_path, text)
+        run = read_work_dir(tmp_path)
+        assert run.config['train_dataloader']['batch_size'] == 4 and run.finished
+        assert any('No config lies beside epoch_10.pth. Shown is' in t for t in run.troubles)
+        assert 'r18_fpn_quickstart.py' in transfer_command(run).line
+        write_checkpoint(tmp_path, None)
+        assert 'epoch_10.pth. It holds none' in write_report(tmp_path).read_text()
+        assert not transfer_command(read_work_dir(tmp_path)).line
+
+    def test_a_checkpoint_of_another_config(self, tmp_path, text):
+        checkpoint = write_checkpoint(tmp_path, text.replace('depth=18', 'depth=34'))
+        write_session(tmp_path, text, range(5, 105, 5))
+        trouble, = (t for t in read_work_dir(tmp_path).troubles if 'another config' in t)
+        assert 'model.backbone.depth' in trouble and 'work directory of its own' in trouble
+        checkpoint.write_bytes(checkpoint.read_bytes()[:300])
+        run = read_work_dir(tmp_path)
+        assert run.checkpoint is None and any('can be opened' in t for t in run.troubles)
+        assert 'There is no checkpoint to go on with.' in warnings_of(run)
+
+    def test_a_healthy_run_has_no_warning(self, whole_run):
+        run = read_work_dir(whole_run)
+        run.bad_images = []
+        assert run.finished and warnings_of(run) == [] and run.troubles == []
+
+    @pytest.mark.parametrize('values, message', [
+        (dict(loss=float('nan')), 'loss is not finite at 6 logged iterations, the first is 5'),
+        (dict(obj_std=.04), r'have collapsed: their spread \(obj_std\) is 0.040, under 0.1'),
+        (dict(obj_std=float('nan')), 'have collapsed'),
+    ])
+    def test_values_gone_wrong(self, tmp_path, text, values, message):
+        write_session(tmp_path, text, range(5, 35, 5), **values)
+        found = warnings_of(read_work_dir(tmp_path))
+        assert re.search(message, found[0])
+        assert 'Look at this first' in write_report(tmp_path).read_text()
+
+    @pytest.mark.parametrize('how, message', [
+        (None, r'3 of 10 epochs, 35 iterations\). No end is recorded'),
+        ('failed: disk full', r'\). It failed: disk full'),
+        ('stopped by a signal', r'\). It was stopped by a signal')])
+    def test_a_run_that_is_not_finished(self, tmp_path, text, how, message):
+        write_session(tmp_path, text, range(5, 40, 5))
+        write_record(tmp_path, **({'how': how} if how else {}))
+        run = read_work_dir(tmp_path)
+        warning, = (w for w in warnings_of(run) if w.startswith('The run is not finished'))
+        assert re.search(message, warning)
+        resume = commands(run)[0]
+        assert resume.title == 'Finish the run' and resume.line == (
+            f'bash tools/dist_train.sh {tmp_path}/{QUICKSTART.name} 1 --work-dir {tmp_path} --resume')
+
+    def test_a_picture_that_is_cut_off(self, tmp_path, text):
+        logs = write_session(tmp_path, text, range(5, 10, 5))
+        write_picture(logs / 'vis_image/views_5.png')
+        cut_off = logs / 'vis_image/views_10.png'
+        cut_off.write_bytes((logs / 'vis_image/views_5.png').read_bytes()[:200])
+        page = write_report(tmp_path).read_text()
+        assert page.count('image/webp') == 1 and 'views_10.png is no picture' in page
+
+    def test_another_kind_of_run(self, tmp_path, text):
+        write_session(tmp_path, text.replace("type='SoCo'", "type='MaskRCNN'"), range(5, 10, 5))
+        with pytest.raises(ValueError, match='is a run of MaskRCNN.*plot_curves.py'):
+            write_report(tmp_path)
+
+    def test_a_report_is_written_whole_or_not_at_all(self, whole_run, tmp_path, monkeypatch):
+        page = write_report(whole_run, tmp_path / 'page.html')
+        before = page.read_bytes()
+
+        def full(descriptor: int) -> None:
+            raise OSError(28, 'No space left on device')
+
+        monkeypatch.setattr(os, 'fsync', full)
+        with pytest.raises(OSError, match='page.html could not be written'):
+            write_report(whole_run, page)
+        assert page.read_bytes() == before
+        assert [path.name for path in tmp_path.iterdir()] == ['page.html']
+        with pytest.raises(FileNotFoundError, match='no folder .*nowhere'):
+            write_report(whole_run, tmp_path / 'nowhere/page.html')
+
+
+class TestHowToGoOn:
+
+    @pytest.mark.parametrize('parts, name', FITTING.items())
+    def test_the_detectors_have_the_parts_that_they_are_chosen_for(self, parts, name):
+        family, depth, channels, width = parts
+        cfg = load_config(str(ROOT / DETECTORS.format(name)), {}, register=False)
+        check_family(cfg, family)
+        assert cfg.model.backbone.depth == depth
+        if family == 'fpn':
+            assert cfg.model.neck.out_channels == channels
+            assert cfg.model.roi_head.bbox_head.fc_out_channels == width
+
+    @pytest.mark.parametrize('config, family, detector, more', [
+        ('soco_r50_fpn_400e', 'fpn', 'r50_fpn_ms-1x_coco', ''),
+        ('soco_r50_c4_100e', 'c4', 'r50_c4_ms-1x_coco', ''),
+        ('soco_r101_fpn_400e', 'fpn', 'r101_fpn_ms-1x_coco', ''),
+        ('ablations/components_3_fpn', 'fpn', 'r50_fpn_ms-1x_coco',
+         " --cfg-options 'custom_hooks.0.require=[backbone,neck]'"),
+        ('ablations/components_2_selective_search', 'fpn', 'r50_fpn_ms-1x_coco',
+         " --cfg-options 'custom_hooks.0.require=[backbone]'")])
+    def test_the_detector_of_each_family(self, config, family, detector, more):
+        checkpoint = Path("work dirs/it's/epoch_1.pth")
+        run = Run(checkpoint.parent, checkpoint=checkpoint,
+                  config=config_values(ROOT / f'configs/{config}.py'))
+        line = transfer_command(run).line
+        assert line == (
+            f'bash tools/benchmarks/mmdetection/dist_train_{family}.sh configs/benchmarks/mmdetection/'
+            f'coco/mask-rcnn_{detector}.py {shlex.quote(str(checkpoint))} 1{more}')
+        assert shlex.split(line)[3] == str(checkpoint) and (ROOT / shlex.split(line)[1]).is_file()
+
+    def test_own_sizes_have_no_ready_detector(self, text):
+        config = read_dumped(text)
+        config['model']['neck']['out_channels'] = 96
+        command = transfer_command(Run(Path('w'), checkpoint=Path('w/epoch_1.pth'), config=config))
+        assert not command.line and 'docs/transfer.md' in command.note
+
+
+# Contrast by WCAG 2 of each text; its background is that of the nearest ancestor that has one.
+CONTRASTS = """
+const light = c => { const [r, g, b] = c.match(/[\\d.]+/g).slice(0, 3).map(v => (v /= 255) <= .03928
+  ? v / 12.92 : ((v + .055) / 1.055) ** 2.4); return .2126 * r + .7152 * g + .0722 * b };
+const ground = e => { const c = getComputedStyle(e).backgroundColor;
+  return c === 'rgba(0, 0, 0, 0)' ? ground(e.parentElement) : c };
+return [...document.body.querySelectorAll('*')].filter(e => [...e.childNodes].some(
+  n => n.nodeType === 3 && n.data.trim())).map(e => {
+    const pair = [light(getComputedStyle(e).color), light(ground(e))];
+    return [(Math.max(...pair) + .05) / (Math.min(...pair) + .05), e.outerHTML.slice(0, 80)] })"""
+STICKING_OUT = """
+return [...document.body.querySelectorAll('*')].filter(e => !e.parentElement.closest('.scroll, pre')
+  && e.getBoundingClientRect().right > innerWidth + 1).map(e => e.outerHTML.slice(0, 80))"""
+
+
+class TestThePage:
+
+    @pytest.fixture(scope='class')
+    def browser(self, tmp_path_factory):
+        with headless_browser(tmp_path_factory.mktemp('profile')) as browser:
+            yield browser
+
+    @pytest.fixture(scope='class')
+    def page(self, whole_run) -> Path:
+        return write_report(whole_run)
+
+    @pytest.mark.parametrize('width', [360, 1280])
+    @pytest.mark.parametrize('scheme', ['light', 'dark'])
+    def test_in_a_browser(self, browser, page, width, scheme):
+        browser.open(page, width, scheme=scheme)
+        assert browser.console() == [] and browser.requests() == [page.as_uri()]
+        assert browser.run('return document.documentElement.scrollWidth') == width
+        assert browser.run(STICKING_OUT) == []
+        images = browser.run(
+            'return [...document.images].map(i => [i.complete, i.naturalWidth, i.alt])')
+        assert len(images) == 5  # curves, neighbours, the three newest of four views
+        assert all(complete and wide > 300 and len(alt) > 20 for complete, wide, alt in images)
+        contrasts = browser.run(CONTRASTS)
+        assert len(contrasts) > 50 and min(contrasts)[0] >= 4.5, min(contrasts)
+
+        shot, bright = browser.screenshot().astype(int), scheme == 'light'
+        assert shot.shape[1] == width
+        assert shot[2, 2].mean() > 200 if bright else shot[2, 2].mean() < 60
+        title = region(shot, browser.box('h1')).mean(2)
+        assert .01 < (title < 90 if bright else title > 170).mean() < .5, 'the title is written'
+        curves = region(shot, browser.box('.curves img'))
+        lines = curves[np.ptp(curves, axis=2) > 80]  # text and grid are grey
+        assert len(lines) > 200 and len({tuple(color) for color in lines // 64}) >= 2
+        ground = np.median(curves)
+        assert ground > 200 if bright else ground < 60, 'they lie on the page, not on a sheet'
+        assert (abs(curves.mean(2) - ground) > 100).sum() > 300, 'axes and numbers can be read'
+        left, top, _, bottom = browser.box('#what-it-saw img')
+        for share, color in ((.05, CORNERS[0]), (.95, CORNERS[2])):
+            found = shot[top + round(share * (bottom - top)), left + 20]
+            assert abs(found - color).max() < 30, 'the view is the picture that was given'
+
+    def test_what_it_says(self, browser, page, whole_run):
+        browser.open(page)
+        assert browser.driver.title == 'a <b>run – SoCo run'
+        headings = browser.run(
+            "return [...document.querySelectorAll('h1, h2')].map(h => h.textContent)")
+        assert headings == ['a <b>run', 'Look at this first', 'How it went', 'What it learned',
+                            'What the model saw', 'How to go on', 'What ran']
+        told = browser.run("return document.querySelector('#summary').innerText")
+        for words in ('Finished', '10 of 10 epochs, 100 iterations', '-1.60 → -6.67',
+                      'the lowest possible is -8', '0.50', '42.5%', 'top-1 at iteration 50'):
+            assert words in told, words
+        body = browser.run('return document.body.innerText')
+        for words in (HOSTILE, 'top1\ttop5\tuniformity', '50\t42.5%\t72.5%\t-1.250', 'Iteration 60',
+                      'train_dataloader.batch_size', '8 → 4', f'torch {version("torch")}',
+                      'This run against soco_r18_fpn_quickstart.py', '50 s, 0.50 s each',
+                      '--images DIR', 'mask-rcnn_r18_fpn_quickstart.py'):
+            assert words in body, words
+        checkpoint = shlex.quote(str(whole_run / 'epoch_10.pth'))
+        lines = browser.run(
+            "return [...document.querySelectorAll('#how-to-go-on code')].map(c => c.textContent)")
+        assert lines[0].startswith(f'SOCO_QUICKSTART_PHOTOS={shlex.quote(HOSTILE)} bash')
+        assert lines[0].endswith(f'mask-rcnn_r18_fpn_quickstart.py {checkpoint} 1')
+        assert lines[1].startswith(f'python tools/convert_weights.py {checkpoint} ')
+
+    def test_names_are_not_run(self, browser, page):
+        content = page.read_text()
+        assert 'onerror=alert' in content and '<script' not in content and '<img src=x' not in content
+        browser.open(page)
+        assert browser.driver.title.endswith('SoCo run')
+        foreign = 'script, iframe, object, link:not([href^="data:"])'
+        assert browser.run('return document.querySelectorAll(arguments[0]).length', foreign) == 0
+
+    def test_the_checks_see_what_they_forbid(self, browser, tmp_path):
+        bad = tmp_path / 'bad.html'
+        bad.write_text('<!doctype html><body style="color: #999; background: #fff">pale'
+                       '<div style="width: 2000px">wide</div><img src="http://example.invalid/a.png">'
+                       '<script>console.error("broken"); nothing.there()</script>')
+        browser.open(bad, 360)
+        assert 'http://example.invalid/a.png' in browser.requests()
+        complaints = ' '.join(browser.console())
+        assert 'broken' in complaints and 'nothing is not defined' in complaints
+        assert browser.run(STICKING_OUT) and min(browser.run(CONTRASTS))[0] < 4.5
+
+    def test_without_a_browser_ci_fails_and_others_skip(self, monkeypatch, tmp_path):
+        monkeypatch.setenv('PATH', str(tmp_path))
+        monkeypatch.setenv('CI', 'true')
+        with pytest.raises(pytest.fail.Exception, match='apt-get install chromium chromium-driver'):
+            find_browser()
+        monkeypatch.delenv('CI')
+        with pytest.raises(pytest.skip.Exception, match='needs a browser'):
+            find_browser()
+
+
+def region(shot: np.ndarray, box: tuple[int, ...]) -> np.ndarray:
+    left, top, right, bottom = box
+    return shot[top:bottom, left:min(right, shot.shape[1] - 16)]
+
+
+@pytest.mark.slow
+def test_a_real_run_is_reported_and_goes_on_by_the_command_of_its_report(tmp_path):
+    cfg = tiny_config(tmp_path, train_cfg__max_epochs=2, default_hooks__logger__interval=2,
+                      default_hooks__checkpoint__interval=1)
+    cfg.dump(tmp_path / 'mine.py')
+    work = tmp_path / 'work'
+
+    def run(*command: str) -> str:
+        done = subprocess.run(command, cwd=ROOT, text=True, capture_output=True, env={
+            **os.environ, 'PYTHONPATH': str(ROOT), 'SOCO_VENV': sys.prefix, 'OMP_NUM_THREADS': '1'})
+        assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+        return done.stdout
+
+    run(sys.executable, 'tools/train.py', str(tmp_path / 'mine.py'), '--work-dir', str(work))
+    assert read_record(work / RECORD)[-1]['how'] == 'finished'
+    (work / 'epoch_2.pth').unlink()  # as if it had been killed in the second epoch
+    write_record(work)
+    first = read_work_dir(work)
+    assert first.checkpoint.name == 'epoch_1.pth' and not first.finished
+    run(*shlex.split(commands(first)[0].line))
+    assert str(work / 'report.html') in run(sys.executable, 'tools/report.py', str(work))
+    second = read_work_dir(work)
+    assert second.finished and second.checkpoint.name == 'epoch_2.pth' and second.starts == 2
+    assert second.records[-1]['epoch'] == 2 and second.troubles == []
+    assert 'Finished' in (work / 'report.html').read_text()
