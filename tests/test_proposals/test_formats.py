@@ -2,7 +2,7 @@
 import numpy as np
 import pytest
 
-from projects.soco.proposals import ProposalStore, StoreWriter
+from projects.soco.proposals import ProposalStore, StoreWriter, store
 from projects.soco.proposals.formats import export_coco, export_official
 from projects.soco.proposals.operations import (
     box_dtype_for,
@@ -22,9 +22,9 @@ def write(path, rows, metadata=METADATA, box_dtype='uint16'):
     return ProposalStore.open(path)
 
 
-def content(store):
-    return [(store.name(i), *store.size(i), store.regions(i).tolist(), store.rule(i))
-            for i in range(len(store))]
+def content(opened):
+    return [(opened.name(i), *opened.size(i), opened.regions(i).tolist(), opened.rule(i))
+            for i in range(len(opened))]
 
 
 @pytest.mark.parametrize('values, expected', [
@@ -80,17 +80,21 @@ def test_stores_made_in_other_ways_are_not_merged(tmp_path):
         merge_stores([one.path, three.path], tmp_path / 'm.arrow')
 
 
-def test_validation_names_rows(tmp_path):
+def test_validation_names_rows(tmp_path, monkeypatch):
     good = write(tmp_path / 'g.arrow', [('a', [[0, 0, 100, 80]]), ('b/c.jpg', [])])
     assert validate_store(good) == []
     bad = write(tmp_path / 'b.arrow', [('../a', []), ('/b', []), ('c', [[1, 0, 100, 1]])])
     assert [p.split(':')[0] for p in validate_store(bad)] == [
         'row 0 (../a)', 'row 1 (/b)', 'row 2 (c)']
     assert len(validate_store(bad, most=1)) == 1
-    floats = write(tmp_path / 'f.arrow', [('a', [[-0.5, 0, 100.5, 80]]), ('b', [[0, 0, -1, 1]])],
+    # as another program might write them
+    monkeypatch.setattr(store, 'exact_boxes', lambda boxes, _, dtype: boxes.astype(dtype))
+    floats = write(tmp_path / 'f.arrow', [('a', [[-0.5, 0, 100.5, 80]]), ('b', [[0, 0, -1, 1]]),
+                                          ('c', [[0, 0, 1, 1], [float('nan'), 0, 1, 1]])],
                    box_dtype='float32')
-    assert validate_store(floats) == ['row 1 (b): box 0 (0, 0, -1, 1) is not finite or has a negative '
-                                      'side']
+    wrong = 'is not finite or has a negative side'
+    assert validate_store(floats) == [f'row 1 (b): box 0 (0, 0, -1, 1) {wrong}',
+                                      f'row 2 (c): box 1 (nan, 0, 1, 1) {wrong}']
 
 
 def test_statistics(tmp_path):

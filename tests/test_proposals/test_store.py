@@ -1,6 +1,7 @@
 """The proposal store: what goes in comes out, and damage is named."""
 import json
 import pickle
+import zlib
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 
@@ -13,6 +14,7 @@ from hypothesis.extra import numpy as hnp
 from test_proposals.worker_functions import read_width
 
 from projects.soco.proposals import ProposalStore, StoreWriter, store
+from projects.soco.proposals.operations import validate_store
 
 METADATA = dict(generator=dict(name='hand', version=1), filter=dict(name='all'), rules=['all'])
 
@@ -40,7 +42,7 @@ def test_rows_come_back(tmp_path):
     assert all(row.boxes.dtype == np.float32 for row in opened)
     assert opened[-1].image == 'ü.jpg' and opened.rule(0) == 'all'
     assert opened.size(1) == (30, 40) and opened.box_counts().tolist() == [1, 0, 2]
-    assert opened.metadata == dict(METADATA, format_version=1)
+    assert opened.metadata == dict(METADATA, format_version=2)
     assert [p.name for p in tmp_path.iterdir()] == ['s.arrow']
 
 
@@ -82,9 +84,23 @@ def test_many_batches(tmp_path, monkeypatch):
     monkeypatch.setattr(store, 'BATCH_ROWS', 4)
     rows = [(f'{i:03d}', i + 1, 1, np.full((i % 3, 4), i)) for i in range(23)]
     opened = ProposalStore.open(write(tmp_path / 's.arrow', rows))
+    assert len(opened._columns) == 6
     assert [row.width for row in opened] == list(range(1, 24))
     assert opened.box_counts().tolist() == [i % 3 for i in range(23)]
     assert opened.index('017') == 17 and opened[17].boxes[0].tolist() == [17, 17, 34, 34]
+
+
+def test_thousands_of_boxes(tmp_path, monkeypatch):
+    """Offsets are 32 bits wide: images with many boxes make for shorter batches."""
+    monkeypatch.setattr(store, 'BATCH_BOXES', 10_000)
+    boxes = np.random.default_rng(0).integers(0, 60000, (60_000, 4), dtype=np.uint16)
+    rows = [('a', 65535, 65535, boxes), ('b', 9, 9, boxes[:3000]), ('c', 9, 9, boxes[:3000]),
+            ('d', 9, 9, boxes[:9000]), ('e', 9, 9, [])]
+    opened = ProposalStore.open(write(tmp_path / 's.arrow', rows))
+    assert len(opened._columns) == 3
+    assert opened.box_counts().tolist() == [60_000, 3000, 3000, 9000, 0]
+    for row, (*_, wanted) in enumerate(rows):
+        np.testing.assert_array_equal(opened.regions(row), np.reshape(wanted, (-1, 4)))
 
 
 def test_a_pickled_store_is_a_path(tmp_path):
@@ -126,8 +142,10 @@ def _write_arrow(path, metadata, columns=None):
     (None, 'not a proposal store'),
     ({'soco_proposals': 'no json'}, 'metadata of .* cannot be read'),
     ({'soco_proposals': '[1]'}, 'metadata of .* cannot be read'),
-    ({'soco_proposals': json.dumps(dict(format_version=99))}, 'format version 99, .*version 1'),
-    ({'soco_proposals': json.dumps(dict(format_version=1))}, r'columns of .*\(x\)'),
+    ({'soco_proposals': '[' * 100_000}, 'metadata of .* cannot be read'),
+    ({'soco_proposals': json.dumps(dict(format_version=1))},
+     'format version 1, .*version 2.*generate_proposals.py IMAGES OUT.arrow'),
+    ({'soco_proposals': json.dumps(dict(format_version=2))}, 'columns of .* are not those'),
 ])
 def test_other_arrow_files_are_refused(tmp_path, metadata, message):
     _write_arrow(tmp_path / 's.arrow', metadata)
@@ -135,20 +153,89 @@ def test_other_arrow_files_are_refused(tmp_path, metadata, message):
         ProposalStore.open(tmp_path / 's.arrow')
 
 
-def test_corrupt_offsets_are_named(tmp_path):
-    rows = [(f'{i}', 1, 1, [[1, 2, 3, 4]] * 3) for i in range(5)]
-    path = write(tmp_path / 's.arrow', rows)
+def batches_of(path):
+    with pa.ipc.open_file(path) as reader:
+        found = [reader.get_batch_with_custom_metadata(i) for i in range(reader.num_record_batches)]
+        return reader.schema, found
+
+
+def write_batches(path, schema, batches):
+    with pa.OSFile(str(path), 'wb') as file, pa.ipc.new_file(file, schema) as writer:
+        for batch, custom in batches:
+            writer.write_batch(batch, custom_metadata=custom)
+
+
+@pytest.fixture
+def three_batches(tmp_path, monkeypatch):
+    monkeypatch.setattr(store, 'BATCH_ROWS', 2)
+    rows = [(f'{i}', 9, 9, [[i, 2, 3, 4]] * 3) for i in range(6)]
+    return write(tmp_path / 's.arrow', rows)
+
+
+@pytest.mark.parametrize('order', [[0, 1], [0], [], [1, 2], [0, 2, 1], [0, 1, 1, 2], [0, 1, 2, 2]])
+def test_batches_that_were_moved_or_lost_are_told_at_once(tmp_path, three_batches, order):
+    schema, batches = batches_of(three_batches)
+    write_batches(tmp_path / 't.arrow', schema, batches)
+    assert [row.image for row in ProposalStore.open(tmp_path / 't.arrow')] == list('012345')
+    write_batches(tmp_path / 't.arrow', schema, [batches[i] for i in order])
+    with pytest.raises(ValueError, match='t.arrow is damaged .*batch.*restore the file, or make it'):
+        ProposalStore.open(tmp_path / 't.arrow')
+
+
+def test_batches_of_another_store_are_told(tmp_path, three_batches):
+    schema, batches = batches_of(three_batches)
+    other = write(tmp_path / 'o.arrow', [(f'{i}', 9, 9, [[0, 0, 1, 1]]) for i in range(6)],
+                  dict(METADATA, other=1))
+    batches[1] = batches_of(other)[1][1]
+    write_batches(tmp_path / 't.arrow', schema, batches)
+    with pytest.raises(ValueError, match='t.arrow is damaged .batch 1 is not the one'):
+        ProposalStore.open(tmp_path / 't.arrow')
+
+
+def test_changed_metadata_are_told(tmp_path, three_batches):
+    schema, batches = batches_of(three_batches)
+    text = schema.metadata[b'soco_proposals'].replace(b'"hand"', b'"hind"')
+    changed = schema.with_metadata({**schema.metadata, b'soco_proposals': text})
+    write_batches(tmp_path / 't.arrow', changed, batches)
+    with pytest.raises(ValueError, match='t.arrow is damaged .the metadata'):
+        ProposalStore.open(tmp_path / 't.arrow')
+
+
+@pytest.mark.parametrize('read', [
+    lambda opened: opened[3], lambda opened: opened.name(3), lambda opened: opened.size(3),
+    lambda opened: opened.rule(3), lambda opened: opened.regions(3), lambda opened: opened.box_counts(),
+    lambda opened: '3' in opened, lambda opened: opened.verify(), list])
+def test_a_changed_box_is_told_by_every_way_to_read(three_batches, read):
+    boxes = np.array([[2, 2, 3, 4]] * 3 + [[3, 2, 3, 4]] * 3, dtype=np.uint16).tobytes()
+    content = three_batches.read_bytes()
+    assert content.count(boxes) == 1
+    three_batches.write_bytes(content.replace(boxes, b'\1' + boxes[1:]))
+    opened = ProposalStore.open(three_batches)
+    assert opened[0].boxes[0].tolist() == [0, 2, 3, 6] and opened.regions(5)[0, 0] == 5
+    for _ in range(2):
+        with pytest.raises(ValueError, match='s.arrow is damaged .rows 2 to 3: the checksum.*restore'):
+            read(opened)
+    assert len(validate_store(opened)) == 1
+
+
+def test_offsets_that_lead_out_are_told_even_where_checksums_fit(tmp_path, monkeypatch):
+    path = write(tmp_path / 's.arrow', [(f'{i}', 9, 9, [[1, 2, 3, 4]] * 3) for i in range(5)])
     offsets = np.arange(0, 18, 3, dtype=np.int32)
     damaged = offsets.copy()
     damaged[2] = 1_000_000
     content = path.read_bytes()
     assert content.count(offsets.tobytes()) == 1
     path.write_bytes(content.replace(offsets.tobytes(), damaged.tobytes()))
-    opened = ProposalStore.open(path)
-    assert len(opened[0].boxes) == 3
-    for row in (1, 2):
-        with pytest.raises(ValueError, match=f'row {row} of .*corrupt .*boxes'):
-            opened[row]
+    monkeypatch.setattr(zlib, 'crc32', lambda *args: 0)
+    monkeypatch.setattr(store, 'checksum_of', lambda *args: opened_checksum(path))
+    monkeypatch.setattr(store, 'sealed_checksum', lambda *args: 0)
+    with pytest.raises(ValueError, match='s.arrow is damaged .rows 0 to 4: '):
+        ProposalStore.open(path)[0]
+
+
+def opened_checksum(path):
+    with pa.ipc.open_file(path) as reader:
+        return reader.schema.metadata[b'soco_checksum']
 
 
 def test_failed_writing_leaves_the_old_store(tmp_path):
@@ -168,11 +255,35 @@ def test_failed_writing_leaves_the_old_store(tmp_path):
     ([('a', 1, 1, [[0.5, 0, 1, 1]])], 'exactly'),
     ([('a', 1, 1, [[-1, 0, 1, 1]])], 'exactly'),
     ([('a', 1, 1, [[0, 0, 65536, 1]])], 'exactly'),
+    ([('a', 1, 1, [[0, 0, 1, 1], [0, np.nan, 1, 1]])], "box 1 of 'a' is not finite"),
+    ([('a', 1, 1, [[0, 0, np.inf, 1]])], "box 0 of 'a' is not finite"),
+    ([('a', 1, 1, [[5, 5, -2, 1]])], "box 0 of 'a' .*negative side"),
+    ([('a', 1, 1, [1, 2, 3, 4])], r"'a' should be \(n, 4\)"),
+    ([('a', 1, 1, [[1, 2, 3, 4, 5, 6, 7, 8]])], r"'a' should be \(n, 4\)"),
+    ([('a', 1, 1, [['1', '2', '3', '4']])], 'numbers .*type <U1'),
+    ([('a', 1, 1, [[None, 2, 3, 4]])], 'numbers .*type object'),
+    ([('a', 1, 1, [[True, True, True, True]])], 'numbers .*type bool'),
+    ([('a', 1, 1, [[1j, 2, 3, 4]])], 'numbers .*type complex'),
+    ([('a', 0, 1, [])], 'measures 0 × 1 pixels.*at least 1'),
+    ([('a', 1, 2**31, [])], 'measures 1 × 2147483648 pixels'),
 ])
 def test_rows_that_do_not_fit_are_refused(tmp_path, rows, message):
     with pytest.raises(ValueError, match=message):
         write(tmp_path / 's.arrow', rows)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize('box_dtype', ['float32', 'float64'])
+@pytest.mark.parametrize('box', [[0, np.nan, 1, 1], [-np.inf, 0, 1, 1], [0, 0, 1, -0.5]])
+def test_float_columns_hold_boxes_only(tmp_path, box_dtype, box):
+    with pytest.raises(ValueError, match="box 0 of 'a' is not finite or has a negative side"):
+        write(tmp_path / 's.arrow', [('a', 1, 1, [box])], box_dtype=box_dtype)
+
+
+def test_an_unknown_rule_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="rule is 'best'.*one of all"):
+        with StoreWriter(tmp_path / 's.arrow', METADATA) as writer:
+            writer.add('a', 1, 1, [], 'best')
 
 
 def test_unknown_box_type_is_refused(tmp_path):

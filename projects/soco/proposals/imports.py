@@ -5,7 +5,6 @@ that is not inside its image is found when the image's header is read, and that 
 """
 import copy
 import hashlib
-import math
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
@@ -61,13 +60,17 @@ def _digest(path: str | Path) -> dict:
                     sha256=hashlib.file_digest(file, 'sha256').hexdigest())
 
 
+def _is_finite(value: int | float) -> bool:
+    return abs(value) < 1e300  # math.isfinite fails on whole numbers too long for a float
+
+
 def _as_array(boxes: list, image: str, path: str | Path) -> tuple[np.ndarray, str]:
     """The boxes of an image, exactly, and the smallest type of column that holds them."""
     for row, box in enumerate(boxes):
         if not (isinstance(box, list) and len(box) == 4
                 and all(type(value) in (int, float) for value in box)):
             problem = 'is not a list of four numbers x, y, w, h'
-        elif not all(map(math.isfinite, box)):
+        elif not all(map(_is_finite, box)):
             problem = 'holds a number that is not finite'
         elif min(box[2:]) < 0:
             problem = 'has a negative side (it should be x, y, w, h, not corners)'
@@ -223,7 +226,7 @@ def _check_rows(rows: list, names: dict, label: Callable[[int], str], images_pat
         if row['image_id'] not in names:
             unknown.append(number)
         score = row.get('score')
-        if scored and not (type(score) in (int, float) and math.isfinite(score)):
+        if scored and not (type(score) in (int, float) and _is_finite(score)):
             raise ValueError(f'{label(number)} has no score, or one that is no number: leave out '
                              f'--min-score and --max-boxes, which go by it.')
     if unknown:

@@ -160,9 +160,11 @@ class ChunkFolder:
     def load(self, index: int) -> ProposalStore | None:
         """Open the result of a chunk, or return None where it is missing or damaged."""
         try:
-            return self.open(index)
+            store = self.open(index)
+            store.verify()
         except (FileNotFoundError, ValueError):
             return None
+        return store
 
     def open(self, index: int) -> ProposalStore:
         """Open the result of a chunk.

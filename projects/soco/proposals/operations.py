@@ -134,6 +134,10 @@ def validate_store(store: ProposalStore, most: int = 20) -> list[str]:
     Returns:
         list[str]: The problems, each naming its row; empty where all is well.
     """
+    try:
+        store.verify()
+    except ValueError as error:
+        return [str(error)]
     problems, last = [], None
     for row in range(len(store)):
         try:

@@ -1,7 +1,9 @@
 """ProposalStore: one Arrow IPC file per data set, memory-mapped.
 
 A row is an image; the rows are sorted by name. The schema's metadata hold one JSON object under
-the key ``soco_proposals``. ``docs/proposals.md`` describes the format to the byte.
+the key ``soco_proposals``. Checksums cover all of it: when a store is opened those of the metadata and
+of the number of rows are compared, and when a row is read for the first time that of its batch.
+``docs/proposals.md`` describes the format to the byte.
 """
 import bisect
 import json
@@ -14,13 +16,25 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
+from .columns import (
+    BOX_DTYPES,
+    CHECKSUM_KEY,
+    FORMAT_VERSION,
+    METADATA_KEY,
+    SEAL_KEY,
+    Columns,
+    checksum_of,
+    exact_boxes,
+    seal,
+    sealed_checksum,
+    store_schema,
+)
 from .files import whole_file
 
-FORMAT_VERSION = 1
-METADATA_KEY = b'soco_proposals'
 BATCH_ROWS = 16384
-BOX_DTYPES = ('uint16', 'float32', 'float64')
+BATCH_BOXES = 2**22
 _HOW_TO_MAKE = 'make it with: python tools/generate_proposals.py IMAGES OUT.arrow'
+_MAKE_AGAIN = 'make it again: python tools/generate_proposals.py IMAGES OUT.arrow --overwrite'
 
 
 class ImageProposals(NamedTuple):
@@ -39,44 +53,6 @@ class ImageProposals(NamedTuple):
     boxes: np.ndarray
 
 
-def store_schema(metadata: dict, box_dtype: str) -> pa.Schema:
-    """The Arrow schema of a store.
-
-    Args:
-        metadata (dict): JSON values.
-        box_dtype (str): One of :data:`BOX_DTYPES`.
-
-    Returns:
-        pa.Schema: The schema, metadata included.
-    """
-    if box_dtype not in BOX_DTYPES:
-        raise ValueError(f'boxes cannot be stored as {box_dtype!r}: use {", ".join(BOX_DTYPES)}.')
-    box = pa.list_(pa.field('xywh', pa.from_numpy_dtype(box_dtype), nullable=False), 4)
-    fields = [('image', pa.utf8()), ('width', pa.int32()), ('height', pa.int32()),
-              ('rule', pa.uint8()), ('boxes', pa.list_(pa.field('box', box, nullable=False)))]
-    text = json.dumps(dict(metadata, format_version=FORMAT_VERSION), sort_keys=True,
-                      allow_nan=False)
-    return pa.schema([pa.field(name, kind, nullable=False) for name, kind in fields],
-                     metadata={METADATA_KEY: text.encode()})
-
-
-class _Batch:
-    """Views of one record batch's columns in the mapped file."""
-
-    def __init__(self, batch: pa.RecordBatch, dtype: np.dtype) -> None:
-        rows = self.rows = batch.num_rows
-        names = batch.column(0).buffers()
-        self.name_offsets = memoryview(names[1]).cast('i')[:rows + 1]
-        self.names = memoryview(names[2] or b'')
-        self.widths, self.heights, self.rules = (
-            memoryview(batch.column(i).buffers()[1]).cast(kind)[:rows]
-            for i, kind in ((1, 'i'), (2, 'i'), (3, 'B')))
-        boxes = batch.column(4).buffers()
-        self.box_offsets = memoryview(boxes[1]).cast('i')[:rows + 1]
-        values = np.frombuffer(boxes[-1] or b'', dtype=dtype)
-        self.boxes = values[:len(values) // 4 * 4].reshape(-1, 4)
-
-
 class ProposalStore:
     """Read access to a store; cheap to open, to copy to a worker, and to keep open.
 
@@ -93,16 +69,24 @@ class ProposalStore:
         try:
             reader = pa.ipc.open_file(pa.memory_map(self.path))
             schema = reader.schema
-            batches = [reader.get_batch(i) for i in range(reader.num_record_batches)]
+            count = reader.num_record_batches
+            found = [reader.get_batch_with_custom_metadata(i) for i in range(count)]
         except (pa.ArrowException, OSError) as error:
             raise ValueError(f'{path} is not a proposal store, or only a part of one ({error}): '
                              f'{_HOW_TO_MAKE}') from error
-        self.metadata = self._read_metadata(schema)
-        self.box_dtype = str(np.dtype(schema.field('boxes').type.value_type.value_type
-                                      .to_pandas_dtype()))
-        self._batches = [_Batch(batch, np.dtype(self.box_dtype))
-                         for batch in batches if batch.num_rows]
-        self._starts = np.cumsum([0] + [batch.rows for batch in self._batches]).tolist()
+        self.metadata, self.box_dtype = self._read_schema(schema)
+        checksum, last = schema.metadata[CHECKSUM_KEY], count - 1
+        try:
+            if not found:
+                raise ValueError('no batch of rows is left')
+            self._sealed = [
+                (batch, sealed_checksum((custom or {}).get(SEAL_KEY, b''), checksum, i,
+                                        batch.num_rows, i == last))
+                for i, (batch, custom) in enumerate(found)]
+        except ValueError as error:
+            raise self._damaged(str(error)) from error
+        self._columns: list[Columns | None] = [None] * count
+        self._starts = np.cumsum([0] + [batch.num_rows for batch, _ in found]).tolist()
 
     @classmethod
     def open(cls, path: str | Path) -> 'ProposalStore':
@@ -116,11 +100,13 @@ class ProposalStore:
 
         Raises:
             FileNotFoundError: If there is no such file.
-            ValueError: If the file is no proposal store, truncated, or of another format version.
+            ValueError: If the file is no proposal store, truncated, damaged, or of another format
+                version. Damage of the rows themselves is told when one of them is read.
         """
         return cls(path)
 
-    def _read_metadata(self, schema: pa.Schema) -> dict[str, Any]:
+    def _read_schema(self, schema: pa.Schema) -> tuple[dict[str, Any], str]:
+        """The metadata, and the type of the boxes."""
         text = (schema.metadata or {}).get(METADATA_KEY)
         if text is None:
             raise ValueError(f'{self.path} is an Arrow file but not a proposal store: '
@@ -128,16 +114,36 @@ class ProposalStore:
         try:
             metadata = json.loads(text)
             version = metadata['format_version']
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise ValueError(f'the metadata of {self.path} cannot be read: '
                              f'{_HOW_TO_MAKE}') from error
         if version != FORMAT_VERSION:
             raise ValueError(f'{self.path} has format version {version}, this code reads version '
-                             f'{FORMAT_VERSION}: use the code that wrote it, or {_HOW_TO_MAKE}')
-        if not any(schema.equals(store_schema({}, dtype)) for dtype in BOX_DTYPES):
-            raise ValueError(f'the columns of {self.path} are not those of a proposal store '
-                             f'({", ".join(schema.names)}): {_HOW_TO_MAKE}')
-        return metadata
+                             f'{FORMAT_VERSION}: {_MAKE_AGAIN}')
+        box_dtype = next((dtype for dtype in BOX_DTYPES
+                          if schema.equals(store_schema({}, dtype))), None)
+        if box_dtype is None:
+            raise ValueError(f'the columns of {self.path} are not those of a proposal store: '
+                             f'{_HOW_TO_MAKE}')
+        if schema.metadata.get(CHECKSUM_KEY) != checksum_of(text, box_dtype):
+            raise self._damaged('the metadata')
+        return metadata, box_dtype
+
+    def _damaged(self, what: str) -> ValueError:
+        return ValueError(f'{self.path} is damaged ({what}): restore the file, or {_MAKE_AGAIN}')
+
+    def _open_batch(self, number: int) -> Columns:
+        """Compare the checksum of a batch; its rows can be read from here on."""
+        batch, checksum = self._sealed[number]
+        try:
+            columns = Columns(batch, self.box_dtype)
+            if columns.checksum != checksum:
+                raise ValueError('the checksum does not fit')
+        except (pa.ArrowException, TypeError, ValueError) as error:
+            first, end = self._starts[number:number + 2]
+            raise self._damaged(f'rows {first} to {end - 1}: {error}') from error
+        self._columns[number] = columns
+        return columns
 
     def __reduce__(self) -> tuple:
         return type(self), (self.path,)
@@ -148,28 +154,18 @@ class ProposalStore:
     def __len__(self) -> int:
         return self._starts[-1]
 
-    def _locate(self, index: int) -> tuple[_Batch, int]:
+    def _locate(self, index: int) -> tuple[Columns, int]:
         if index < 0:
             index += len(self)
         if not 0 <= index < len(self):
             raise IndexError(f'{self.path} has {len(self)} images, there is no row {index}.')
-        batch = bisect.bisect_right(self._starts, index) - 1
-        return self._batches[batch], index - self._starts[batch]
-
-    def _corrupt(self, index: int, column: str) -> ValueError:
-        return ValueError(f'row {index} of {self.path} is corrupt (column {column!r}): restore '
-                          f'the file, or {_HOW_TO_MAKE}')
+        number = bisect.bisect_right(self._starts, index) - 1
+        return self._columns[number] or self._open_batch(number), index - self._starts[number]
 
     def name(self, index: int) -> str:
         """The name of the image in a row, without its boxes."""
         batch, row = self._locate(index)
-        start, stop = batch.name_offsets[row], batch.name_offsets[row + 1]
-        if not 0 <= start < stop <= len(batch.names):
-            raise self._corrupt(index, 'image')
-        try:
-            return str(batch.names[start:stop], 'utf-8')
-        except UnicodeDecodeError as error:
-            raise self._corrupt(index, 'image') from error
+        return str(batch.names[batch.name_offsets[row]:batch.name_offsets[row + 1]], 'utf-8')
 
     def size(self, index: int) -> tuple[int, int]:
         """Width and height of the image in a row, in pixels."""
@@ -178,8 +174,18 @@ class ProposalStore:
 
     def box_counts(self) -> np.ndarray:
         """How many boxes each image has, (n,) int32."""
-        counts = [np.diff(np.asarray(batch.box_offsets)) for batch in self._batches]
-        return np.concatenate(counts or [np.zeros(0, dtype=np.int32)])
+        self.verify()
+        return np.concatenate([np.diff(np.asarray(batch.box_offsets)) for batch in self._columns])
+
+    def verify(self) -> None:
+        """Compare the checksums of all rows that were not read yet.
+
+        Raises:
+            ValueError: If the file is damaged; the message names the rows.
+        """
+        for number, columns in enumerate(self._columns):
+            if columns is None:
+                self._open_batch(number)
 
     def regions(self, index: int) -> np.ndarray:
         """The boxes of a row as stored.
@@ -191,17 +197,14 @@ class ProposalStore:
             np.ndarray: (n, 4) read-only x, y, w, h in pixels, of type ``box_dtype``.
         """
         batch, row = self._locate(index)
-        start, stop = batch.box_offsets[row], batch.box_offsets[row + 1]
-        if not 0 <= start <= stop <= len(batch.boxes):
-            raise self._corrupt(index, 'boxes')
-        return batch.boxes[start:stop]
+        return batch.boxes[batch.box_offsets[row]:batch.box_offsets[row + 1]]
 
     def rule(self, index: int) -> str:
         """The name of the filter's rule that chose the boxes of a row."""
         batch, row = self._locate(index)
         names = self.metadata.get('rules', [])
         if batch.rules[row] >= len(names):
-            raise self._corrupt(index, 'rule')
+            raise self._damaged(f'row {index} has no rule')
         return names[batch.rules[row]]
 
     def __getitem__(self, index: int) -> ImageProposals:
@@ -259,6 +262,7 @@ class StoreWriter:
         self._schema = store_schema(metadata, box_dtype)
         self._last: str | None = None
         self._pending: list[tuple] = []
+        self._boxes = self._batches = 0
 
     def __enter__(self) -> 'StoreWriter':
         with ExitStack() as stack:
@@ -279,38 +283,43 @@ class StoreWriter:
             rule (str): Name of the rule that chose them, one of the metadata's ``rules``.
 
         Raises:
-            ValueError: If the name is out of order, or a box does not fit the column's type.
+            ValueError: If the name is out of order, the rule unknown, the size no size, or a box no
+                box, or one that does not fit the column's type.
         """
         if self._last is not None and image <= self._last:
             raise ValueError(f'images must be added in the order of their names, each once: '
                              f'{image!r} came after {self._last!r}.')
-        regions = np.asarray(regions).reshape(-1, 4)
-        stored = regions.astype(self._dtype)
-        if not np.array_equal(stored, regions):
-            raise ValueError(f'the boxes of {image!r} cannot be stored exactly as {self._dtype}.')
+        if rule not in self._rules or not (0 < width < 2**31 and 0 < height < 2**31):
+            raise ValueError(f'{image!r} measures {width} × {height} pixels, its rule is {rule!r}: '
+                             f'sides should be at least 1, the rule one of {", ".join(self._rules)}.')
+        stored = exact_boxes(regions, image, self._dtype)
+        if len(self._pending) == BATCH_ROWS or self._boxes >= BATCH_BOXES:
+            self._flush(last=False)
         self._last = image
         self._pending.append((image, width, height, self._rules[rule], stored))
+        self._boxes += len(stored)
         self.rows += 1
-        if len(self._pending) == BATCH_ROWS:
-            self._flush()
 
-    def _flush(self) -> None:
-        if not self._pending:
-            return
-        images, widths, heights, rules, regions = zip(*self._pending)
+    def _flush(self, last: bool) -> None:
+        images, widths, heights, rules, regions = zip(*self._pending) if self._pending else [()] * 5
         offsets = np.cumsum([0] + [len(r) for r in regions], dtype=np.int32)
         kinds = [field.type for field in self._schema]
-        flat = pa.array(np.concatenate(regions).reshape(-1))
+        flat = pa.array(np.concatenate([np.zeros((0, 4), self._dtype), *regions]).reshape(-1))
         boxes = pa.FixedSizeListArray.from_arrays(flat, type=kinds[4].value_type)
-        columns = [pa.array(values, kind) for values, kind in
-                   zip((images, widths, heights, rules), kinds)]
-        columns.append(pa.ListArray.from_arrays(offsets, boxes, type=kinds[4]))
-        self._writer.write_batch(pa.record_batch(columns, schema=self._schema))
+        arrays = [pa.array(values, kind) for values, kind in
+                  zip((images, widths, heights, rules), kinds)]
+        arrays.append(pa.ListArray.from_arrays(offsets, boxes, type=kinds[4]))
+        batch = pa.record_batch(arrays, schema=self._schema)
+        mark = seal(self._schema.metadata[CHECKSUM_KEY], self._batches, len(images), last,
+                    Columns(batch, self._dtype.name).checksum)
+        self._writer.write_batch(batch, custom_metadata={SEAL_KEY: mark})
+        self._batches += 1
+        self._boxes = 0
         self._pending.clear()
 
     def _finish(self, kind: type | None, error: BaseException | None, trace: Any) -> None:
         if kind is None:
-            self._flush()
+            self._flush(last=True)
             self._writer.close()
 
     def __exit__(self, *raised: Any) -> None:
