@@ -143,7 +143,8 @@ def test_several_runs_have_a_panel_a_quantity_and_a_colour_a_run():
     assert list(colours) == ['first', 'second']
     first, second = drawn['Loss: total'].lines
     assert (len(first.get_xdata()), len(second.get_xdata())) == (4, 6)
-    for line, name in ((first, 'first'), (second, 'second'), (drawn['Loss: views 1, 2'].lines[0], 'first'),
+    for line, name in ((first, 'first'), (second, 'second'),
+                       (drawn['Loss: views 1, 2'].lines[0], 'first'),
                        (drawn['Momentum of the target network'].lines[0], 'second')):
         assert np.array_equal(line.get_color(), colours[name])
     assert not np.array_equal(colours['first'], colours['second'])

@@ -38,7 +38,7 @@ def parse_args() -> argparse.Namespace:
     if args.out is None:
         args.out = Path('work_dirs', Path(args.config).stem, 'views')
     if args.out.exists() and not args.out.is_dir():
-        raise ValueError(f'--out {args.out} is a file, and several pictures are written: give a folder.')
+        raise ValueError(f'--out {args.out} is a file, but several pictures are written: give a folder')
     return args
 
 

@@ -128,8 +128,11 @@ def test_loss_is_lowest_where_predictions_agree(inputs):
     for net in (model, model.target):
         torch.nn.init.zeros_(net.projector.fc1.weight)
         net.projector.fc1.bias.data = torch.ones(8)
+    for param in model.target.roi_head.parameters():
+        torch.nn.init.zeros_(param)
     losses = model.loss(*inputs)  # collapsed by hand: every vector points the same way
     assert float(losses['loss_12']) == pytest.approx(-4, abs=1e-5)
+    assert float(losses['obj_std_target']) == 0 < float(losses['obj_std'])
 
 
 def test_spread_of_features():
@@ -197,6 +200,26 @@ def test_levels_left_out_of_the_large_views():
     sum(v for k, v in losses.items() if k.startswith('loss')).backward()
     assert all(p.grad is not None and p.grad.any() for name, p in fast.neck.named_parameters()
                if 'convs.0' in name)
+
+
+@pytest.mark.parametrize('finest_levels', [None, (1, 2, 0)])
+def test_box_levels_are_those_that_boxes_are_pooled_from(finest_levels, inputs, monkeypatch):
+    model = build()
+    model.finest_levels = finest_levels
+    views, boxes = inputs
+    boxes = boxes.clone()
+    boxes[..., 2:] = boxes[..., :2] + (boxes[..., 2:] - boxes[..., :2]) * 2.5  # up to P5
+    extractor, pooled = model.roi_head.bbox_roi_extractor, []
+    choose = extractor.map_roi_levels
+    monkeypatch.setattr(extractor, 'map_roi_levels', lambda rois, num_levels: (
+        pooled.append(choose(rois, num_levels) + 4 - num_levels), choose(rois, num_levels))[1])
+    model.extract_feat(views, boxes)
+    first, second, third = (levels.clone() for levels in pooled)
+    levels = model.box_levels(boxes)
+    assert torch.equal(levels[:, :, 0].flatten(), first)
+    assert torch.equal(levels[:, 0, 1].flatten(), second)
+    assert torch.equal(levels[:, 1, 1].flatten(), third)
+    assert len(levels.unique()) >= 3
 
 
 def test_levels_left_out_are_the_configs_choice_and_checked():

@@ -182,8 +182,9 @@ def assign_levels(extractor: nn.Module, bboxes: Tensor,
     rois = F.pad(bboxes.reshape(-1, 4), (1, 0))
     levels = extractor.map_roi_levels(rois, extractor.num_inputs).view(bboxes.shape[:-1])
     if finest_levels is not None:
-        first, *others = finest_levels
-        levels = levels.maximum(levels.new_tensor([[first, other] for other in others])[..., None])
+        for pair, finest in enumerate(finest_levels[1:]):
+            levels[..., pair, 0, :].clamp_min_(finest_levels[0])
+            levels[..., pair, 1, :].clamp_min_(finest)
     return levels
 
 
