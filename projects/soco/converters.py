@@ -5,6 +5,7 @@ trip is exact.
 """
 import argparse
 import io
+import json
 import pickle
 import re
 from dataclasses import dataclass
@@ -196,15 +197,27 @@ def write_weights(conversion: Conversion, path: PathLike, overwrite: bool = Fals
         FileExistsError: See `check_output`.
     """
     check_output(path, conversion.target, overwrite)
+    write_atomically(encode_weights(conversion, Path(path).suffix), path)
+
+
+def encode_weights(conversion: Conversion, suffix: str,
+                   about: Optional[Dict[str, str]] = None) -> memoryview:
+    """Make the bytes of a file of weights; the same weights give the same bytes.
+
+    Args:
+        conversion (Conversion): What `convert` returned.
+        suffix (str): '.pth' or '.safetensors', and '.pkl' for detectron2.
+        about (dict, optional): More metadata, for .safetensors and mmdet's and our own .pth.
+    """
     # clones, for a view would bring the whole of what it is a view of
     weights = {name: value.detach().clone(memory_format=torch.contiguous_format)
                for name, value in conversion.state_dict.items()}
     meta = dict(converted_from=conversion.source, names=conversion.target, family=conversion.family,
-                soco_version=__version__)
+                soco_version=__version__, **(about or {}))
     buffer = io.BytesIO()
-    if Path(path).suffix == '.safetensors':
-        buffer.write(safetensors.torch.save(weights, metadata={'format': 'pt', **meta}))
-    elif Path(path).suffix == '.pkl':
+    if suffix == '.safetensors':
+        buffer.write(_with_metadata(safetensors.torch.save(weights), {'format': 'pt', **meta}))
+    elif suffix == '.pkl':
         # With `__author__` detectron2 takes the file as its own; with `matching_heuristics` False it
         # takes the names as they are, and does not look for similar endings.
         arrays = {name: value.numpy() for name, value in weights.items()}
@@ -213,7 +226,15 @@ def write_weights(conversion: Conversion, path: PathLike, overwrite: bool = Fals
     else:
         torch.save({'torchvision': weights, 'detectron2': dict(model=weights)}.get(
             conversion.target, dict(state_dict=weights, meta=meta)), buffer)
-    write_atomically(buffer.getbuffer(), path)
+    return buffer.getbuffer()
+
+
+def _with_metadata(data: bytes, meta: Dict[str, str]) -> bytes:
+    """Put metadata into the header of .safetensors; the library itself writes them in any order."""
+    size = int.from_bytes(data[:8], 'little')
+    header = json.dumps({'__metadata__': meta, **json.loads(data[8:8 + size])}).encode()
+    header += b' ' * (-len(header) % 8)
+    return len(header).to_bytes(8, 'little') + header + data[8 + size:]
 
 
 class _ArrayPickler(pickle.Pickler):

@@ -1,0 +1,37 @@
+"""Make of a pretraining's checkpoint what can be given away: .pth, .safetensors and a model card.
+
+    python tools/publish_model.py work_dirs/soco_r50_fpn_400e/epoch_400.pth published
+"""
+import argparse
+
+from projects.soco.launch import run_tool
+from projects.soco.publishing import publish, read_results
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('checkpoint', help='a checkpoint that tools/train.py wrote for a SoCo config')
+    parser.add_argument('out_dir', help='folder for the files')
+    parser.add_argument('--name', help="begins the files' names (default: that of the config)")
+    parser.add_argument('--results', metavar='JSON', help='figures for the card: a list of objects '
+                        'with task, metric, value, and source (who measured it, and how); without it '
+                        'the cells stay empty')
+    parser.add_argument('--overwrite', action='store_true', help='replace files that are there')
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_args()
+    results = read_results(args.results) if args.results else ()
+    published = publish(args.checkpoint, args.out_dir, args.name, results, args.overwrite)
+    print(f'{len(published.conversion.state_dict):6} tensors kept')
+    for rule, keys in published.conversion.dropped.items():
+        print(f'{len(keys):6} dropped: {rule}')
+    print("The config's text goes along, with the paths that are in it.")
+    for path in (*published.weights, published.card):
+        print(f'Written: {path}')
+
+
+if __name__ == '__main__':
+    run_tool(main)
