@@ -1,7 +1,9 @@
 """What all tests share: MMCV's ops before mmdet, fixed seeds, the devices, a folder of photos."""
 import os
 import random
+import signal
 from pathlib import Path
+from typing import Any, Generator
 
 import hypothesis
 import numpy as np
@@ -13,7 +15,37 @@ import projects.soco.compat  # noqa: F401  before any test imports mmdet
 hypothesis.settings.register_profile('soco', deadline=None, derandomize=True, database=None)
 hypothesis.settings.load_profile('soco')
 
+# What docs/reliability.md promises rests on these: in CI a test of theirs that is skipped is a failure.
+PROMISES = {'test_bad_images.py', 'test_fuzz.py', 'test_guards.py', 'test_hostile.py', 'test_kills.py',
+            'test_resume.py'}
 DEVICES = ['cpu', 'cuda'] if torch.cuda.is_available() else ['cpu']
+
+
+def skipped_fails_in_ci(node: pytest.Item | pytest.Collector, report: Any) -> Any:
+    if report.skipped and node.path.name in PROMISES and os.environ.get('CI') == 'true':
+        report.outcome = 'failed'
+        report.longrepr = f'Skipped, which is a failure in CI: {report.longrepr[2]}'
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator:
+    """Judges a test that skips itself."""
+    return skipped_fails_in_ci(item, (yield))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(collector: pytest.Collector) -> Generator:
+    """Judges a file that is skipped whole."""
+    return skipped_fails_in_ci(collector, (yield))
+
+
+@pytest.fixture(autouse=True)
+def same_signals() -> Generator:
+    """Takes back the handler that a run which failed has left."""
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
 
 
 @pytest.fixture(autouse=True)

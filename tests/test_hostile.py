@@ -1,17 +1,25 @@
 """A stranger's checkpoint or a command line cannot run code: every entry, with a planted file."""
+import argparse
+import ast
 import os
 import pickle
+import runpy
 import subprocess
 import sys
 from pathlib import Path
+from typing import Callable
 
 import pytest
 import torch
 from miniatures import write_coco
+from mmengine.config import Config
 from small import ROOT, tiny_config
+
+from projects.soco.launch import add_config_arguments, load_config, run_tool
 
 ENV = {**os.environ, 'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1'}
 DETECTOR = 'configs/benchmarks/mmdetection/coco/mask-rcnn_r18_fpn_quickstart.py'
+LINEAR = 'configs/benchmarks/classification/resnet50_linear-8xb32-steplr-100e_in1k.py'
 
 
 class Planted:
@@ -40,61 +48,118 @@ def plant(folder: Path, suffix: str = '.pth') -> tuple[Path, Path]:
     return path, mark
 
 
-def run(*command: str, **env: str) -> str:
-    done = subprocess.run([sys.executable, *command], cwd=ROOT, env={**ENV, **env}, text=True,
-                          capture_output=True, timeout=300)
-    assert done.returncode == 2 and 'Traceback' not in done.stderr, done.stderr[-2000:]
-    return ' '.join(done.stderr.split())
+@pytest.fixture
+def refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> Callable[..., str]:
+    """Runs a tool that must end with exit code 2, and gives its message."""
+
+    def run(*command: str) -> str:
+        monkeypatch.chdir(ROOT)
+        monkeypatch.setattr(sys, 'argv', list(command))
+        with pytest.raises(SystemExit) as ended:
+            run_tool(runpy.run_path(command[0])['main'])
+        assert ended.value.code == 2
+        return ' '.join(capsys.readouterr().err.split())
+
+    return run
 
 
 @pytest.mark.slow
-def test_checkpoints_run_no_code_at_any_entry(tmp_path: Path) -> None:
+def test_checkpoints_run_no_code_at_any_entry(tmp_path: Path, refused: Callable,
+                                              monkeypatch: pytest.MonkeyPatch) -> None:
     cfg = tiny_config(tmp_path, photos=4)
     cfg.dump(tmp_path / 'config.py')
     config = str(tmp_path / 'config.py')
     write_coco(tmp_path / 'coco', ['sock'])
-    own = dict(SOCO_QUICKSTART_PHOTOS=str(tmp_path / 'coco/val2017'),
-               SOCO_QUICKSTART_ANNOTATIONS=str(tmp_path / 'coco/annotations/instances_val2017.json'))
+    monkeypatch.setenv('SOCO_QUICKSTART_PHOTOS', str(tmp_path / 'coco/val2017'))
+    monkeypatch.setenv('SOCO_QUICKSTART_ANNOTATIONS',
+                       str(tmp_path / 'coco/annotations/instances_val2017.json'))
     evil, mark = plant(tmp_path)
-    pickled, _ = plant(tmp_path, '.pkl')
     work = ('--work-dir', str(tmp_path / 'work'))
-    for command, env in (
-        (('tools/train.py', config, *work, '--resume', str(evil)), {}),
-        (('tools/train.py', config, *work, '--cfg-options', f'load_from={evil}'), {}),
-        (('tools/train.py', DETECTOR, *work, '--pretrained', str(evil)), own),
-        (('tools/train.py', DETECTOR, *work, '--pretrained', f'supervised:{evil}'), own),
-        (('tools/test.py', DETECTOR, str(evil), *work), own),
-        (('tools/convert_weights.py', str(evil), str(tmp_path / 'out.pth'), '--to', 'mmdet'), {}),
-        (('tools/convert_weights.py', str(pickled), str(tmp_path / 'out.pth'), '--to', 'mmdet'), {}),
+    out = (str(tmp_path / 'out.pth'), '--to', 'mmdet')
+    for command in (
+        ('tools/train.py', config, *work, '--resume', str(evil)),
+        ('tools/train.py', config, *work, '--cfg-options', f'load_from={evil}'),
+        ('tools/train.py', DETECTOR, *work, '--pretrained', str(evil)),
+        ('tools/train.py', DETECTOR, *work, '--pretrained', f'supervised:{evil}'),
+        ('tools/train.py', LINEAR, *work, '--pretrained', str(evil)),
+        ('tools/train.py', LINEAR, *work, '--pretrained', f'supervised:{evil}'),
+        ('tools/test.py', DETECTOR, str(evil), *work),
+        ('tools/convert_weights.py', str(evil), *out),
+        ('tools/convert_weights.py', str(plant(tmp_path, '.pkl')[0]), *out),
+        ('tools/convert_weights.py', str(plant(tmp_path, '.safetensors')[0]), *out),
     ):
-        message = run(*command, **env)
+        message = refused(*command)
         assert not mark.exists(), command
-        assert 'code' in message and ('epoch_1.pth' in message or 'epoch_1.pkl' in message)
-    assert not (tmp_path / 'out.pth').exists()
+        assert 'epoch_1.' in message and ('code' in message or 'not a safetensors' in message), message
+    assert not (tmp_path / 'out.pth').exists() and not (tmp_path / 'work').exists()
+
+
+FORBIDDEN = {'eval', 'exec', 'compile', 'pickle.load', 'pickle.loads', 'pickle.Unpickler', 'os.system',
+             'marshal.loads', 'os.popen', 'shelve.open', 'joblib.load', 'yaml.load', 'torch.hub.load'}
+
+
+def test_nothing_else_opens_files_in_a_way_that_can_run_code() -> None:
+    """So that the quickstart, evaluations and whatever comes read as the entries above do."""
+    loads = 0
+    for path in (*ROOT.joinpath('projects').rglob('*.py'), *ROOT.joinpath('tools').rglob('*.py')):
+        for call in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(call, ast.Call):
+                continue
+            name, given = ast.unparse(call.func), {k.arg: ast.unparse(k.value) for k in call.keywords}
+            where = f'{path}:{call.lineno}: {name}'
+            assert name not in FORBIDDEN and name.split('.')[-1] != 'extractall', where
+            assert given.get('allow_pickle', 'False') == 'False' and 'shell' not in given, where
+            if name == 'torch.load':
+                loads += 1
+                assert given['weights_only'] == 'True', where
+    assert loads == 1  # in `load_plain`
 
 
 @pytest.mark.slow
 def test_resume_without_a_path_passes_over_a_planted_checkpoint(tmp_path: Path) -> None:
+    """And texts in options stay texts, through all that a run does with its config."""
     cfg = tiny_config(tmp_path, photos=4, **{'train_cfg.max_epochs': 1, 'log_level': 'INFO'})
     cfg.dump(tmp_path / 'config.py')
     work = Path(cfg.work_dir)
     work.mkdir()
     evil, mark = plant(work)
-    done = subprocess.run([sys.executable, 'tools/train.py', str(tmp_path / 'config.py'), '--resume'],
-                          cwd=ROOT, env=ENV, text=True, capture_output=True, timeout=300)
+    text = f"';__import__('pathlib').Path('{mark}').touch()#"
+    done = subprocess.run(
+        [sys.executable, 'tools/train.py', str(tmp_path / 'config.py'), '--resume', '--cfg-options',
+         f'experiment_name={text}', f'custom_imports.imports=[{text}]'],
+        cwd=ROOT, env=ENV, text=True, capture_output=True, timeout=300)
     assert done.returncode == 0, done.stderr[-2000:]
     output = ' '.join((done.stdout + done.stderr).split())
     assert f'Passed over: {evil}' in output and not mark.exists()
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize('option', [
-    "train_cfg.max_epochs=__import__('pathlib').Path('{mark}').touch()",
-    "randomness.seed=[open('{mark}','w')]", 'work_dir=$(touch {mark})',
-    "custom_imports.imports=[\"os;open('{mark}','w')\"]"])
-def test_options_are_values_and_never_code(tmp_path: Path, option: str) -> None:
+@pytest.mark.parametrize('around', [
+    '{}', '[{}]', '$({})', '`{}`', '{{{{{}}}}}', '{{{{$HOME:{}}}}}', 'lambda:{}', "f'{{{}}}'",
+    "'+{}+'"])
+def test_options_are_values_and_never_code(tmp_path: Path, around: str) -> None:
     mark = tmp_path / 'planted'
-    subprocess.run([sys.executable, 'tools/train.py', 'configs/soco_r18_fpn_quickstart.py',
-                    '--work-dir', str(tmp_path / 'work'), '--cfg-options', option.format(mark=mark)],
-                   cwd=ROOT, env=ENV, capture_output=True, timeout=300)
-    assert not mark.exists()
+    value = around.format(f"__import__('pathlib').Path('{mark}').touch()")
+    parser = argparse.ArgumentParser()
+    add_config_arguments(parser)
+    args = parser.parse_args(['config.py', '--cfg-options', f'experiment_name={value}'])
+    cfg = load_config(str(ROOT / 'configs/soco_r18_fpn_quickstart.py'), args.cfg_options)
+    text = ''.join(cfg.experiment_name)  # brackets make a list, of texts
+    assert isinstance(text, str) and str(mark) in text and text in value
+    again = Config.fromstring(cfg.pretty_text, '.py')  # what lies in the work directory
+    assert again.experiment_name == cfg.experiment_name and not mark.exists()
+
+
+@pytest.mark.parametrize('key', [
+    'custom_hooks.0.type', 'train_dataloader.collate_fn.type', 'model.type',
+    'train_dataloader.dataset.pipeline.0.type'])
+@pytest.mark.parametrize('name', ['subprocess.Popen', 'os.system', 'mmengine.utils.path.os.system'])
+def test_options_name_no_class_from_elsewhere(key: str, name: str) -> None:
+    """MMEngine imports whatever a `type` names, and calls it."""
+    with pytest.raises(ValueError, match='is not the name of a registered class'):
+        load_config(str(ROOT / 'configs/soco_r18_fpn_quickstart.py'), {key: name})
+
+
+@pytest.mark.parametrize('name', ['MomentumUpdateHook', 'mmdet.ResNet'])
+def test_options_name_registered_classes(name: str) -> None:
+    cfg = load_config(str(ROOT / 'configs/soco_r18_fpn_quickstart.py'), {'custom_hooks.0.type': name})
+    assert cfg.custom_hooks[0].type == name

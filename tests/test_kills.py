@@ -2,20 +2,28 @@
 
 SOCO_KILLS says how often a run is killed (default 4; docs/reliability.md has a longer run).
 """
+import errno
+import logging
 import os
 import random
 import resource
+import runpy
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
 import pytest
 import torch
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+from scripts import free_port
 from small import ROOT, assert_same, tiny_config
 
-from projects.soco.engine import find_newest_checkpoint, read_checkpoint
+from projects.soco.engine import check_work_dir, find_newest_checkpoint, read_checkpoint
+from projects.soco.launch import error_text, run_tool
 
 KILLS = int(os.environ.get('SOCO_KILLS', 4))
 ENV = {**os.environ, 'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1'}
@@ -100,3 +108,97 @@ def test_a_full_disk_leaves_the_last_good_checkpoint(tmp_path: Path) -> None:
     assert 'earlier checkpoints are intact' in text and 'Traceback' not in text
     assert find_newest_checkpoint(work_dir) == newest and newest.read_bytes() == before
     assert not list(work_dir.glob('.*.pth.*'))
+
+
+SRUN = """#!/usr/bin/env bash
+# A cluster that signals a job after its first checkpoint, and gives 137 as if a rank left too late.
+while [[ "$1" == -* ]]; do if [[ "$1" == -p ]]; then shift; fi; shift; done
+"$@" & rank=$!
+until [[ -e "$WORK_DIR/iter_1.pth" ]] || ! kill -0 $rank; do sleep 0.1; done
+kill -s $SENT $rank
+wait $rank
+exit 137
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('sent, code', [('TERM', 75), ('KILL', 137)])
+def test_slurm_queues_a_job_again_when_it_was_stopped_and_else_not(
+        tmp_path: Path, sent: str, code: int) -> None:
+    config, work_dir = write_config(tmp_path, 50)
+    (tmp_path / 'bin').mkdir()
+    (tmp_path / 'bin/srun').write_text(SRUN)
+    (tmp_path / 'bin/scontrol').write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/requeued\n')
+    for program in (tmp_path / 'bin').iterdir():
+        program.chmod(0o755)
+    env = dict(ENV, PATH=f'{tmp_path}/bin:{os.environ["PATH"]}', SOCO_VENV=sys.prefix, GPUS='1',
+               SLURM_JOB_ID='7', SLURM_NTASKS='1', SLURM_PROCID='0', SLURM_LOCALID='0',
+               MASTER_ADDR='127.0.0.1', MASTER_PORT=str(free_port()), WORK_DIR=str(work_dir), SENT=sent)
+    done = subprocess.run(['bash', str(ROOT / 'tools/slurm_train.sh'), 'part', 'job', str(config)],
+                          cwd=tmp_path, env=env, capture_output=True, text=True, timeout=300)
+    assert done.returncode == code, done.stderr[-2000:]
+    requeued = (tmp_path / 'requeued').read_text() if sent == 'TERM' else 'none'
+    assert requeued == ('requeue 7\n' if sent == 'TERM' else 'none')
+    assert (tmp_path / 'requeued').exists() == ('is queued again' in done.stdout) == (sent == 'TERM')
+    assert not list(tmp_path.glob('.stopped*'))
+
+
+def build(folder: Path, **changes) -> Runner:
+    cfg = tiny_config(folder, photos=8, **{
+        'train_cfg.max_epochs': 1, 'default_hooks.checkpoint.by_epoch': False, 'log_level': 'INFO',
+        'default_hooks.checkpoint.interval': 1, 'default_hooks.logger.interval': 2,
+        'experiment_name': folder.name, **changes})
+    cfg.custom_hooks = [hook for hook in cfg.custom_hooks if hook.type != 'StopSignalHook']
+    return Runner.from_cfg(cfg)
+
+
+def test_a_disk_without_place_for_the_log_is_told_and_training_goes_on(
+        tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    class FillDisk(Hook):
+
+        def before_train(self, runner: Runner) -> None:
+            (file, ) = [h for h in runner.logger.handlers if isinstance(h, logging.FileHandler)]
+            file.stream = open('/dev/full', 'w')
+
+    runner = build(tmp_path)
+    runner.register_hook(FillDisk())
+    runner.train()
+    read_checkpoint(tmp_path / 'work/iter_4.pth')
+    assert 'No space left on device' in capsys.readouterr().err
+
+
+def test_a_disk_without_place_for_the_curves_ends_training_with_its_checkpoints_intact(
+        tmp_path: Path) -> None:
+    (tmp_path / 'full.json').symlink_to('/dev/full')
+    runner = build(tmp_path, visualizer=dict(type='mmengine.Visualizer', vis_backends=[
+        dict(type='LocalVisBackend', scalar_save_file=str(tmp_path / 'full.json'))]))
+    with pytest.raises(OSError, match='No space left') as error:
+        runner.train()
+    message = ' '.join(error_text(error.value).split())
+    assert message.startswith('A file could not be written (No space left on device); what was')
+    assert find_newest_checkpoint(tmp_path / 'work').name == 'iter_1.pth'
+
+
+@pytest.mark.parametrize('code', [errno.EROFS, errno.EACCES])
+def test_a_work_directory_that_is_read_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                            code: int) -> None:
+    """The tests may run as root, who may write everywhere: the system's answer is made up."""
+
+    def refuse(**kwargs) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(tempfile, 'TemporaryFile', refuse)
+    with pytest.raises(OSError, match=f'{tmp_path} cannot be written to .*--work-dir'):
+        check_work_dir(tmp_path)
+
+
+def test_training_asks_for_another_work_directory_before_it_builds_anything(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    config, _ = write_config(tmp_path, 1)
+    (tmp_path / 'file').touch()
+    monkeypatch.setattr(Runner, 'from_cfg', None)
+    monkeypatch.setattr(sys, 'argv', ['train.py', str(config), '--work-dir', f'{tmp_path}/file/work'])
+    with pytest.raises(SystemExit):
+        run_tool(runpy.run_path(str(ROOT / 'tools/train.py'))['main'])
+    message = ' '.join(capsys.readouterr().err.split())
+    assert 'file/work cannot be written to (Not a directory). Give another place' in message
