@@ -112,11 +112,11 @@ def test_speed_memory_and_levels_have_panels():
     drawn = panels(records)
     assert list(drawn)[2:] == [
         'Spread of object features', 'Images a second', 'Seconds an iteration',
-        'GPU memory, most so far (MB)', 'Boxes of view 1 by level, share',
-        'Boxes of view 2 by level, share']
+        'GPU memory, most so far (MB)', 'Share of the boxes of view 1',
+        'Share of the boxes of view 2']
     assert legend(drawn['Spread of object features']) == ['online', 'target']
     assert legend(drawn['Seconds an iteration']) == ['whole', 'waiting for data']
-    view_2 = drawn['Boxes of view 2 by level, share']
+    view_2 = drawn['Share of the boxes of view 2']
     assert legend(view_2) == ['P2', 'P3']
     assert [(list(line.get_xdata()), list(line.get_ydata())) for line in view_2.lines] == [
         ([15], [.4]), ([15], [.6])]
@@ -134,9 +134,9 @@ def test_several_runs_have_a_panel_a_quantity_and_a_colour_a_run():
     drawn = {axes.get_title(loc='left'): axes for axes in figure.axes}
     assert list(drawn) == [
         'Loss: total', 'Loss: views 1, 2', 'Learning rate', 'Momentum of the target network',
-        'Seconds an iteration: whole', 'Boxes of view 1 by level, share: P2',
-        'Boxes of view 1 by level, share: P3', 'Boxes of view 2 by level, share: P2',
-        'Boxes of view 2 by level, share: P3']
+        'Seconds an iteration: whole', 'Share of the boxes of view 1: P2',
+        'Share of the boxes of view 1: P3', 'Share of the boxes of view 2: P2',
+        'Share of the boxes of view 2: P3']
     (of_figure, ) = figure.legends
     colours = {text.get_text(): line.get_color()
                for text, line in zip(of_figure.get_texts(), of_figure.get_lines())}

@@ -79,20 +79,35 @@ def training_figure(records: Sequence[dict] | Mapping[str, Sequence[dict]],
     rows = math.ceil(len(panels) / columns)
     figure = Figure(figsize=((5.6 if columns < 3 else 4.6) * columns, 3.1 * rows), dpi=130,
                     layout='constrained')
-    figure.get_layout_engine().set(w_pad=.12, h_pad=.12)
+    figure.get_layout_engine().set(w_pad=.12, h_pad=.12)  # type: ignore[call-arg]
     for place, (title, curves) in enumerate(panels.items()):
         axes = figure.add_subplot(rows, columns, place + 1)
-        _draw_panel(axes, title, curves, legend=len(runs) == 1)
-        if title.startswith('Spread') and obj_std_floor is not None:
-            axes.axhline(obj_std_floor, color='#D55E00', linewidth=1.2, linestyle='--')
-            axes.annotate(f'floor {obj_std_floor:g}', (1, obj_std_floor), (0, 3), fontsize=8,
-                          xycoords=('axes fraction', 'data'), textcoords='offset points',
-                          ha='right', color='#D55E00')
+        _draw_panel(axes, title, curves, len(runs) == 1, obj_std_floor)
     if len(runs) > 1:
         handles = [Line2D([], [], label=name, **_look(i)) for i, name in enumerate(runs)]
         figure.legend(handles=handles, loc='outside upper left', ncols=min(4, len(runs)),
                       frameon=False, fontsize=10)
     return figure
+
+
+def panel_figures(records: Sequence[dict], obj_std_floor: float | None = None) -> dict[str, Figure]:
+    """Build each panel of a run's `training_figure` by itself, for a page that arranges them.
+
+    Args:
+        records (Sequence[dict]): Of one run, as `draw_training` takes them.
+        obj_std_floor (float | None): Drawn as a line: below it the features have collapsed.
+
+    Returns:
+        dict[str, Figure]: Title to a figure as wide as a phone.
+
+    Raises:
+        ValueError: If there is nothing to draw.
+    """
+    figures = {}
+    for title, curves in _panels({'the run': _points('the run', records)}).items():
+        figures[title] = Figure(figsize=(3.6, 2.5), layout='constrained')
+        _draw_panel(figures[title].add_subplot(), title, curves, True, obj_std_floor)
+    return figures
 
 
 def read_runs(work_dirs: Sequence[str | Path]) -> dict[str, list[dict]]:
@@ -215,7 +230,7 @@ def _place(key: str) -> tuple[str, str] | None:
     if re.fullmatch(r'[\w.]*loss[\w.]*', key):
         return 'Loss', 'total' if key == 'loss' else key
     if share := re.fullmatch(r'share_v(\d+)_p(\d+)', key):
-        return f'Boxes of view {share[1]} by level, share', f'P{share[2]}'
+        return f'Share of the boxes of view {share[1]}', f'P{share[2]}'
     return PANELS.get(key)
 
 
@@ -248,7 +263,8 @@ def _look(i: int) -> dict:
     return dict(color=COLORS[i % len(COLORS)], linestyle=STYLES[i // len(COLORS) % len(STYLES)])
 
 
-def _draw_panel(axes: Axes, title: str, curves: Iterable[Curve], legend: bool) -> None:
+def _draw_panel(axes: Axes, title: str, curves: Iterable[Curve], legend: bool,
+                floor: float | None) -> None:
     for name, points, color, style in curves:
         x, y = points.T
         window = len(y) // 20 if title.startswith('Loss') and len(y) >= 40 else 1
@@ -265,7 +281,13 @@ def _draw_panel(axes: Axes, title: str, curves: Iterable[Curve], legend: bool) -
     axes.tick_params(labelsize=8)
     axes.spines[['top', 'right']].set_visible(False)
     axes.grid(axis='y', color='#dddddd', linewidth=.6)
-    if not title.startswith(('Loss', 'Momentum')):
+    if title.startswith('Share'):
+        axes.set_ylim(0, 1)
+    elif not title.startswith(('Loss', 'Momentum')):
         axes.set_ylim(bottom=0)
     if legend and len(axes.get_legend_handles_labels()[1]) > 1:
         axes.legend(frameon=False, fontsize=8, loc='upper left', bbox_to_anchor=(1, 1))
+    if title.startswith('Spread') and floor is not None:
+        axes.axhline(floor, color='#D55E00', linewidth=1.2, linestyle='--')
+        axes.annotate(f'floor {floor:g}', (1, floor), (0, 3), fontsize=8, ha='right', color='#D55E00',
+                      xycoords=('axes fraction', 'data'), textcoords='offset points')

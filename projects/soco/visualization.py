@@ -120,7 +120,7 @@ def draw_views(photo: np.ndarray,
     note = 'Same number and colour: the same object.'
     if levels is not None:
         note += ' P2 to P5: the pyramid level its feature is taken from.'
-    left = join_pictures([panel, _paragraph(note, max(320, panel.shape[1]))], axis=0)
+    left = join_pictures([panel, _paragraph(note, round(room))], axis=0)  # as wide for any photo
     return _framed(join_pictures([left, join_pictures(rows, axis=0)], axis=1, gap=2 * MARGIN))
 
 

@@ -248,7 +248,8 @@ def test_the_tool_writes_a_picture_a_photo(tmp_path):
     def browse(*arguments: str) -> subprocess.CompletedProcess:
         return subprocess.run(
             [sys.executable, ROOT / 'tools/browse_views.py',
-             ROOT / 'configs/soco_r18_fpn_quickstart.py', '--num', '3', *arguments, '--cfg-options', 'train_dataloader.dataset.data_root=photos',
+             ROOT / 'configs/soco_r18_fpn_quickstart.py', '--num', '3', *arguments,
+             '--cfg-options', 'train_dataloader.dataset.data_root=photos',
              'train_dataloader.dataset.proposals=proposals.arrow'],
             text=True, capture_output=True, cwd=tmp_path)
 

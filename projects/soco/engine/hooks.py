@@ -118,7 +118,7 @@ class BatchInfoHook(Hook):
         runner.message_hub.update_scalar('train/images_per_s',
                                          float(len(bboxes) * get_world_size() / seconds))
         if self._counts is not None:
-            shares = self._counts / self._counts.sum(dim=1, keepdim=True)
+            shares = self._counts.double() / self._counts.sum(dim=1, keepdim=True)
             runner.visualizer.add_scalars(
                 {f'share_v{v}_p{level}': share for v, row in enumerate(shares.tolist(), 1)
                  for level, share in enumerate(row, 2)}, step=runner.iter + 1)
