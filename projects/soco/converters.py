@@ -10,7 +10,7 @@ import pickle
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Dict, Iterable, List, Optional
+from typing import Any, Dict, Iterable, List, Optional
 
 import numpy as np
 import safetensors.torch
@@ -240,7 +240,7 @@ def _with_metadata(data: bytes, meta: Dict[str, str]) -> bytes:
 class _ArrayPickler(pickle.Pickler):
     """Names only `numpy.ndarray`; NumPy 2 by itself names modules that NumPy 1 has not."""
 
-    def reducer_override(self, value: object) -> object:
+    def reducer_override(self, value: object) -> Any:
         if isinstance(value, np.ndarray):
             return np.ndarray, (value.shape, value.dtype.str, bytearray(value.tobytes()))
         return NotImplemented

@@ -16,7 +16,7 @@ from ..proposals.store import ProposalStore
 
 class SampleKey(NamedTuple):
     """What a sample is a function of; `ResumableBatchSampler` yields these."""
-    index: int
+    index: int  # type: ignore[assignment]
     epoch: int = 0
     seed: int = 0
 
@@ -64,8 +64,9 @@ class SoCoDataset(Dataset):
     def fingerprint(self) -> str:
         """Describe the data set in a few words that differ where another store is used."""
         size = Path(self.store.path).stat().st_size
+        metadata = json.dumps(self.store.metadata, sort_keys=True).encode()
         return (f'{len(self.store)} photos, store of {size} bytes, '
-                f'{hashlib.sha256(json.dumps(self.store.metadata, sort_keys=True).encode()).hexdigest()[:12]}')
+                f'{hashlib.sha256(metadata).hexdigest()[:12]}')
 
     def read(self, key: SampleKey) -> Dict[str, Any]:
         """Return what the pipeline starts from: the file's bytes, its row, and its randomness."""

@@ -49,7 +49,7 @@ def check_work_dir(path: PathLike) -> None:
     """
     try:
         Path(path).mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=path).close()
+        tempfile.TemporaryFile(dir=str(path)).close()
     except OSError as error:
         raise OSError(error.errno, f'The work directory {path} cannot be written to '
                       f'({error.strerror}). Give another place by --work-dir.') from error
@@ -119,7 +119,7 @@ class PlainCheckpointHook(CheckpointHook):
         **kwargs: See `mmengine.hooks.CheckpointHook`.
     """
 
-    def __init__(self, *args, **kwargs) -> None:
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **{'backend_args': dict(backend='atomic'), **kwargs})
 
     def before_train(self, runner: Runner) -> None:

@@ -41,7 +41,8 @@ class SoCoLARS(Optimizer):
                                       trust_coefficient=trust_coefficient, eps=eps))
 
     @torch.no_grad()
-    def step(self, closure: Optional[Callable] = None) -> Optional[float]:
+    def step(  # type: ignore[override]
+            self, closure: Optional[Callable] = None) -> Optional[float]:
         """Take one step."""
         loss = None
         if closure is not None:

@@ -1,7 +1,7 @@
 """Training that can stop after any optimizer step and go on as if it had not."""
 import sys
 import types
-from typing import Dict, Iterator, List
+from typing import Any, Dict, Iterator, List
 
 import numpy as np
 import torch
@@ -52,7 +52,8 @@ class ResumableBatchSampler(Sampler):
             yield keys[i * self.batch_size:(i + 1) * self.batch_size]
 
     def _keys(self) -> List[SampleKey]:
-        return [SampleKey(index, self.sampler.epoch, self.sampler.seed) for index in self.sampler]
+        sampler: Any = self.sampler  # mmengine's, which knows epoch and seed
+        return [SampleKey(index, sampler.epoch, sampler.seed) for index in sampler]
 
     def keys_of(self, i: int) -> List[SampleKey]:
         """Return the batch of iteration i of the current epoch."""
@@ -78,7 +79,7 @@ class ResumableEpochLoop(EpochBasedTrainLoop):
         **kwargs: See `mmengine.runner.EpochBasedTrainLoop`.
     """
 
-    def __init__(self, runner: Runner, dataloader: Dict, max_epochs: int, **kwargs) -> None:
+    def __init__(self, runner: Runner, dataloader: Dict, max_epochs: int, **kwargs: Any) -> None:
         self.accumulative_counts = runner.cfg.optim_wrapper.get('accumulative_counts', 1)
         dataloader = dict(dataloader, batch_sampler=dict(
             type='ResumableBatchSampler', accumulative_counts=self.accumulative_counts))

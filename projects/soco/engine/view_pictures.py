@@ -11,9 +11,9 @@ from mmengine.hooks import Hook
 from mmengine.registry import DATASETS, HOOKS, MODELS, DefaultScope
 from mmengine.runner import Runner
 from torch import Tensor, nn
-from torch.utils.data import Dataset, default_collate
+from torch.utils.data import default_collate
 
-from ..datasets.dataset import SampleKey
+from ..datasets.dataset import SampleKey, SoCoDataset
 from ..visualization import draw_views, join_pictures
 from .hooks import unwrapped
 
@@ -22,13 +22,13 @@ class ViewDrawer:
     """Draw samples as the model gets them: photo with proposals, views with boxes and their levels.
 
     Args:
-        dataset (Dataset): A `SoCoDataset`, whose first transform is `LoadProposals`.
+        dataset (SoCoDataset): Its first transform is `LoadProposals`.
         preprocessor (nn.Module): A `SoCoDataPreprocessor`.
         levels_of (Callable): From boxes (P, 2, K, 4) to the level (P, 2, K) of each, 0 being P2, or
             None where there is no pyramid, such as `SoCo.box_levels`.
     """
 
-    def __init__(self, dataset: Dataset, preprocessor: nn.Module,
+    def __init__(self, dataset: SoCoDataset, preprocessor: nn.Module,
                  levels_of: Callable[[Tensor], Tensor | None]) -> None:
         self.dataset = dataset
         self.preprocessor = preprocessor

@@ -20,7 +20,7 @@ def _mend(name: str, aliases: dict) -> None:
         return  # not installed: `check_layout` tells who needs it
     numpy = ModuleType('numpy')
     vars(numpy).update(vars(np), **aliases)
-    importlib.import_module(name).np = numpy
+    vars(importlib.import_module(name))['np'] = numpy
 
 
 for _name, _names in _ALIASES.items():

@@ -7,7 +7,7 @@ import statistics
 import time
 import warnings
 from contextlib import contextmanager
-from typing import Callable, Dict, Iterator, List, NamedTuple, Optional
+from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional
 
 import torch
 from mmengine.config import Config
@@ -92,7 +92,7 @@ class CPUAmpOptimWrapper(OptimWrapper):
         **kwargs: See `OptimWrapper`.
     """
 
-    def __init__(self, dtype: torch.dtype, **kwargs) -> None:
+    def __init__(self, dtype: torch.dtype, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.dtype = dtype
 
@@ -129,8 +129,8 @@ class Contender:
         stopwatch.watch(self.optim_wrapper.optimizer, 'step', 'optimiser')
         for stage, names in self.stages.items():
             for name in names:
-                owner, _, last = name.rpartition('.')
-                owner = self.model.get_submodule(owner)
+                path, _, last = name.rpartition('.')
+                owner = self.model.get_submodule(path)
                 if isinstance(getattr(owner, last), nn.Module):
                     owner, last = getattr(owner, last), 'forward'
                 stopwatch.watch(owner, last, stage)
@@ -171,7 +171,7 @@ def made_up_data(cfg: Config, batch_size: int, pin: bool = False) -> Dict:
     """
     views, boxes = made_up_batch(cfg, batch_size)
     generator = torch.Generator().manual_seed(0)
-    data = dict(
+    data: Dict[str, Any] = dict(
         inputs=[(64 * view + 128).clamp(0, 255).to(torch.uint8) for view in views],
         bboxes=boxes.contiguous(),
         cutouts=torch.zeros(batch_size, len(views), boxes.shape[3], 4, dtype=torch.int16),
@@ -245,7 +245,7 @@ def measure_steps(builders: Dict[str, Callable[[], Contender]], data: Dict, devi
     for _ in range(steps):
         for name, contender in ready.items():
             taken[name].append(stopwatch.measure(
-                lambda contender=contender: contender.learn(contender.prepare(data))))
+                lambda ready=contender: ready.learn(ready.prepare(data))))  # type: ignore[misc]
             progress()
     return {name: Timing(
         step=statistics.median(sum(times.values()) for times in rows),

@@ -210,7 +210,7 @@ def paint_on_cpu(images: Tensor, plan: Plan, mean: Tensor, scale: Tensor, painte
         painted (Tensor): (N, 3, H, W) float32, is written.
     """
     weights, shifts = plan.weights.numpy()[..., 0, 0, 0], plan.shifts.numpy()[:, 0, 0]
-    mean, scale = mean.flatten().numpy(), scale.flatten().numpy()
+    mean, scale = mean.flatten().numpy(), scale.flatten().numpy()  # type: ignore[assignment]
     none = np.empty(0, dtype=np.float32)
     for i, (pixels, image) in enumerate(zip(images.numpy(), painted.numpy())):
         taps = blur_kernels(plan.sigmas[i:i + 1])[0] if plan.blur[i] else none

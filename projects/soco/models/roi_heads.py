@@ -1,5 +1,5 @@
 """From feature maps and boxes to one feature vector per object."""
-from typing import Optional, Sequence, Tuple
+from typing import Any, Optional, Sequence, Tuple
 
 import torch
 from mmcv.cnn import ConvModule
@@ -23,7 +23,8 @@ class SoCoRoIExtractor(SingleRoIExtractor):
         **kwargs: See `mmdet.models.roi_heads.SingleRoIExtractor`.
     """
 
-    def __init__(self, *args, level_sizes: Sequence[float] = (48, 96, 192), **kwargs) -> None:
+    def __init__(self, *args: Any, level_sizes: Sequence[float] = (48, 96, 192),
+                 **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         if len(level_sizes) != self.num_inputs - 1 or list(level_sizes) != sorted(level_sizes):
             raise ValueError(f'level_sizes must hold {self.num_inputs - 1} rising sizes, one for '

@@ -119,11 +119,11 @@ class TarSource(_ArchiveSource):
     kind = 'tar'
 
     def build_index(self) -> dict[str, tuple[int, ...]]:
-        found = {}
+        found: dict[str, tuple[int, ...]] = {}
         try:
             with tarfile.open(self.path, 'r:') as archive:
                 for item in archive:
-                    archive.members = []
+                    archive.members = []  # type: ignore[attr-defined]
                     if item.isreg() and not item.issparse() and is_image_name(item.name):
                         found[item.name.removeprefix('./')] = (item.offset_data, item.size)
         except tarfile.TarError as error:

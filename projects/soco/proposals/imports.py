@@ -141,8 +141,8 @@ class ImportedBoxes(BoxGenerator):
                              f'are not in {source.path}; the first is {missing[0]}. '
                              f'{hint or "Give the images that the json is for."}')
         if len(found) < len(listed):
-            self.notes.append(f'{len(listed) - len(found)} images of {source.path} are left out: '
-                              f'{self.path} does not name them')
+            self.notes = [*self.notes, f'{len(listed) - len(found)} images of {source.path} are left '
+                          f'out: {self.path} does not name them']
         return list(found.values())
 
     def select(self, names: Sequence[str]) -> BoxGenerator:

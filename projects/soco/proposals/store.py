@@ -210,7 +210,7 @@ class ProposalStore:
     def __getitem__(self, index: int) -> ImageProposals:
         regions = self.regions(index)
         boxes = regions.astype(np.float64 if self.box_dtype == 'float64' else np.float32)
-        boxes[:, 2:] += boxes[:, :2]
+        boxes[:, 2:] += boxes[:, :2]  # type: ignore[misc]
         return ImageProposals(self.name(index), *self.size(index),
                               boxes.astype(np.float32, copy=False))
 
