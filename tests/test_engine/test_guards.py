@@ -10,11 +10,14 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from miniatures import ROOTS, WRITERS, point_to, shrink
+from mmengine.config import Config
 from mmengine.logging import MMLogger
-from mmengine.runner import Runner
+from mmengine.runner import EpochBasedTrainLoop, Runner
 from scripts import free_port
 from small import ROOT, assert_same, tiny_config
 
+from projects.soco.compat import cpu_config
 from projects.soco.engine import (
     CollapseHook,
     FiniteLossHook,
@@ -22,7 +25,7 @@ from projects.soco.engine import (
     StopSignalHook,
     find_newest_checkpoint,
 )
-from projects.soco.engine.guards import STOPPED, run_identity
+from projects.soco.engine.guards import STOPPED, Stopped, run_identity
 from projects.soco.proposals.store import StoreWriter
 
 ENV = {**os.environ, 'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1'}
@@ -59,7 +62,7 @@ def wait_for_iteration(process: subprocess.Popen, number: int) -> str:
     seen = ''
     for line in process.stdout:
         seen += line
-        if f'[{number}/' in ''.join(line.split()) and 'Epoch(train)' in line:
+        if f'[{number}/' in ''.join(line.split()) and '(train)' in line:
             return seen
     raise AssertionError(seen[-3000:])
 
@@ -143,6 +146,48 @@ def test_a_signal_stops_all_ranks_after_the_same_step(tmp_path, whole_of_two, wh
         assert set(re.findall(r'exitcode\s*: (-?\d+)', output)) == {'75'}
     finish(start(config, '--resume', processes=2))
     assert_same_end(work_dir, whole_of_two, name='epoch_4.pth')
+
+
+@pytest.mark.slow
+def test_a_detector_stops_and_goes_on_and_is_evaluated(tmp_path):
+    """MMEngine's own loop; the pool of the VOC metric ends, also after the hook has listened."""
+    cfg = Config.fromfile(ROOT / 'configs/benchmarks/mmdetection/voc0712/'
+                          'faster-rcnn_r50_c4_ms-24k_voc0712.py')
+    point_to(cfg, ROOTS['voc0712'], WRITERS['voc0712'](tmp_path / 'voc'))
+    shrink(cfg, iterations=6)
+    cfg.train_dataloader.update(num_workers=1, persistent_workers=True)
+    cfg_for_cpu = cpu_config(cfg)
+    cfg_for_cpu.work_dir = str(tmp_path / 'work')
+    cfg_for_cpu.dump(tmp_path / 'config.py')
+    arguments = (tmp_path / 'config.py', '--pretrained', 'random')
+    process = start(*arguments)
+    wait_for_iteration(process, 2)
+    os.killpg(process.pid, signal.SIGTERM)
+    finish(process, STOPPED)
+    checkpoint = find_newest_checkpoint(tmp_path / 'work')
+    done = int(checkpoint.stem.split('_')[1])
+    assert 2 <= done < 6
+    output = finish(start(*arguments, '--resume'))
+    assert f'Going on from {checkpoint}' in output and f'[{done + 1}/6]' in ''.join(output.split())
+    assert 'pascal_voc/mAP' in output
+    assert find_newest_checkpoint(tmp_path / 'work').name == 'iter_6.pth'
+
+
+def test_a_loop_that_cannot_go_on_inside_an_epoch_writes_nothing_there(tmp_path, monkeypatch):
+    told = []
+    loop = EpochBasedTrainLoop.__new__(EpochBasedTrainLoop)
+    torch.save(dict(state_dict={}, meta=dict(iter=4)), tmp_path / 'epoch_2.pth')
+    runner = SimpleNamespace(iter=4, optim_wrapper=SimpleNamespace(_accumulative_counts=1),
+                             train_loop=loop, work_dir=str(tmp_path),
+                             logger=SimpleNamespace(warning=told.append))
+    hook = StopSignalHook()
+    hook.before_train(runner)
+    monkeypatch.setattr('multiprocessing.active_children', lambda: [])
+    signal.raise_signal(signal.SIGTERM)
+    with pytest.raises(Stopped) as stopped:
+        hook.after_train_iter(runner, 4)
+    assert stopped.value.code == 75 and f'goes on from {tmp_path}/epoch_2.pth' in told[0]
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_IGN  # nothing disturbs its leaving
 
 
 @pytest.mark.slow

@@ -7,8 +7,9 @@ import multiprocessing
 import os
 import signal
 import threading
+import weakref
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Sequence
+from typing import Any, Dict, List, Optional, Sequence, Set
 
 import torch
 from mmengine.config import Config
@@ -56,10 +57,10 @@ class StopSignalHook(Hook):
         self.asked = False
         self._before: Dict[signal.Signals, Any] = {}
         self._group: Optional[distributed.ProcessGroup] = None
+        _LISTENERS.add(self)  # now: loops start their data workers before any hook is called
 
     def before_train(self, runner: Runner) -> None:
         """Listen from here on."""
-        os.register_at_fork(after_in_child=self._heed_the_parent)
         for number in self.signals:
             self._before[number] = signal.signal(number, self._ask)
         if is_distributed():
@@ -68,17 +69,6 @@ class StopSignalHook(Hook):
 
     def _ask(self, *args: Any) -> None:
         self.asked = True
-
-    def _heed_the_parent(self) -> None:
-        """Let a forked helper be ended by its parent only.
-
-        The step cannot do without its data workers, nor a metric without its pool; a cluster's
-        signal reaches them too.
-        """
-        ours = [number for number in self.signals if signal.getsignal(number) == self._ask]
-        if ours:
-            signal.pthread_sigmask(signal.SIG_BLOCK, ours)
-            threading.Thread(target=_end_with_the_parent, args=(ours, ), daemon=True).start()
 
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None,
                          outputs: Optional[dict] = None) -> None:
@@ -125,14 +115,33 @@ class StopSignalHook(Hook):
 
     def after_train(self, runner: Runner) -> None:
         """Listen no more."""
+        _LISTENERS.discard(self)
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
 
-def _end_with_the_parent(signals: Sequence[signal.Signals]) -> None:
+_LISTENERS: 'weakref.WeakSet[StopSignalHook]' = weakref.WeakSet()
+
+
+def _heed_the_parent() -> None:
+    """Let a forked helper be ended by its parent only.
+
+    A step cannot do without its data workers, nor a metric without its pool, and a cluster's signal
+    reaches them too.
+    """
+    signals = {number for hook in _LISTENERS for number in hook.signals}
+    if signals:
+        signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+        threading.Thread(target=_end_with_the_parent, args=(signals, ), daemon=True).start()
+
+
+def _end_with_the_parent(signals: Set[signal.Signals]) -> None:
     while signal.sigwaitinfo(signals).si_pid != os.getppid():
         pass
     os._exit(0)  # as torch's data workers do: another code would count as a failure
+
+
+os.register_at_fork(after_in_child=_heed_the_parent)
 
 
 @HOOKS.register_module()
