@@ -8,7 +8,6 @@ have its class? See docs/evaluation.md.
 """
 import argparse
 import json
-import math
 import re
 import tempfile
 from contextlib import ExitStack
@@ -20,12 +19,11 @@ import torch
 from mmengine.config import Config, DictAction
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
 import projects.soco.compat  # noqa: F401  (before anything of OpenMMLab)
 from projects.soco.engine.checkpoint import write_atomically
-from projects.soco.evaluation.annotated import SIZES, LabelledPhotos, embed_labelled, read_labelled
-from projects.soco.evaluation.class_score import Figures, LabelledScore, score_labelled
+from projects.soco.evaluation.annotated import embed_labelled, read_labelled
+from projects.soco.evaluation.class_score import LabelledScore, score_labelled
 from projects.soco.evaluation.loading import build_model
 from projects.soco.evaluation.neighbours import draw_class_neighbours, draw_view_neighbours
 from projects.soco.evaluation.objects import (
@@ -35,6 +33,7 @@ from projects.soco.evaluation.objects import (
     held_out_dataset,
     summarise,
 )
+from projects.soco.evaluation.tables import class_tables, view_table
 from projects.soco.launch import load_config, run_tool
 from projects.soco.models.soco import SoCo
 from projects.soco.proposals.executors import SerialExecutor
@@ -45,19 +44,6 @@ from projects.soco.visualization import save_image
 
 RANDOM = 'random'
 NUM_PHOTOS = 64
-VIEW_ROWS = {  # of the table without labels: title, and what guessing gives for one place
-    'top1': ('top-1: the nearest is itself', 'chance'),
-    'top5': ('top-5: one of the five nearest', 'chance'),
-    'top1_same_photo': ('top-1, own photo only', 'chance_same_photo'),
-    'alignment': ('alignment, lower is better', None),
-    'top1_scales': ('top-1, view of another size', 'chance_scales'),
-    'top5_scales': ('top-5, view of another size', 'chance_scales'),
-    'top1_same_photo_scales': ('top-1, own photo, another size', 'chance_same_photo_scales'),
-    'alignment_scales': ('alignment, another size', None),
-    'uniformity': ('uniformity, lower is better', None),
-    'spread': ('spread of object features, 0 is collapse', None),
-}
-
 console = Console(highlight=False)
 
 
@@ -203,23 +189,6 @@ def judge_views(args: argparse.Namespace, cfg: Config) -> Dict[str, Any]:
                 models={name: score._asdict() for name, score in scores.items()})
 
 
-def view_table(scores: Dict[str, ObjectScore], features: str) -> Table:
-    """One column a model; what no pair of views gives has no row."""
-    some = next(iter(scores.values()))
-    table = Table(title=f'Objects found again in another view ({features} features)',
-                  caption=f'{some.num_objects} objects looked for, in {some.num_photos} photos')
-    for column in ('', 'chance', *scores):
-        table.add_column(column, justify='right' if column else 'left', overflow='fold')
-    for key, (title, chance) in VIEW_ROWS.items():
-        values = [getattr(score, key) for score in scores.values()]
-        if any(value is not None for value in values):
-            unit = '.1%' if key.startswith('top') else '.3f'
-            places = 5 if key.startswith('top5') else 1
-            guess = format(min(1, places * getattr(some, chance)), unit) if chance else ''
-            table.add_row(title, guess, *('–' if v is None else format(v, unit) for v in values))
-    return table
-
-
 def judge_classes(args: argparse.Namespace, cfg: Config) -> Dict[str, Any]:
     """Score with labels; return the settings, what was left out, and figures by model."""
     transform = next(t for t in cfg.train_dataloader.dataset.pipeline if t['type'] == 'ProposalViews')
@@ -241,61 +210,10 @@ def judge_classes(args: argparse.Namespace, cfg: Config) -> Dict[str, Any]:
     settings = dict(view_size=view_size, neighbours=args.neighbours, resamples=args.resamples,
                     batch_size=args.batch_size, photos=len(labelled.names),
                     objects=len(labelled.classes), classes=len(labelled.class_names))
-    for table in class_tables(scores, labelled, settings):
+    for table in class_tables(scores, labelled, view_size, args.neighbours):
         console.print(table)
     return dict(settings=settings, left_out=labelled.left_out,
                 models={name: plain(score) for name, score in scores.items()})
-
-
-def class_tables(scores: Dict[str, LabelledScore], labelled: LabelledPhotos,
-                 settings: Dict[str, Any]) -> List[Table]:
-    """Overall and by size, with intervals, and by class; one or two columns a model."""
-    some = next(iter(scores.values()))
-    k = settings['neighbours']
-    table = Table(
-        title=f'Classes told by the nearest objects (photos at {settings["view_size"]} pixels)',
-        caption=f'{len(labelled.classes)} objects of {len(labelled.class_names)} classes in '
-        f'{len(labelled.names)} photos; in brackets, 95 % intervals. To call all by the commonest '
-        f'class gives {k}-NN {some.commonest:.1%}.')
-    for column in ('', 'objects', *scores):
-        table.add_column(column, justify='right' if column else 'left', overflow='fold')
-    parts = {f'in other photos{ending}': ([score.other_photos for score in scores.values()], keys)
-             for ending, keys in (('', ('knn', 'map')),
-                                  (', mean of classes', ('knn_classes', 'map_classes')))}
-    parts['own photo too'] = [score.all_photos for score in scores.values()], ('knn', 'map')
-    for size, (low, high) in SIZES.items():
-        side = f'up to {high**0.5:.0f}²' if high < math.inf else f'from {low**0.5:.0f}²'
-        figures = [score.sizes[size] for score in scores.values()]
-        parts[f'{size}, {side} pixels'] = figures, ('knn', 'map')
-    for title, (figures, keys) in parts.items():
-        for key, kind in zip(keys, (f'{k}-NN', 'mAP')):
-            table.add_row(f'{kind}, {title}', count_of(figures[0], key),
-                          *(with_interval(f, key) for f in figures), end_section=kind == 'mAP')
-    by_class = Table(title='By class, in other photos',
-                     caption='Without figures: all objects of the class are in one photo.')
-    by_class.add_column('')
-    by_class.add_column('objects', justify='right')
-    for name in scores:
-        by_class.add_column(f'{k}-NN\n{name}', justify='right', overflow='fold')
-        by_class.add_column(f'mAP\n{name}', justify='right', overflow='fold')
-    for title in labelled.class_names:
-        figures = [score.classes[title] for score in scores.values()]
-        by_class.add_row(title, count_of(figures[0], 'knn'),
-                         *(value_of(f, key) for f in figures for key in ('knn', 'map')))
-    return [table, by_class]
-
-
-def count_of(figures: Figures, key: str) -> str:
-    return str(figures[key].objects if figures[key] else 0)
-
-
-def value_of(figures: Figures, key: str) -> str:
-    return f'{figures[key].value:.1%}' if figures[key] else '–'
-
-
-def with_interval(figures: Figures, key: str) -> str:
-    figure = figures[key]
-    return f'{figure.value:.1%} ({100 * figure.low:.1f}–{100 * figure.high:.1f})' if figure else '–'
 
 
 def plain(value: Any) -> Any:

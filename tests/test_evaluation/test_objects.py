@@ -60,7 +60,7 @@ def test_equal_features_find_what_guessing_finds():
 
 
 def test_uniformity_by_hand():
-    """Two opposite points: squared distance 4; with a third on one of them, one pair of three is at 0."""
+    """Two opposite points have squared distance 4; with a third on one, one pair of three has 0."""
     assert float(uniformity(directions(0, 180))) == pytest.approx(-8)
     assert float(uniformity(directions(0, 180, 0))) == pytest.approx(
         math.log((2 * math.exp(-8) + 1) / 3))

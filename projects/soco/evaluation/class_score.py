@@ -165,7 +165,7 @@ def score_labelled(feats: Tensor, labelled: LabelledPhotos, k: int = 5, resample
         {name: figures(elsewhere, (areas >= low) & (areas < high))
          for name, (low, high) in SIZES.items()},
         {name: figures(elsewhere, classes == i) for i, name in enumerate(labelled.class_names)},
-        float(counted.bincount().max() / len(counted)))
+        int(counted.bincount().max()) / len(counted))
 
 
 def _figure(values: np.ndarray, photos: np.ndarray, groups: Optional[np.ndarray], resamples: int,

@@ -1,0 +1,107 @@
+"""Scores of several models side by side, as tables for people."""
+import math
+from typing import Dict, List
+
+from rich.table import Table
+
+from .annotated import SIZES, LabelledPhotos
+from .class_score import Figures, LabelledScore
+from .objects import ObjectScore
+
+VIEW_ROWS = {  # of the table without labels: title, and what guessing gives for one place
+    'top1': ('top-1: the nearest is itself', 'chance'),
+    'top5': ('top-5: one of the five nearest', 'chance'),
+    'top1_same_photo': ('top-1, own photo only', 'chance_same_photo'),
+    'alignment': ('alignment, lower is better', None),
+    'top1_scales': ('top-1, view of another size', 'chance_scales'),
+    'top5_scales': ('top-5, view of another size', 'chance_scales'),
+    'top1_same_photo_scales': ('top-1, own photo, another size', 'chance_same_photo_scales'),
+    'alignment_scales': ('alignment, another size', None),
+    'uniformity': ('uniformity, lower is better', None),
+    'spread': ('spread of object features, 0 is collapse', None),
+}
+
+
+def view_table(scores: Dict[str, ObjectScore], features: str) -> Table:
+    """Show scores without labels, one column a model.
+
+    Args:
+        scores (dict): Name of a model to its score.
+        features (str): What was compared, see `objects.embed_objects`.
+
+    Returns:
+        Table: What no pair of views gives has no row.
+    """
+    some = next(iter(scores.values()))
+    table = Table(title=f'Objects found again in another view ({features} features)',
+                  caption=f'{some.num_objects} objects looked for, in {some.num_photos} photos')
+    for column in ('', 'chance', *scores):
+        table.add_column(column, justify='right' if column else 'left', overflow='fold')
+    for key, (title, chance) in VIEW_ROWS.items():
+        values = [getattr(score, key) for score in scores.values()]
+        if any(value is not None for value in values):
+            unit = '.1%' if key.startswith('top') else '.3f'
+            places = 5 if key.startswith('top5') else 1
+            guess = format(min(1, places * getattr(some, chance)), unit) if chance else ''
+            table.add_row(title, guess, *('–' if v is None else format(v, unit) for v in values))
+    return table
+
+
+def class_tables(scores: Dict[str, LabelledScore], labelled: LabelledPhotos, view_size: int,
+                 k: int) -> List[Table]:
+    """Show scores with labels: overall and by size, with intervals, and by class.
+
+    Args:
+        scores (dict): Name of a model to its score.
+        labelled (LabelledPhotos): What they are of.
+        view_size (int): Side that the photos were squashed to, in pixels.
+        k (int): Neighbours that voted.
+
+    Returns:
+        list[Table]: One column a model; by class, two.
+    """
+    some = next(iter(scores.values()))
+    table = Table(
+        title=f'Classes told by the nearest objects (photos at {view_size} pixels)',
+        caption=f'{len(labelled.classes)} objects of {len(labelled.class_names)} classes in '
+        f'{len(labelled.names)} photos; in brackets, 95 % intervals. To call all by the commonest '
+        f'class gives {k}-NN {some.commonest:.1%}.')
+    for column in ('', 'objects', *scores):
+        table.add_column(column, justify='right' if column else 'left', overflow='fold')
+    parts = {f'in other photos{ending}': ([score.other_photos for score in scores.values()], keys)
+             for ending, keys in (('', ('knn', 'map')),
+                                  (', mean of classes', ('knn_classes', 'map_classes')))}
+    parts['own photo too'] = [score.all_photos for score in scores.values()], ('knn', 'map')
+    for size, (low, high) in SIZES.items():
+        side = f'up to {high**0.5:.0f}²' if high < math.inf else f'from {low**0.5:.0f}²'
+        figures = [score.sizes[size] for score in scores.values()]
+        parts[f'{size}, {side} pixels'] = figures, ('knn', 'map')
+    for title, (figures, keys) in parts.items():
+        for key, kind in zip(keys, (f'{k}-NN', 'mAP')):
+            table.add_row(f'{kind}, {title}', _count_of(figures[0], key),
+                          *(_with_interval(f, key) for f in figures), end_section=kind == 'mAP')
+    by_class = Table(title='By class, in other photos',
+                     caption='Without figures: all objects of the class are in one photo.')
+    by_class.add_column('')
+    by_class.add_column('objects', justify='right')
+    for name in scores:
+        by_class.add_column(f'{k}-NN\n{name}', justify='right', overflow='fold')
+        by_class.add_column(f'mAP\n{name}', justify='right', overflow='fold')
+    for title in labelled.class_names:
+        figures = [score.classes[title] for score in scores.values()]
+        by_class.add_row(title, _count_of(figures[0], 'knn'),
+                         *(_value_of(f, key) for f in figures for key in ('knn', 'map')))
+    return [table, by_class]
+
+
+def _count_of(figures: Figures, key: str) -> str:
+    return str(figures[key].objects if figures[key] else 0)
+
+
+def _value_of(figures: Figures, key: str) -> str:
+    return f'{figures[key].value:.1%}' if figures[key] else '–'
+
+
+def _with_interval(figures: Figures, key: str) -> str:
+    figure = figures[key]
+    return f'{figure.value:.1%} ({100 * figure.low:.1f}–{100 * figure.high:.1f})' if figure else '–'
