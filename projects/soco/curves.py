@@ -32,6 +32,10 @@ PANELS = {
     'time': ('Seconds an iteration', 'whole'),
     'data_time': ('Seconds an iteration', 'waiting for data'),
     'memory': ('GPU memory, most so far (MB)', ''),
+    'objects/top1': ('Objects found again', 'all photos'),
+    'objects/top1_scales': ('Objects found again', 'other size'),
+    'objects/top1_same_photo': ('Objects found again', 'same photo'),
+    'objects/chance': ('Objects found again', 'chance'),
 }
 
 
@@ -274,6 +278,10 @@ def _draw_panel(axes: Axes, title: str, curves: Iterable[Curve], legend: bool,
             x, y = x[window - 1:], np.convolve(y, np.full(window, 1 / window), 'valid')
         axes.plot(x, y, color=color, linestyle=style, linewidth=1.6, label=name,
                   marker='o' if len(y) == 1 else None)
+    if title.startswith('Spread') and floor is not None:
+        axes.axhline(floor, color='#D55E00', linewidth=1.2, linestyle='--')
+        axes.annotate(f'floor {floor:g}', (1, floor), (0, 3), fontsize=8, ha='right', color='#D55E00',
+                      xycoords=('axes fraction', 'data'), textcoords='offset points')
     axes.set_title(title, loc='left', fontsize=10, fontweight='bold')
     axes.set_xlabel('iteration', fontsize=8)
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
@@ -287,7 +295,3 @@ def _draw_panel(axes: Axes, title: str, curves: Iterable[Curve], legend: bool,
         axes.set_ylim(bottom=0)
     if legend and len(axes.get_legend_handles_labels()[1]) > 1:
         axes.legend(frameon=False, fontsize=8, loc='upper left', bbox_to_anchor=(1, 1))
-    if title.startswith('Spread') and floor is not None:
-        axes.axhline(floor, color='#D55E00', linewidth=1.2, linestyle='--')
-        axes.annotate(f'floor {floor:g}', (1, floor), (0, 3), fontsize=8, ha='right', color='#D55E00',
-                      xycoords=('axes fraction', 'data'), textcoords='offset points')

@@ -40,8 +40,6 @@ def commands(run: Run) -> list[Command]:
         _line('python tools/convert_weights.py', run.checkpoint,
               run.work_dir / f'{run.checkpoint.stem}_detectron2.pkl', '--to', 'detectron2'),
         'The others are torchvision and mmdet; MMDetection needs no conversion.'))
-    if run.config_path:
-        found.append(Command('Score the objects on photos of your own', score_command(run)))
     return found
 
 
@@ -52,7 +50,7 @@ def score_command(run: Run) -> str:
         run (Run): See `read_work_dir`; without config or checkpoint their places are named in capitals.
     """
     return _line('python tools/evaluate_objects.py', run.config_path or 'CONFIG',
-                 run.checkpoint or 'CHECKPOINT', '--images', 'DIR')
+                 run.checkpoint or 'CHECKPOINT', '--random', '--images', 'DIR')
 
 
 def browse_command(run: Run) -> str:

@@ -4,6 +4,7 @@ import io
 import math
 import shlex
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,18 +15,19 @@ from PIL import Image
 
 from . import __version__
 from .config_changes import Change, base_files, changes_against, config_values, known_config
-from .curves import training_figure
+from .curves import panel_figures
 from .engine import CollapseHook
 from .next_steps import browse_command, commands, score_command
 from .proposals.files import whole_file
 from .run_files import Picture, Run, read_work_dir
 
-PICTURES = 3  # of a kind on the page, the newest
+PICTURES = 2  # of a kind on the page, the newest
 WIDEST = 1800  # px; a wider picture is made smaller
 SHOWN = {
     'views': 'Views of photos as the model sees them, boxes of the same object in the same colour',
     'neighbours': 'Objects, each beside those that are most alike to the network'}
-ROWS = 20  # of a table of scores, or of images that were left out
+COLUMNS = 6  # of the table of scores: iterations
+ROWS = 20  # of the table of images that could not be used
 
 
 class Embedded(NamedTuple):
@@ -90,11 +92,13 @@ def render(run: Run) -> str:
     templates = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True,
         lstrip_blocks=True, undefined=jinja2.StrictUndefined)
+    curves = _curves(run)
     pictures = {kind: _embed_all(run, kind) for kind in SHOWN}  # may add troubles
     return templates.get_template('report.html').render(
         name=run.work_dir.resolve().name, run=run, summary=_summary(run), facts=_facts(run),
-        comparisons=_comparisons(run), curves=_curves(run), views=pictures['views'],
-        neighbours=pictures['neighbours'], scores=score_table(run.records), commands=commands(run),
+        comparisons=_comparisons(run), score_curve=curves.pop('Objects found again', None),
+        curves=list(curves.values()), views=pictures['views'], neighbours=pictures['neighbours'],
+        scores=score_table(run.records), commands=commands(run),
         score_command=score_command(run), browse_command=browse_command(run), version=__version__,
         bad_images=run.bad_images[:ROWS], warnings=[*warnings_of(run), *run.troubles])
 
@@ -155,18 +159,19 @@ def score_table(records: Sequence[dict]) -> dict[str, Any]:
         records (Sequence[dict]): Logged values; scores are those whose key begins with `objects/`.
 
     Returns:
-        dict: `columns`, the names without the prefix; `rows`, the iteration and a text per column, at
-        most `ROWS` of them, evenly spread; `best`, iteration and text of the highest top1 or None.
+        dict: `steps`, the iterations of the columns, at most `COLUMNS`, evenly spread; `rows`, the name
+        of a score and a text per column; `best`, iteration and text of the highest top1, or None.
     """
     scored = [r for r in records if any(key.startswith('objects/') for key in r)]
-    columns = list(dict.fromkeys(key for r in scored for key in r if key.startswith('objects/')))
-    top1 = [(r['objects/top1'], r.get('step', 0)) for r in scored if 'objects/top1' in r]
+    keys = list(dict.fromkeys(key for r in scored for key in r if key.startswith('objects/')))
+    places = np.linspace(0, len(scored) - 1, min(COLUMNS, len(scored))).round().astype(int)
+    top1 = [(_values([r], 'objects/top1')[0], r.get('step', 0)) for r in scored
+            if _values([r], 'objects/top1')]
     best = max(top1, default=None)
-    chosen = [scored[i] for i in np.unique(np.linspace(0, len(scored) - 1, ROWS).round().astype(int))
-              ] if scored else []
     return dict(
-        columns=[key.removeprefix('objects/') for key in columns],
-        rows=[(r.get('step', 0), [_score_text(key, r.get(key)) for key in columns]) for r in chosen],
+        steps=[scored[i].get('step', 0) for i in places],
+        rows=[(key.removeprefix('objects/').replace('_', ' '),
+               [_score_text(key, scored[i].get(key)) for i in places]) for key in keys],
         best=best and (best[1], _score_text('objects/top1', best[0])))
 
 
@@ -192,7 +197,7 @@ def _facts(run: Run) -> list[tuple[str, str]]:
     facts = [
         ('Work directory', str(run.work_dir)),
         ('Done', progress(run)),
-        ('Time in iterations', f'{_duration(run.seconds)}, {run.seconds / iterations:.2f} s each'
+        ('Time in iterations', f'about {_duration(run.seconds)}, {run.seconds / iterations:.2f} s each'
          if run.seconds and iterations else 'not logged'),
     ]
     if not run.sessions:
@@ -205,8 +210,8 @@ def _facts(run: Run) -> list[tuple[str, str]]:
     return facts + [
         ('Config', last['config']),
         ('Resumed', f'{run.starts - 1} times' if run.starts > 1 else 'never'),
-        ('Started', first['started']),
-        ('Ended', last.get('ended', 'no end is recorded')),
+        ('Started', _when(first['started'])),
+        ('Ended', _when(last.get('ended', 'no end is recorded'))),
         ('Processes', str(last['processes'])),
         ('Hardware', ', '.join([*(gpus or ['no GPU']), f'{last["cores"]} cores of {last["cpu"]}',
                                 f'{last["memory_gib"]} GiB of memory'])),
@@ -232,19 +237,21 @@ def _comparisons(run: Run) -> list[tuple[str, list[Change]]]:
     return found
 
 
-def _curves(run: Run) -> Embedded | None:
+def _curves(run: Run) -> dict[str, Embedded]:
+    """Title to drawing of each group of curves, without a background: the page has one."""
     if not _values(run.records, 'loss'):
-        return None
-    with matplotlib.rc_context({'svg.hashsalt': 'report'}):
-        figure = training_figure(run.records, collapse_threshold(run))
+        return {}
+    found = {}
+    for title, figure in panel_figures(run.records, collapse_threshold(run)).items():
         file = io.BytesIO()
-        figure.savefig(file, format='svg', transparent=True, metadata={'Date': None})
-    losses = _values(run.records, 'loss')
-    width, height = (round(inches * 96) for inches in figure.get_size_inches())
-    return Embedded(
-        _uri('image/svg+xml', file.getvalue()),
-        f'Curves over the iterations. The loss goes from {losses[0]:.2f} to {losses[-1]:.2f}.',
-        'Curves over the iterations', width, height)
+        with matplotlib.rc_context({'svg.hashsalt': title}):  # ids that are the same every time
+            figure.savefig(file, format='svg', transparent=True, metadata={'Date': None})
+        losses = _values(run.records, 'loss') if title == 'Loss' else []
+        more = f', from {losses[0]:.2f} to {losses[-1]:.2f}' if losses else ''
+        width, height = (round(inches * 96) for inches in figure.get_size_inches())
+        found[title] = Embedded(_uri('image/svg+xml', file.getvalue()),
+                                f'Curve over the iterations: {title}{more}', '', width, height)
+    return found
 
 
 def _embed_all(run: Run, kind: str) -> list[Embedded]:
@@ -279,7 +286,16 @@ def _values(records: Sequence[dict], key: str) -> list[float]:
 def _score_text(key: str, value: Any) -> str:
     if not isinstance(value, (int, float)):
         return '–'
-    return f'{value:.1%}' if key.startswith('objects/top') else f'{value:.3f}'
+    if isinstance(value, int):
+        return str(value)
+    return f'{value:.1%}' if key.startswith(('objects/top', 'objects/chance')) else f'{value:.3f}'
+
+
+def _when(text: str) -> str:
+    try:
+        return datetime.fromisoformat(text).strftime('%Y-%m-%d %H:%M UTC')
+    except (TypeError, ValueError):  # a record may hold anything
+        return str(text)
 
 
 def _duration(seconds: float) -> str:
