@@ -209,3 +209,10 @@ def test_the_tool_writes_into_the_first_work_dir(tmp_path):
     failed = plot('none', '--out', 'curves.png')
     assert failed.returncode == 2 and 'none holds no log of a run' in failed.stderr
     assert not (tmp_path / 'curves.png').exists()
+
+
+def test_shares_begin_a_row_of_their_own():
+    figure = training_figure(dict(one=run(4, obj_std=.5, **SHARES), two=run(4, obj_std=.6, **SHARES)))
+    rows = {axes.get_title(loc='left'): axes.get_subplotspec().rowspan.start for axes in figure.axes}
+    assert [row for title, row in rows.items() if title.startswith('Share')] == [2, 2, 2, 3]
+    assert max(row for title, row in rows.items() if not title.startswith('Share')) == 1

@@ -3,7 +3,7 @@ import json
 import logging
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -80,11 +80,15 @@ def training_figure(records: Sequence[dict] | Mapping[str, Sequence[dict]],
     runs = records if isinstance(records, Mapping) else {'the run': records}
     panels = _panels({name: _points(name, rows) for name, rows in runs.items()})
     columns = next(n for n, most in ((1, 1), (2, 4), (3, 12), (4, len(panels))) if len(panels) <= most)
-    rows = math.ceil(len(panels) / columns)
+    places = list(range(len(panels)))
+    shares = sum(title.startswith('Share') for title in panels)
+    if 0 < shares < len(panels):  # which come last, on a new row
+        places[-shares:] = [place + -(len(panels) - shares) % columns for place in places[-shares:]]
+    rows = places[-1] // columns + 1
     figure = Figure(figsize=((5.6 if columns < 3 else 4.6) * columns, 3.1 * rows), dpi=130,
                     layout='constrained')
     figure.get_layout_engine().set(w_pad=.12, h_pad=.12)  # type: ignore[call-arg]
-    for place, (title, curves) in enumerate(panels.items()):
+    for place, (title, curves) in zip(places, panels.items()):
         axes = figure.add_subplot(rows, columns, place + 1)
         _draw_panel(axes, title, curves, len(runs) == 1, obj_std_floor)
     if len(runs) > 1:
@@ -267,16 +271,18 @@ def _look(i: int) -> dict:
     return dict(color=COLORS[i % len(COLORS)], linestyle=STYLES[i // len(COLORS) % len(STYLES)])
 
 
-def _draw_panel(axes: Axes, title: str, curves: Iterable[Curve], legend: bool,
+def _draw_panel(axes: Axes, title: str, curves: Sequence[Curve], legend: bool,
                 floor: float | None) -> None:
-    for name, points, color, style in curves:
+    for i, (name, points, color, style) in enumerate(curves):
         x, y = points.T
+        # of several runs, an earlier one can be seen below a later one that does the same
+        width = 1.6 if legend else min(1.6 + .9 * (len(curves) - 1 - i), 3.4)
         window = len(y) // 20 if title.startswith('Loss') and len(y) >= 40 else 1
         if window > 1:
             axes.plot(x, y, color=color, linewidth=.8, alpha=.3)
             axes.set_title('thick: running mean', loc='right', fontsize=8)
             x, y = x[window - 1:], np.convolve(y, np.full(window, 1 / window), 'valid')
-        axes.plot(x, y, color=color, linestyle=style, linewidth=1.6, label=name,
+        axes.plot(x, y, color=color, linestyle=style, linewidth=width, label=name,
                   marker='o' if len(y) == 1 else None)
     if title.startswith('Spread') and floor is not None:
         axes.axhline(floor, color='#D55E00', linewidth=1.2, linestyle='--')
