@@ -108,6 +108,9 @@ def pretrain(num_photos: int) -> tuple[Path, dict]:
         'train_dataloader.dataset.data_root': OUT / 'photos',
         'train_dataloader.dataset.proposals': OUT / 'proposals.arrow',
         'train_dataloader.dataset.repeat': repeat,
+        'default_hooks.scores.images': OUT / 'photos',
+        'default_hooks.scores.proposals': OUT / 'proposals.arrow',
+        'default_hooks.scores.interval': 2,
     }
     run_logged(['tools/train.py', PRETRAINING, '--work-dir', str(OUT / 'pretrain'),
                 '--cfg-options', *(f'{key}={value}' for key, value in options.items())],
@@ -117,32 +120,20 @@ def pretrain(num_photos: int) -> tuple[Path, dict]:
 
 def judge(checkpoint: Path, options: dict) -> bool:
     """Print whether it learned: loss, spread, and retrieval against the random initialisation."""
-    import torch
-    from mmengine.registry import init_default_scope
-
-    from projects.soco.curves import draw_training, read_scalars
-    from projects.soco.engine import read_checkpoint
-    from projects.soco.evaluation import score_objects
+    from projects.soco.curves import draw_training, read_run
+    from projects.soco.evaluation import held_out_dataset, score_objects
+    from projects.soco.evaluation.loading import build_model
     from projects.soco.launch import load_config
 
     cfg = load_config(PRETRAINING, options)
-    init_default_scope('mmselfsup')
-    from mmselfsup.registry import DATASETS, MODELS
-    pipeline = cfg.train_dataloader.dataset.pipeline
-    pipeline[1].update(num_proposals=16, jitter_prob=0.0)
-    dataset = DATASETS.build(cfg.train_dataloader.dataset)
+    dataset = held_out_dataset(cfg, OUT / 'photos', OUT / 'proposals.arrow')
     scores = {}
-    for name in ('random', 'pretrained'):
-        torch.manual_seed(cfg.randomness.seed)
-        model = MODELS.build(cfg.model)
-        init_quietly(model)
-        if name == 'pretrained':
-            model.load_state_dict(read_checkpoint(checkpoint)['state_dict'])
-        scores[name] = score_objects(model, dataset)
-    draw_views_of(model, dataset)
+    for name, weights in (('random', None), ('pretrained', checkpoint)):
+        model = build_model(cfg, weights, cfg.randomness.seed)
+        scores[name] = score_objects(model, dataset, features='object')
+    draw_views_of(options)
 
-    (scalars, ) = (OUT / 'pretrain').glob('*/vis_data/scalars.json')
-    records = read_scalars(scalars)
+    records = read_run(OUT / 'pretrain')
     draw_training(records, OUT / 'pictures/training.png', obj_std_floor=SPREAD_FLOOR)
     losses = [record['loss'] for record in records if 'loss' in record]
     random, learned = scores['random'], scores['pretrained']
@@ -153,51 +144,33 @@ def judge(checkpoint: Path, options: dict) -> bool:
         ('loss (lowest possible: -8)', losses[0], losses[-1], 'falls', losses[-1] < losses[0]),
         ('spread of object features (0: collapse)', random.spread, learned.spread,
          f'above {SPREAD_FLOOR}', learned.spread > SPREAD_FLOOR),
-        (f'object found again in the other view, of all {learned.num_objects} (chance '
-         f'{learned.chance:.1%})', random.top1, learned.top1, 'rises', learned.top1 > random.top1),
-        ('the same among the objects of one photo', random.top1_same_photo, learned.top1_same_photo,
-         'rises', learned.top1_same_photo > random.top1_same_photo),
+        (f'object found again in another view (chance {learned.chance:.1%})', random.top1,
+         learned.top1, 'rises', learned.top1 > random.top1),
     ]
+    if learned.top1_same_photo is not None:  # else every photo has a single object
+        before, after = random.top1_same_photo, learned.top1_same_photo
+        rows.append((f'the same within one photo (chance {learned.chance_same_photo:.1%})',
+                     before, after, 'rises', after > before))
     for what, before, after, wanted, good in rows:
         table.add_row(what, f'{before:.3f}', f'{after:.3f}', wanted, 'yes' if good else 'NO')
     console.print(table)
     return all(row[-1] for row in rows[:3])
 
 
-def init_quietly(model) -> None:
-    """Initialise without mmengine's two lines per tensor."""
-    import logging
-
-    from mmengine.logging import MMLogger
-    logger = MMLogger.get_instance('quickstart')
-    logger.setLevel(logging.WARNING)
-    model.init_weights()
-
-
-def draw_views_of(model, dataset) -> None:
+def draw_views_of(options: dict) -> None:
     """Draw a photo's proposals, and its views after augmentation with the matched boxes."""
-    from torch.utils.data import default_collate
-
     from projects.soco.datasets import SampleKey
-    from projects.soco.visualization import draw_proposals, draw_views, save_image
-    counts = [len(dataset.store[i].boxes) for i in range(len(dataset.store))]
-    index = int(np.argmin(np.abs(np.array(counts) - 40)))  # enough boxes to see, not too many
-    row = dataset.store[index]
-    dataset.pipeline.transforms[1].num_proposals = 4
-    start = dataset.pipeline.transforms[0](dataset.read(SampleKey(index)))
-    photo = start['img'][..., ::-1]
-    save_image(draw_proposals(photo, row.boxes, f'{row.image}: {len(row.boxes)} proposals'),
+    from projects.soco.engine import ViewDrawer
+    from projects.soco.launch import load_config
+    from projects.soco.visualization import draw_proposals, save_image
+    drawer = ViewDrawer.from_config(load_config(PRETRAINING, options))
+    store = drawer.dataset.store
+    counts = np.array([len(store[i].boxes) for i in range(len(store))])
+    key = SampleKey(int(np.argmin(np.abs(counts - 40))))  # enough boxes to see, not too many
+    image = drawer.dataset.image_name(key)
+    save_image(draw_proposals(*drawer.photo(key), f'{image}: {counts[key.index]} proposals'),
                OUT / 'pictures/proposals.png')
-    batch = default_collate([dataset[index]])
-    prepared = model.data_preprocessor(batch, True)
-    views = [model.data_preprocessor.to_pixels(view)[0].numpy() for view in prepared['inputs']]
-    bboxes = prepared['bboxes'][0]
-    extractor = model.roi_head.bbox_roi_extractor
-    rois = bboxes.new_zeros(bboxes[..., 0].numel(), 5)
-    rois[:, 1:] = bboxes.reshape(-1, 4)
-    levels = extractor.map_roi_levels(rois, extractor.num_inputs).view(bboxes.shape[:-1])
-    save_image(draw_views(photo, row.boxes, views, bboxes.numpy(), levels.numpy()),
-               OUT / 'pictures/views.png')
+    save_image(drawer.draw(key), OUT / 'pictures/views.png')
 
 
 def hand_over(checkpoint: Path) -> None:

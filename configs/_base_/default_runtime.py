@@ -12,7 +12,9 @@ default_hooks = dict(
     checkpoint=dict(type='PlainCheckpointHook', interval=1, max_keep_ckpts=3),
     sampler_seed=dict(type='DistSamplerSeedHook'),
     batch_info=dict(type='BatchInfoHook'),  # images a second, boxes by level
-    views=dict(type='ViewPicturesHook', interval=5000))  # what the model sees, as pictures
+    views=dict(type='ViewPicturesHook', interval=5000),  # what the model sees, as pictures
+    # objects of held-out photos, every so many epochs; off until photos and their boxes are given
+    scores=dict(type='ObjectScoreHook', images=None, proposals=None, interval=10))
 custom_hooks = [
     dict(type='MomentumUpdateHook', momentum=0.99),
     dict(type='StopSignalHook'),  # SIGTERM: a checkpoint, then exit code 75

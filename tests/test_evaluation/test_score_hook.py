@@ -15,7 +15,7 @@ from projects.soco.evaluation import held_out_dataset, score_objects
 
 
 def train(folder: Path, **hook) -> Runner:
-    """Two epochs of one iteration; with the hook where it has arguments."""
+    """Two epochs of one iteration; the hook, which every run has, is off without arguments."""
     cfg = tiny_config(folder, photos=2, **{
         'train_cfg.max_epochs': 2, 'default_hooks.logger.interval': 1,
         'default_hooks.checkpoint.interval': -1,
@@ -23,8 +23,8 @@ def train(folder: Path, **hook) -> Runner:
     if hook:
         make_photos(folder / 'held_out', 3, seed=7)
         make_store(folder / 'held_out.arrow', folder / 'held_out', seed=7)
-        cfg.custom_hooks.append(dict(type='ObjectScoreHook', images=str(folder / 'held_out'),
-                                     proposals=str(folder / 'held_out.arrow'), **hook))
+        cfg.default_hooks.scores.update(images=str(folder / 'held_out'),
+                                        proposals=str(folder / 'held_out.arrow'), **hook)
     runner = Runner.from_cfg(cfg)
     runner.train()
     runner.end = torch.get_rng_state()
@@ -90,6 +90,10 @@ def test_a_resumed_run_has_no_score_of_the_start(runs, monkeypatch):
 def test_what_is_wrong_ends_the_run_before_it_begins(tmp_path):
     with pytest.raises(ValueError, match='must be at least 1 .* not 0, 64, 2, 8 and 8'):
         ObjectScoreHook('photos', 'store', interval=0)
+    with pytest.raises(ValueError, match='proposals is not given'):
+        ObjectScoreHook(images='photos')
+    with pytest.raises(ValueError, match='images is not given'):
+        ObjectScoreHook(proposals='store')
     make_photos(tmp_path / 'held_out', 1)
     cfg = tiny_config(tmp_path, photos=1)
     hook = ObjectScoreHook(str(tmp_path / 'held_out'), str(tmp_path / 'gone.arrow'))

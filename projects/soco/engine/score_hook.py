@@ -17,8 +17,10 @@ class ObjectScoreHook(Hook):
     as if nothing had been: weights, BN statistics and random state are left alone.
 
     Args:
-        images (str): Folder of the held-out photos, or a zip or tar archive.
-        proposals (str): Their store, made by `tools/generate_proposals.py`.
+        images (str, optional): Folder of the held-out photos, or a zip or tar archive. Defaults to
+            None: no scores.
+        proposals (str, optional): Their store, made by `tools/generate_proposals.py`; goes with
+            `images`.
         interval (int): Epochs from one score to the next; the last epoch has one too. Defaults to 1.
         num_photos (int): Photos to use, evenly spread. Defaults to 64.
         repeats (int): Draws of views per photo. Defaults to 2.
@@ -29,16 +31,21 @@ class ObjectScoreHook(Hook):
         seed (int): Seed of the views. Defaults to 0.
 
     Raises:
-        ValueError: A number is too small.
+        ValueError: A number is too small, or there are photos without boxes or boxes without photos.
     """
 
-    def __init__(self, images: str, proposals: str, interval: int = 1, num_photos: int = 64,
-                 repeats: int = 2, batch_size: int = 8, features: str = 'projection',
-                 num_queries: int = 8, seed: int = 0) -> None:
+    def __init__(self, images: Optional[str] = None, proposals: Optional[str] = None,
+                 interval: int = 1, num_photos: int = 64, repeats: int = 2, batch_size: int = 8,
+                 features: str = 'projection', num_queries: int = 8, seed: int = 0) -> None:
         if min(interval, num_photos, repeats, batch_size) < 1 or num_queries < 0:
             raise ValueError('ObjectScoreHook: interval, num_photos, repeats and batch_size must be at '
                              f'least 1 and num_queries at least 0, not {interval}, {num_photos}, '
                              f'{repeats}, {batch_size} and {num_queries}.')
+        if (images is None) != (proposals is None):
+            raise ValueError('ObjectScoreHook: images and proposals go together, but '
+                             f'{"images" if images is None else "proposals"} is not given. Make the '
+                             'store of held-out photos by: python tools/generate_proposals.py IMAGES '
+                             'OUT.arrow')
         self.images, self.proposals = images, proposals
         self.interval = interval
         self.num_queries = num_queries
@@ -54,6 +61,8 @@ class ObjectScoreHook(Hook):
             FileNotFoundError: No such photos or store.
             ValueError: They do not belong together.
         """
+        if self.images is None:
+            return
         from ..evaluation.objects import held_out_dataset  # here: not every run needs these rooms
         if is_main_process():
             self._dataset = held_out_dataset(runner.cfg, self.images, self.proposals)
@@ -62,7 +71,8 @@ class ObjectScoreHook(Hook):
 
     def after_train_epoch(self, runner: Runner) -> None:
         """Score when it is time."""
-        if self.every_n_epochs(runner, self.interval) or self.is_last_train_epoch(runner):
+        if self.images is not None and (self.every_n_epochs(runner, self.interval)
+                                        or self.is_last_train_epoch(runner)):
             self._score(runner)
 
     def _score(self, runner: Runner) -> None:
