@@ -33,6 +33,10 @@ def test_the_whole_way(tmp_path):
     assert re.search(r'box AP 0\.\d+', done.stdout) and re.search(r'mask AP 0\.\d+', done.stdout)
     assert 'same eight photos' in done.stdout
     assert (out / 'pretrain/epoch_10.pth').is_file() and list((out / 'finetune').glob('iter_*.pth'))
+    page = (out / 'pretrain/report.html').read_text()
+    assert f'report               {out.relative_to(tmp_path)}/pretrain/report.html' in done.stdout
+    assert 'Finished' in page and 'top1 same photo' in page and page.count('image/webp') == 4
+    assert 'Look at this first' not in page  # no warning
     for name in ('proposals', 'views', 'training'):
         with Image.open(out / f'pictures/{name}.png') as picture:
             pixels = np.asarray(picture.convert('RGB'))

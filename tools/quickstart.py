@@ -235,9 +235,13 @@ def main() -> None:
         console.rule('(d) fine-tuning')
         finetune(checkpoint)
 
+    from projects.soco.report import write_report
+    report = write_report(OUT / 'pretrain')
+
     console.rule('where everything lies')
     for what, path in [('proposals', OUT / 'proposals.arrow'), ('pretrained weights', checkpoint),
-                       ('detector', OUT / 'finetune'), ('pictures', OUT / 'pictures')]:
+                       ('detector', OUT / 'finetune'), ('report', report),
+                       ('pictures', OUT / 'pictures')]:
         if path.exists():
             console.print(f'{what:20} {path}')
     for picture in sorted((OUT / 'pictures').iterdir()):

@@ -179,7 +179,8 @@ def _summary(run: Run) -> list[tuple[str, str, str]]:
     """Title, value and explanation of what one looks at first."""
     losses, spreads = _values(run.records, 'loss'), _values(run.records, 'obj_std')
     pairs = len({key for r in run.records for key in r if key.startswith('loss_')})
-    best = score_table(run.records)['best']
+    best, chances = score_table(run.records)['best'], _values(run.records, 'objects/chance')
+    chance = f', chance {chances[-1]:.1%}' if chances else ''
     return [
         ('State', 'Finished' if run.finished else 'Not finished', progress(run)),
         ('Loss', f'{losses[0]:.2f} → {losses[-1]:.2f}' if losses else 'not logged',
@@ -187,7 +188,7 @@ def _summary(run: Run) -> list[tuple[str, str, str]]:
         ('Spread of object features', f'{spreads[-1]:.2f}' if spreads else 'not logged',
          f'under {collapse_threshold(run):g} they have collapsed'),
         ('Best object score', best[1] if best else 'not measured',
-         f'top-1 at iteration {best[0]}' if best else 'how to get it stands below'),
+         f'top-1 at iteration {best[0]}{chance}' if best else 'how to get it stands below'),
     ]
 
 
