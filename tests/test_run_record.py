@@ -14,7 +14,7 @@ from projects.soco.config_changes import (
     nearest_known,
     read_dumped,
 )
-from projects.soco.engine.guards import Stopped
+from projects.soco.engine.stopping import Stopped
 from projects.soco.run_record import RECORD, read_record, recorded
 
 QUICKSTART = ROOT / 'configs/soco_r18_fpn_quickstart.py'

@@ -16,7 +16,7 @@ from mmengine.runner import Runner
 
 from . import __version__
 from .config_changes import nearest_known
-from .engine.guards import Stopped
+from .engine.stopping import Stopped
 from .proposals.files import whole_file
 
 RECORD = 'run.json'

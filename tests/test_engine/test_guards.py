@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,6 +13,7 @@ import pytest
 import torch
 from miniatures import ROOTS, WRITERS, point_to, shrink
 from mmengine.config import Config
+from mmengine.hooks import Hook
 from mmengine.logging import MMLogger
 from mmengine.runner import EpochBasedTrainLoop, Runner
 from scripts import free_port
@@ -24,8 +26,10 @@ from projects.soco.engine import (
     SameRunHook,
     StopSignalHook,
     find_newest_checkpoint,
+    read_checkpoint,
 )
-from projects.soco.engine.guards import STOPPED, Stopped, run_identity
+from projects.soco.engine.guards import run_identity
+from projects.soco.engine.stopping import STOPPED, Stopped
 from projects.soco.proposals.store import StoreWriter
 
 ENV = {**os.environ, 'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1'}
@@ -103,7 +107,7 @@ def test_sigterm_writes_a_checkpoint_and_the_run_goes_on_to_the_bit(tmp_path, ac
     assert STOPPED == 75 and (tmp_path / 'mark').is_file() and 'Traceback' not in output
     assert_gone([stopped.pid], seconds=1)
     checkpoint = find_newest_checkpoint(work_dir)
-    done = int(checkpoint.stem.split('_')[1])
+    done = read_checkpoint(checkpoint)['meta']['iter']
     assert 1 <= done < 12 and done % accumulation == 0
     assert f'goes on from {checkpoint}' in output
     finish(start(config, '--resume'))
@@ -173,12 +177,37 @@ def test_a_detector_stops_and_goes_on_and_is_evaluated(tmp_path):
     assert find_newest_checkpoint(tmp_path / 'work').name == 'iter_6.pth'
 
 
+@pytest.mark.parametrize('sent_at, name', [(2, 'iter_3.pth'), (5, 'epoch_1.pth'), (11, None)])
+def test_where_a_run_stops(tmp_path, monkeypatch, sent_at, name):
+    """Inside an epoch; at its end, once what belongs to it is done; not at the end of all."""
+
+    class Signal(Hook):
+
+        def before_train_iter(self, runner: Runner, *args, **kwargs) -> None:
+            if runner.iter == sent_at:
+                signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr('multiprocessing.active_children', lambda: [])
+    cfg = tiny_config(tmp_path, photos=12, **{
+        'train_cfg.max_epochs': 2, 'default_hooks.checkpoint.interval': 100,
+        'experiment_name': tmp_path.name})
+    runner = Runner.from_cfg(cfg)
+    runner.register_hook(Signal())
+    with pytest.raises(Stopped) if name else nullcontext():
+        runner.train()
+    newest = find_newest_checkpoint(tmp_path / 'work')
+    assert newest.name == (name or 'epoch_2.pth')
+    meta = read_checkpoint(newest)['meta']
+    assert meta['iter'] == sent_at + 1 and meta['epoch'] == meta['iter'] // 6
+
+
 def test_a_loop_that_cannot_go_on_inside_an_epoch_writes_nothing_there(tmp_path, monkeypatch):
     told = []
     loop = EpochBasedTrainLoop.__new__(EpochBasedTrainLoop)
     torch.save(dict(state_dict={}, meta=dict(iter=4)), tmp_path / 'epoch_2.pth')
-    runner = SimpleNamespace(iter=4, optim_wrapper=SimpleNamespace(_accumulative_counts=1),
-                             train_loop=loop, work_dir=str(tmp_path),
+    loop.dataloader = [None] * 9
+    runner = SimpleNamespace(iter=4, max_iters=18, train_loop=loop, work_dir=str(tmp_path),
+                             optim_wrapper=SimpleNamespace(_accumulative_counts=1),
                              logger=SimpleNamespace(warning=told.append))
     hook = StopSignalHook()
     hook.before_train(runner)
@@ -384,7 +413,8 @@ def test_forked_helpers_are_ended_by_their_parent_and_by_nobody_else():
 
 def test_only_asked_processes_stop(tmp_path):
     hook = StopSignalHook()
-    runner = SimpleNamespace(iter=0, optim_wrapper=SimpleNamespace(_accumulative_counts=1))
+    runner = SimpleNamespace(iter=0, max_iters=9, train_loop=None,
+                             optim_wrapper=SimpleNamespace(_accumulative_counts=1))
     before = signal.getsignal(signal.SIGTERM)
     hook.before_train(runner)
     hook.after_train_iter(runner, 0)

@@ -6,13 +6,14 @@ from .checkpoint import (
     read_checkpoint,
 )
 from .classes import ClassesHook
-from .guards import CollapseHook, FiniteLossHook, SameRunHook, StopSignalHook
+from .guards import CollapseHook, FiniteLossHook, SameRunHook
 from .hooks import BatchInfoHook, DeferredInfoHook, MomentumUpdateHook
 from .lars import SoCoLARS
 from .loops import ResumableBatchSampler, ResumableEpochLoop
 from .precise_bn import PreciseBNHook
 from .schedules import WarmupLR, cosine_momentum
 from .score_hook import ObjectScoreHook
+from .stopping import StopSignalHook
 from .transfer import PretrainedWeightsHook
 from .view_pictures import ViewDrawer, ViewPicturesHook
 

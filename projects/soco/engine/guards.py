@@ -1,147 +1,20 @@
-"""Hooks that watch over a long run: signals, numbers gone wrong, collapse, ranks that disagree.
+"""Hooks that watch over a long run: numbers gone wrong, collapse, ranks that disagree.
 
 They live in MMEngine's root registry, so that a config of any scope finds them.
 """
 import hashlib
-import multiprocessing
-import os
-import signal
-import threading
-import weakref
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Sequence, Set
+from typing import Any, Dict, List, Optional
 
 import torch
 from mmengine.config import Config
-from mmengine.dist import (
-    all_gather_object,
-    get_rank,
-    get_world_size,
-    is_distributed,
-    is_main_process,
-)
+from mmengine.dist import all_gather_object, get_rank, get_world_size
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
-from mmengine.runner import EpochBasedTrainLoop, Runner
-from torch import Tensor, distributed
+from mmengine.runner import Runner
+from torch import Tensor
 
 from .checkpoint import find_newest_checkpoint
-
-STOPPED = 75  # exit code of a run that was asked to stop and can go on: EX_TEMPFAIL
-
-
-class Stopped(SystemExit):
-    """Training ended because a signal asked for it; its checkpoint is written."""
-
-
-@HOOKS.register_module()
-class StopSignalHook(Hook):
-    """On SIGTERM, write a checkpoint after the current optimizer step and exit with code 75.
-
-    Clusters send SIGTERM before they kill, often to every process of a job. All ranks stop after the
-    same step, whichever of them got the signal, and none leaves before the checkpoint is whole. The
-    checkpoint is `iter_N.pth`; `--resume` goes on from it. MMEngine's epoch loop cannot go on inside
-    an epoch: there nothing is written, and the run goes on from its last checkpoint.
-
-    The file that the variable SOCO_STOPPED names, if any, is made then: launchers such as srun and
-    torchrun do not always hand the exit code on.
-
-    Args:
-        signals (Sequence[str]): Names of the signals. Defaults to SIGTERM.
-    """
-
-    priority = 'LOWEST'  # after the step's own checkpoint
-
-    def __init__(self, signals: Sequence[str] = ('SIGTERM', )) -> None:
-        self.signals = [signal.Signals[name] for name in signals]
-        self.asked = False
-        self._before: Dict[signal.Signals, Any] = {}
-        self._group: Optional[distributed.ProcessGroup] = None
-        _LISTENERS.add(self)  # now: loops start their data workers before any hook is called
-
-    def before_train(self, runner: Runner) -> None:
-        """Listen from here on."""
-        for number in self.signals:
-            self._before[number] = signal.signal(number, self._ask)
-        if is_distributed():
-            # A message between CPUs: asking each other makes no GPU wait.
-            self._group = distributed.new_group(backend='gloo')
-
-    def _ask(self, *args: Any) -> None:
-        self.asked = True
-
-    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None,
-                         outputs: Optional[dict] = None) -> None:
-        """Stop where a checkpoint can be resumed from.
-
-        Raises:
-            Stopped: It was asked for, and the checkpoint is there.
-        """
-        done = runner.iter + 1
-        if done % runner.optim_wrapper._accumulative_counts or not self._anyone_asked():
-            return
-        path: Optional[Path] = Path(runner.work_dir) / f'iter_{done}.pth'
-        if type(runner.train_loop) is EpochBasedTrainLoop:
-            path = find_newest_checkpoint(runner.work_dir)
-        else:  # by_epoch=False: what is in the file names the iteration that comes next
-            runner.save_checkpoint(runner.work_dir, path.name, by_epoch=False,
-                                   backend_args=dict(backend='atomic'))
-        runner.logger.warning(f'Stopped by a signal after iteration {done}. With --resume the run goes '
-                              f'on from {path or "its start: it has no checkpoint yet"}.')
-        if is_main_process() and os.environ.get('SOCO_STOPPED'):
-            Path(os.environ['SOCO_STOPPED']).touch()
-        self._leave()
-        raise Stopped(STOPPED)
-
-    def _leave(self) -> None:
-        """Wait for all ranks, then undo what could turn the exit code into another."""
-        if self._group is not None:
-            # A launcher ends the others when the first has left: not before the checkpoint is there.
-            distributed.barrier(group=self._group)
-        for number in self.signals:
-            signal.signal(number, signal.SIG_IGN)
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch takes a worker's end for a failure
-        for helper in multiprocessing.active_children():
-            helper.kill()
-        if self._group is not None:
-            distributed.destroy_process_group()  # a thread of it would abort the leaving process
-
-    def _anyone_asked(self) -> bool:
-        if self._group is None:
-            return self.asked
-        asked = torch.tensor(int(self.asked))
-        distributed.all_reduce(asked, distributed.ReduceOp.MAX, group=self._group)
-        return bool(asked)
-
-    def after_train(self, runner: Runner) -> None:
-        """Listen no more."""
-        _LISTENERS.discard(self)
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-
-_LISTENERS: 'weakref.WeakSet[StopSignalHook]' = weakref.WeakSet()
-
-
-def _heed_the_parent() -> None:
-    """Let a forked helper be ended by its parent only.
-
-    A step cannot do without its data workers, nor a metric without its pool, and a cluster's signal
-    reaches them too.
-    """
-    signals = {number for hook in _LISTENERS for number in hook.signals}
-    if signals:
-        signal.pthread_sigmask(signal.SIG_BLOCK, signals)
-        threading.Thread(target=_end_with_the_parent, args=(signals, ), daemon=True).start()
-
-
-def _end_with_the_parent(signals: Set[signal.Signals]) -> None:
-    while signal.sigwaitinfo(signals).si_pid != os.getppid():
-        pass
-    os._exit(0)  # as torch's data workers do: another code would count as a failure
-
-
-os.register_at_fork(after_in_child=_heed_the_parent)
 
 
 @HOOKS.register_module()
