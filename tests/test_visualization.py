@@ -165,11 +165,23 @@ def test_pairs_with_the_same_boxes_in_view_1_show_the_same_objects(monkeypatch):
 def test_draw_views_titles_name_each_view_and_its_size(monkeypatch):
     views, bboxes, _ = sample_views()
     titles, original = [], visualization._titled
-    monkeypatch.setattr(visualization, '_titled', lambda picture, title: (
-        titles.append(title), original(picture, title))[1])
+    monkeypatch.setattr(visualization, '_titled', lambda picture, title, *room: (
+        titles.append(title), original(picture, title, *room))[1])
     draw_views(grey(300, 400), [[10, 10, 200, 200]], views, bboxes, name='a.jpg')
     assert sorted(titles) == ['a.jpg, 400x300, proposals: 1', 'view 1, 224x224', 'view 1, 224x224',
                               'view 2, 224x224', 'view 3, 112x112']
+
+
+def test_the_title_of_a_narrow_photo_is_not_cut_and_views_stand_in_line():
+    views, bboxes, _ = sample_views()
+    name = 'n01440764/n01440764_10026.JPEG'
+    narrow = draw_views(grey(400, 100), [[10, 10, 90, 200]], views, bboxes, name=name)
+    wide = draw_views(grey(100, 400), [[10, 10, 90, 90]], views, bboxes, name=name)
+    assert narrow.shape[1] == wide.shape[1]
+    title = slice(16, 50)
+    written = [np.flatnonzero((picture[title, :800] < 128).any((0, 2))).max()
+               for picture in (narrow, wide)]
+    assert written[0] == written[1] > 500
 
 
 @pytest.mark.parametrize('change, message', [

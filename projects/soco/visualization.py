@@ -116,7 +116,7 @@ def draw_views(photo: np.ndarray,
     height, width = _check_image(photo, 'photo').shape[:2]
     room = 1.4 * CELL if len(rows) == 1 else 1.8 * CELL
     panel = _proposal_panel(photo, proposals, f'{name}, {width}x{height}, proposals: '
-                            f'{len(proposals)}', room / max(height, width))
+                            f'{len(proposals)}', room / max(height, width), round(room))
     note = 'Same number and colour: the same object.'
     if levels is not None:
         note += ' P2 to P5: the pyramid level its feature is taken from.'
@@ -320,8 +320,8 @@ def _draw_chip(draw: ImageDraw.ImageDraw, box: list[int], label: str, color: Col
     return place
 
 
-def _proposal_panel(image: np.ndarray, boxes: np.ndarray, title: str,
-                    factor: float) -> np.ndarray:
+def _proposal_panel(image: np.ndarray, boxes: np.ndarray, title: str, factor: float,
+                    room: int = 0) -> np.ndarray:
     boxes = _check_boxes(boxes)
     sizes = np.sqrt(np.prod(np.maximum(boxes[:, 2:] - boxes[:, :2], 0), axis=1))
     shades = matplotlib.colormaps['cool']
@@ -334,7 +334,7 @@ def _proposal_panel(image: np.ndarray, boxes: np.ndarray, title: str,
         x1, y1, x2, y2 = pixels[i]
         draw.rectangle((x1, y1, x2 - 1, y2 - 1), outline=tuple(colors[i].tolist()),
                        width=max(1, round(factor)))
-    parts = [_titled(np.asarray(canvas), title)]
+    parts = [_titled(np.asarray(canvas), title, room)]
     if len(boxes):
         parts.append(_color_scale(shades, low, high))
     return join_pictures(parts, axis=0, gap=8)
@@ -353,16 +353,16 @@ def _color_scale(shades: matplotlib.colors.Colormap, low: float, high: float) ->
     return np.asarray(canvas)
 
 
-def _titled(picture: np.ndarray, title: str) -> np.ndarray:
-    """A strip with the title above a picture; a title that is too wide is cut."""
-    font, width = _font(17, True), picture.shape[1]
+def _titled(picture: np.ndarray, title: str, room: int = 0) -> np.ndarray:
+    """A strip with the title above a picture; wider than it and than a room, a title is cut."""
+    font, width = _font(17, True), max(picture.shape[1], room)
     text = title
     while font.getlength(text) > width and len(title) > 1:
         title = title[:-1]
         text = title.rstrip() + '…'
     strip = Image.new('RGB', (width, HEADER), PAPER)
     ImageDraw.Draw(strip).text((0, HEADER / 2), text, fill=INK, font=font, anchor='lm')
-    return np.concatenate([np.asarray(strip), picture])
+    return join_pictures([np.asarray(strip), picture], axis=0, gap=0)
 
 
 def _paragraph(text: str, width: int) -> np.ndarray:
