@@ -300,6 +300,8 @@ def _when(text: str) -> str:
 
 
 def _duration(seconds: float) -> str:
-    minutes, seconds = divmod(round(seconds), 60)
+    minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
-    return f'{hours} h {minutes:02} min' if hours else f'{minutes} min {seconds:02} s'
+    if hours:
+        return f'{hours} h {minutes:02} min'
+    return f'{minutes} min {rest:02} s' if minutes else f'{rest} s'
