@@ -1,4 +1,5 @@
 """The detectors of configs/benchmarks/mmdetection and the scripts that train and test them."""
+import json
 import re
 from pathlib import Path
 from typing import Callable
@@ -186,6 +187,9 @@ def test_scripts_fine_tune_and_evaluate_each_data_set(
     trained = [float(re.search(rf'Iter\(val\).*{metric}: (\S+)', log)[1])
                for metric in METRICS[name.split('/')[0]]]
     assert all(0 <= value <= 1 for value in trained)
+    scalars = next((tmp_path / 'work').glob('*/vis_data/scalars.json')).read_text().splitlines()
+    metric = METRICS[name.split('/')[0]][0]
+    assert [row['step'] for row in map(json.loads, scalars) if metric in row] == [2]  # iterations
 
     checkpoint = f'{tmp_path}/work/iter_2.pth'
     arguments = (('part', 'job', f'{tmp_path}/detector.py', checkpoint) if slurm else

@@ -5,6 +5,7 @@ custom_imports = dict(imports=['projects.soco.engine'], allow_failed_imports=Fal
 
 # Everything counts iterations, as the official runs do in detectron2.
 default_hooks = dict(
+    logger=dict(log_metric_by_epoch=False),
     checkpoint=dict(type='PlainCheckpointHook', by_epoch=False, interval=10000, max_keep_ckpts=3))
 log_processor = dict(by_epoch=False)
 custom_hooks = [
