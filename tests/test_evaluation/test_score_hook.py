@@ -1,5 +1,8 @@
 """Scores during pretraining: they are written, and training goes on as if nothing had been."""
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -8,7 +11,8 @@ import pytest
 import torch
 from mmengine.runner import Runner
 from PIL import Image
-from small import assert_same, make_photos, make_store, tiny_config
+from scripts import free_port
+from small import ROOT, assert_same, make_photos, make_store, tiny_config
 
 from projects.soco.engine import ObjectScoreHook
 from projects.soco.evaluation import held_out_dataset, score_objects
@@ -67,6 +71,26 @@ def test_scores_and_pictures_of_the_start_and_of_each_epoch(runs):
     for step in (0, 1, 2):
         (path, ) = folder.glob(f'*/vis_data/vis_image/neighbours_{step}.png')
         assert np.asarray(Image.open(path)).std() > 10
+
+
+@pytest.mark.slow
+def test_one_of_two_processes_scores_and_the_other_waits(tmp_path):
+    make_photos(tmp_path / 'held_out', 3, seed=7)
+    store = make_store(tmp_path / 'held_out.arrow', tmp_path / 'held_out', seed=7)
+    cfg = tiny_config(tmp_path, photos=4, **{'train_cfg.max_epochs': 2, 'log_level': 'INFO'})
+    cfg.default_hooks.scores.update(images=str(tmp_path / 'held_out'), proposals=str(store), interval=1)
+    cfg.dump(tmp_path / 'config.py')
+    done = subprocess.run(
+        [sys.executable, '-m', 'torch.distributed.run', '--nproc_per_node=2', '--master_addr=127.0.0.1',
+         f'--master_port={free_port()}', str(ROOT / 'tools/train.py'), str(tmp_path / 'config.py'),
+         '--launcher', 'pytorch'], capture_output=True, text=True, timeout=300,
+        env={**os.environ, 'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1'})
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert (done.stdout + done.stderr).count('Held-out objects after') == 3
+    (path, ) = (tmp_path / 'work').glob('*/vis_data/scalars.json')
+    steps = [record['step'] for record in map(json.loads, path.read_text().splitlines())
+             if 'objects/top1' in record]
+    assert steps == [0, 1, 2]
 
 
 def test_only_every_so_many_epochs_and_the_last(monkeypatch):
