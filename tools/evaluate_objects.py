@@ -102,6 +102,8 @@ def check_args(args: argparse.Namespace) -> None:
     for path in args.checkpoints:
         if not Path(path).is_file():
             raise FileNotFoundError(f'There is no checkpoint at {path}.')
+        if args.checkpoints.count(path) > 1:
+            raise ValueError(f'{path} is given twice.')
     if args.json and Path(args.json).is_dir():
         raise ValueError(f'--json {args.json} is a folder: give the name of a file.')
     own = {True: dict(view_size=None, neighbours=5, resamples=1000),

@@ -109,6 +109,7 @@ def test_with_labels(run, folder, tmp_path):
 @pytest.mark.parametrize('arguments, message', [
     (dict(checkpoints=()), 'nothing to judge: give checkpoints, or --random'),
     (dict(checkpoints=('gone.pth', )), 'no checkpoint at .*gone.pth'),
+    (dict(checkpoints=('epoch_1.pth', 'epoch_1.pth')), 'epoch_1.pth is given twice'),
     (dict(photos='gone'), 'no images at .*gone'),
     (('--view-size', 64), '--view-size is for a score with --annotations'),
     (('--annotations', 'x.json', '--features', 'object'), '--features is for a score without'),
