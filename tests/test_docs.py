@@ -15,7 +15,10 @@ from typing import Iterator, NamedTuple
 import parity
 import pytest
 import torch
-from small import ROOT, make_photos, make_store
+from mmengine.runner import Runner
+from small import ROOT, make_photos, make_store, tiny_config
+
+from projects.soco.run_record import describe_session
 
 NEEDS = {'several GPUs', 'a cluster', 'a data set', 'a compiler', 'a browser'}
 PAGES = [ROOT / 'README.md', *sorted((ROOT / 'docs').rglob('*.md'))]
@@ -273,6 +276,26 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
         capture_output=True, env={**os.environ, 'NO_MKDOCS_2_WARNING': '1'})
     assert done.returncode == 0, done.stderr[-3000:]
     return folder
+
+
+@pytest.mark.slow
+def test_a_checkpoint_and_a_record_have_the_keys_that_are_listed(tmp_path: Path):
+    cfg = tiny_config(tmp_path, photos=4, **{'train_cfg.max_epochs': 1})
+    runner = Runner.from_cfg(cfg)
+    runner.train()
+    content = torch.load(tmp_path / 'work/epoch_1.pth', weights_only=True)
+    keys = {'state_dict', 'optimizer', 'param_schedulers'}
+    keys |= {f'{name}.{key}' for name in ('meta', 'message_hub') for key in content[name]}
+    assert set(content) == {key.split('.')[0] for key in keys}
+    page = (ROOT / 'docs/formats.md').read_text()
+    table = page.split('## Checkpoint')[1].split('| names in')[0]
+    cells = [line.split('|')[1] for line in table.splitlines() if line.startswith('| `')]
+    assert {name for cell in cells for name in re.findall('`(.*?)`', cell)} == keys
+    table = page.split('| names in')[1].split('## run.json')[0]
+    begins = [name.split('{')[0] for name in re.findall('`(.*?)…`', table)]
+    assert all(any(key.startswith(begin) for begin in begins) for key in content['state_dict'])
+    record = set(re.findall('`([a-z_]+)`', page.split('## run.json')[1]))
+    assert set(describe_session('configs/soco_r50_fpn_100e.py')) | {'ended', 'how'} == record
 
 
 class Loads(HTMLParser):
