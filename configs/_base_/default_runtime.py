@@ -21,6 +21,7 @@ custom_hooks = [
     dict(type='FiniteLossHook'),  # NaN or Inf in the loss: stop and say where
     dict(type='CollapseHook'),  # warn when all objects look alike
     dict(type='SameRunHook'),  # ranks must agree on config, code and data
+    dict(type='BadImageHook'),  # photos that cannot be used: named, counted, at most so many
 ]
 
 env_cfg = dict(

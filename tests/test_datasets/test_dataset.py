@@ -1,3 +1,4 @@
+import json
 import tarfile
 import zipfile
 from pathlib import Path
@@ -31,8 +32,9 @@ def dataset(folder: Path, root: str = 'photos', **kwargs) -> SoCoDataset:
 
 
 def equal(a: dict, b: dict) -> bool:
-    return all(torch.equal(x, y) for key in a for x, y in
-               zip(*(s[key] if isinstance(s[key], list) else [s[key]] for s in (a, b))))
+    return a['bad'] == b['bad'] and all(
+        torch.equal(x, y) for key in a if key != 'bad' for x, y in
+        zip(*(s[key] if isinstance(s[key], list) else [s[key]] for s in (a, b))))
 
 
 def test_a_sample_is_a_function_of_index_epoch_and_seed(folder):
@@ -88,11 +90,70 @@ def test_a_photo_that_breaks_later_is_named(tmp_path):
     make_store(tmp_path / 'p.arrow', tmp_path / 'photos')
     photos = dataset(tmp_path)
     (tmp_path / 'photos/photo_001.png').write_bytes(b'broken')
-    with pytest.raises(ValueError, match='photo_001.png is not a readable image'):
+    with pytest.raises(ValueError, match='photo_001.png .*cannot be used: not an image. Restore'):
         photos[1]
     (tmp_path / 'photos/photo_001.png').unlink()
-    with pytest.raises(ValueError, match='photo_001.png.*cannot be read'):
+    with pytest.raises(ValueError, match='photo_001.png .*No such file.*generate_proposals.*max_bad'):
         photos[1]
+
+
+@pytest.fixture
+def spoilt(tmp_path) -> SoCoDataset:
+    """Twelve photos, of which the third and the fourth can no longer be used."""
+    make_photos(tmp_path / 'photos', 12)
+    make_store(tmp_path / 'p.arrow', tmp_path / 'photos')
+    photos = dataset(tmp_path, max_bad_share=0.5)
+    (tmp_path / 'photos/photo_002.png').write_bytes(b'')
+    (tmp_path / 'photos/photo_003.png').unlink()
+    return photos
+
+
+def test_a_stand_in_is_named_and_the_same_with_any_number_of_workers(spoilt):
+    keys = [[SampleKey(i, epoch, 3) for i in range(12)] for epoch in range(3)]
+    batches = [list(DataLoader(spoilt, batch_sampler=keys, num_workers=workers)) for workers in (0, 2)]
+    stood_in = set()
+    for one, two in zip(*batches):
+        assert equal(one, two)
+        assert [bool(text) for text in one['bad']] == [i in (2, 3) for i in range(12)]
+        for i, reason in ((2, 'empty file'), (3, 'unreadable: No such file or directory')):
+            told = json.loads(one['bad'][i])
+            assert told[0][:2] == [f'photo_{i:03}.png', reason]
+            assert all(row[2] == told[0][2] for row in told)
+            stood_in.add(told[0][2])
+    assert len(stood_in) > 2 and not stood_in & {'photo_002.png', 'photo_003.png'}
+
+
+def test_a_stand_in_is_the_photo_that_is_named_with_the_draws_of_the_sample(spoilt):
+    key = SampleKey(2, 1, 3)
+    sample = spoilt[key]
+    row = spoilt.store.index(json.loads(sample['bad'])[0][2])
+    assert equal(sample, dict(spoilt.pipeline(spoilt.read(key, row)), bad=sample['bad']))
+
+
+def test_where_nothing_can_be_used_nothing_is_looked_for_without_end(spoilt):
+    for path in Path(spoilt.source.path).iterdir():
+        path.write_bytes(b'text')
+    with pytest.raises(ValueError, match='photo_005.png .*not an image, and neither can [3-8] more'):
+        spoilt[5]
+
+
+@pytest.mark.parametrize('share', [-0.1, 1, float('nan')])
+def test_a_share_that_is_none(folder, share):
+    with pytest.raises(ValueError, match='max_bad_share must lie within'):
+        dataset(folder, max_bad_share=share)
+
+
+def test_a_photo_without_boxes_goes_with_the_others(tmp_path):
+    """It compares whole views, in a batch with photos that have boxes, and trains."""
+    make_photos(tmp_path / 'photos', 3)
+    with StoreWriter(tmp_path / 'p.arrow', dict(rules=['a'])) as writer:
+        for i, boxes in enumerate(([[5, 5, 60, 50]] * 5000, [], [[95, 71, 1, 1]])):
+            writer.add(f'photo_{i:03}.png', 96, 72, boxes, 'a')
+    for workers in (0, 2):
+        batch, = DataLoader(dataset(tmp_path), batch_size=3, num_workers=workers)
+        assert batch['bboxes'].shape == (3, 1, 2, 4, 4) and batch['bboxes'].isfinite().all()
+        assert (batch['bboxes'][1] == torch.tensor([0., 0, 32, 32])).all()
+        assert not (batch['bboxes'][0] == torch.tensor([0., 0, 32, 32])).all()
 
 
 def test_missing_and_empty_stores(folder, tmp_path):

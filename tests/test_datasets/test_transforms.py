@@ -17,6 +17,7 @@ from projects.soco.datasets.transforms import (
     ProposalViews,
     cut_view,
 )
+from projects.soco.proposals.images import ImageError
 
 VIEWS = [dict(size=64), dict(size=64, area=(0.5, 1.0)), dict(size=32, area=(0.5, 1.0))]
 
@@ -39,6 +40,13 @@ def encoded(image: np.ndarray) -> bytes:
     return cv2.imencode('.png', image)[1].tobytes()
 
 
+def jpeg(image: np.ndarray, orientation: int = 1) -> bytes:
+    file, exif = io.BytesIO(), Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(image[..., ::-1]).save(file, 'jpeg', quality=98, subsampling=0, exif=exif)
+    return file.getvalue()
+
+
 class TestLoadProposals:
 
     def test_decodes_and_clips(self):
@@ -53,28 +61,53 @@ class TestLoadProposals:
             dict(bytes=encoded(picture()), img_path='a.png', row=row(boxes)))
         assert results['proposals'].tolist() == boxes[:2]
 
-    @pytest.mark.parametrize('content', [b'', b'this is text', encoded(picture())[:40]])
-    def test_names_what_cannot_be_decoded(self, content):
-        with pytest.raises(ValueError, match='some/a.png.*generate_proposals'):
+    @pytest.mark.parametrize('content, reason', [
+        (b'', 'empty file'), (b'this is text', 'not an image'),
+        (encoded(picture())[:400], 'truncated')])
+    def test_names_what_cannot_be_decoded(self, content, reason):
+        with pytest.raises(ImageError, match=f'some/a.png: .*{reason}'):
             LoadProposals().transform(dict(bytes=content, img_path='some/a.png', row=row([])))
 
     def test_names_a_photo_of_another_size(self):
-        with pytest.raises(ValueError, match='a.png is 120x90.*made for 60x45'):
+        with pytest.raises(ImageError, match='measures 120x90 pixels.*made for 60x45'):
             LoadProposals().transform(
                 dict(bytes=encoded(picture()), img_path='a.png', row=row([], 60, 45)))
+
+    @pytest.mark.parametrize('content', [encoded(picture()), jpeg(picture())])
+    def test_refuses_more_pixels_than_the_generator(self, content):
+        with pytest.raises(ImageError, match='too large: 120x90 pixels, more than 10799'):
+            LoadProposals().transform(
+                dict(bytes=content, img_path='a', row=row([]), max_pixels=120 * 90 - 1))
+
+    def test_boxes_that_are_none_are_never_chosen(self):
+        """As only a file of another program can hold them: not finite, negative, outside, empty."""
+        none = [[np.nan, 0, 50, 50], [0, 0, np.nan, np.nan], [60, 60, 20, 20], [200, 0, 300, 50],
+                [-90, -90, -10, -10], [30, 30, 30, 60], [np.inf, 0, np.inf, 9], [-np.inf] * 4]
+        for seed in range(5):
+            results = LoadProposals().transform(dict(bytes=encoded(picture()), row=row(none),
+                                                     rng=np.random.default_rng(seed)))
+            bboxes = ProposalViews(VIEWS)(results)['bboxes']
+            assert (bboxes[:, 0] == [0, 0, 64, 64]).all()  # the whole view, as without boxes
+            results = LoadProposals().transform(dict(
+                bytes=encoded(picture()), row=row(none + [[-900, -900, 900, 900]]),
+                rng=np.random.default_rng(seed)))
+            assert results['proposals'][-1].tolist() == [0, 0, 120, 90]
+            assert np.isfinite(ProposalViews(VIEWS)(results)['bboxes']).all()
+
+    def test_thousands_of_boxes(self):
+        rng = np.random.default_rng(0)
+        corner = rng.uniform(0, 80, (50_000, 2))
+        boxes = np.concatenate([corner, corner + rng.uniform(1, 40, (50_000, 2))], axis=1)
+        results = LoadProposals().transform(dict(bytes=encoded(picture()), row=row(boxes), rng=rng))
+        bboxes = ProposalViews(VIEWS)(results)['bboxes']
+        assert bboxes.shape == (2, 2, 4, 4) and np.isfinite(bboxes).all()
+        assert len(np.unique(bboxes[0, 0], axis=0)) == 4
 
 
 def smooth(width: int, height: int) -> np.ndarray:
     """Coarse noise enlarged, so that a JPEG of it is nearly lossless."""
     return cv2.resize(picture(width // 40, height // 40), (width, height),
                       interpolation=cv2.INTER_CUBIC)
-
-
-def jpeg(image: np.ndarray, orientation: int = 1) -> bytes:
-    file, exif = io.BytesIO(), Image.Exif()
-    exif[0x0112] = orientation
-    Image.fromarray(image[..., ::-1]).save(file, 'jpeg', quality=98, subsampling=0, exif=exif)
-    return file.getvalue()
 
 
 def load(content: bytes, width: int, height: int, boxes=(), **kwargs) -> dict:
@@ -95,7 +128,7 @@ class TestScaledDecoding:
     def test_only_jpegs(self):
         assert load(encoded(smooth(800, 640)), 800, 640, scaled_side=40)['reduction'] == 1
 
-    @pytest.mark.parametrize('orientation', [1, 3, 6, 8])
+    @pytest.mark.parametrize('orientation', range(1, 9))
     def test_shows_the_same_upright(self, orientation):
         """Windows, boxes and flips are the same as without; pixels nearly."""
         stored = smooth(803, 642)
@@ -111,7 +144,7 @@ class TestScaledDecoding:
             assert np.abs(a.astype(int) - b.astype(int)).mean() < 4  # two pixels off: 7
 
     def test_a_photo_of_another_size_is_named(self):
-        with pytest.raises(ValueError, match='a.jpg is 402x321 pixels at 1/2.*made for 900x642'):
+        with pytest.raises(ImageError, match='measures 803x642 pixels.*made for 900x642'):
             load(jpeg(smooth(803, 642)), 900, 642, scaled_side=320)
 
     def test_refuses_no_pixels(self):

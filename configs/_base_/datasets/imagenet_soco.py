@@ -14,6 +14,7 @@ train_dataloader = dict(
         type='SoCoDataset',
         data_root='data/imagenet/train',
         proposals='data/proposals/imagenet_train.arrow',
+        max_bad_share=0.001,  # more photos than that, or any of a small set, and training stops
         pipeline=[
             dict(type='LoadProposals'),
             dict(

@@ -2,7 +2,7 @@
 import hashlib
 import json
 from pathlib import Path
-from typing import Any, Dict, NamedTuple, Sequence, Union
+from typing import Any, Dict, NamedTuple, Optional, Sequence, Union
 
 import numpy as np
 from mmcv.transforms import Compose
@@ -10,8 +10,14 @@ from mmselfsup.registry import DATASETS, TRANSFORMS
 from torch.utils.data import Dataset
 
 from ..proposals.fit import check_store_fits
+from ..proposals.images import MAX_PIXELS, ImageError
 from ..proposals.sources import open_source
 from ..proposals.store import ProposalStore
+
+STAND_INS = 8  # tried for a photo; where one in a hundred is bad, nine in a row are no chance
+WAYS_OUT = ('Restore the files; or make the proposals again, which leaves such files out and lists '
+            'them (python tools/generate_proposals.py IMAGES OUT.arrow --overwrite); or let more be '
+            'bad (train_dataloader.dataset.max_bad_share).')
 
 
 class SampleKey(NamedTuple):
@@ -21,9 +27,20 @@ class SampleKey(NamedTuple):
     seed: int = 0
 
 
+class BadPhoto(NamedTuple):
+    """A photo that could not be used, why, and which one stands in for it."""
+    image: str
+    reason: str
+    replaced_by: str
+
+
 @DATASETS.register_module()
 class SoCoDataset(Dataset):
     """Unlabelled photos with the object proposals of a store.
+
+    A sample has the pipeline's keys, and `bad`: an empty text, or, where its photo could not be used
+    and another one stands in, a JSON list of `BadPhoto`s. Which one that is depends on
+    (seed, epoch, index) only.
 
     Args:
         data_root (str): The folder (or zip, or tar) that the store's image names are relative to.
@@ -32,15 +49,20 @@ class SoCoDataset(Dataset):
         repeat (int): How often an epoch shows each photo, with other randomness each time; for
             small sets. Defaults to 1.
         follow_links (bool): Whether links in `data_root` may lead out of it. Defaults to False.
+        max_bad_share (float): Share of the photos, within [0, 1), that may turn out to be unusable
+            before training stops. `BadImageHook` counts and names them. Defaults to 0: the first one
+            stops.
 
     Raises:
         FileNotFoundError: No such store or photos; the message says how to make them.
         ValueError: The file is no store, is broken, or of another version; or lists photos
-            that are not in `data_root`.
+            that are not in `data_root`; or `max_bad_share` is no such share.
     """
 
     def __init__(self, data_root: str, proposals: str, pipeline: Sequence[Dict],
-                 repeat: int = 1, follow_links: bool = False) -> None:
+                 repeat: int = 1, follow_links: bool = False, max_bad_share: float = 0.0) -> None:
+        if not 0 <= max_bad_share < 1:
+            raise ValueError(f'max_bad_share must lie within [0, 1), not {max_bad_share}.')
         self.store = ProposalStore.open(proposals)
         self.source = open_source(data_root, follow_links=follow_links)
         check_store_fits(self.store, self.source)
@@ -48,14 +70,35 @@ class SoCoDataset(Dataset):
         self.pipeline = Compose(
             [TRANSFORMS.build({'_scope_': 'mmselfsup', **transform}) for transform in pipeline])
         self.repeat = repeat
+        self.max_bad_share = max_bad_share
 
     def __len__(self) -> int:
         return len(self.store) * self.repeat
 
     def __getitem__(self, key: Union[int, SampleKey]) -> Dict[str, Any]:
-        """Return the sample of (index, epoch, seed); a plain index means epoch 0, seed 0."""
+        """Return the sample of (index, epoch, seed); a plain index means epoch 0, seed 0.
+
+        Raises:
+            ValueError: The photo cannot be used, and either none may stand in for it, or those that
+                were tried cannot be used either.
+        """
         key = SampleKey(*key) if isinstance(key, tuple) else SampleKey(int(key))
-        return self.pipeline(self.read(key))
+        row, failed = key.index % len(self.store), {}
+        others = np.random.default_rng([key.seed, key.epoch, key.index, 1])
+        for _ in range(1 + STAND_INS if self.max_bad_share else 1):
+            try:
+                sample = self.pipeline(self.read(key, row))
+            except ImageError as error:
+                failed[self.store.name(row)] = error.reason
+                row = int(others.integers(len(self.store)))
+                continue
+            name = self.store.name(row)
+            bad = [BadPhoto(image, reason, name) for image, reason in failed.items()]
+            return dict(sample, bad=json.dumps(bad) if bad else '')
+        (name, reason), *more = failed.items()
+        raise ValueError(
+            f'{name} (listed in {self.store.path}) cannot be used: {reason}'
+            f'{f", and neither can {len(more)} more that were tried" if more else ""}. {WAYS_OUT}')
 
     def image_name(self, key: SampleKey) -> str:
         """Return the name of a sample's photo in the store."""
@@ -68,14 +111,22 @@ class SoCoDataset(Dataset):
         return (f'{len(self.store)} photos, store of {size} bytes, '
                 f'{hashlib.sha256(metadata).hexdigest()[:12]}')
 
-    def read(self, key: SampleKey) -> Dict[str, Any]:
-        """Return what the pipeline starts from: the file's bytes, its row, and its randomness."""
-        row = self.store[key.index % len(self.store)]
+    def read(self, key: SampleKey, row: Optional[int] = None) -> Dict[str, Any]:
+        """Return what the pipeline starts from: the file's bytes, its row, and its randomness.
+
+        Args:
+            key (SampleKey): The sample.
+            row (int, optional): Row of the photo in the store. Defaults to None: the sample's own.
+
+        Raises:
+            ImageError: The file cannot be read.
+        """
+        photo = self.store[key.index % len(self.store) if row is None else row]
         try:
-            content = self.source.read_bytes(row.image)
+            content = self.source.read_bytes(photo.image)
         except (OSError, KeyError) as error:
-            raise ValueError(
-                f'{row.image} (listed in {self.store.path}) cannot be read: {error}. '
-                'Restore the file, or make the proposals again without it.') from error
-        return dict(img_path=row.image, bytes=content, row=row,
+            reason = f'unreadable: {getattr(error, "strerror", None) or error}'
+            raise ImageError(reason, photo.image) from error
+        return dict(img_path=photo.image, bytes=content, row=photo,
+                    max_pixels=self.store.metadata.get('max_pixels', MAX_PIXELS),
                     rng=np.random.default_rng([key.seed, key.epoch, key.index]))

@@ -15,21 +15,19 @@ import torch.nn.functional as F
 from mmcv.transforms import BaseTransform
 from mmselfsup.registry import TRANSFORMS
 
+from ..proposals.images import MAX_PIXELS, ImageError
+from .decoding import decode_photo
 from .geometry import Window, flip_boxes, jitter_boxes, overlaps, sample_window, to_view
 
 NUM_UNIFORMS = 13  # what SoCoDataPreprocessor needs per view: see its `draw`
-
-
-# cv2's flags for libjpeg's scaled decoding, coarsest first
-REDUCED = ((8, cv2.IMREAD_REDUCED_COLOR_8), (4, cv2.IMREAD_REDUCED_COLOR_4),
-           (2, cv2.IMREAD_REDUCED_COLOR_2))
 
 
 @TRANSFORMS.register_module()
 class LoadProposals(BaseTransform):
     """Decode the photo and take its boxes from the store's row.
 
-    Required keys: `bytes` (the file's content), `img_path`, `row` (of the `ProposalStore`).
+    Required keys: `bytes` (the file's content), `img_path`, `row` (of the `ProposalStore`). Optional
+    key: `max_pixels` (the largest photo that is decoded, width x height; by default the generator's).
     Added keys: `img` ((H, W, 3) uint8, BGR, upright), `reduction` (how many of the photo's pixels
     are one of `img`'s, along a side; 1 unless `scaled_side` is given), `proposals` ((n, 4) float32,
     within the photo; empty when the store has none).
@@ -42,8 +40,8 @@ class LoadProposals(BaseTransform):
             way than a single resize, pixels come out a little different. Defaults to None: never.
 
     Raises:
-        ValueError: The photo cannot be decoded, or has another size than when its proposals were
-            made; or `scaled_side` is below 1.
+        ImageError: The photo cannot be used, see `decode_photo`.
+        ValueError: `scaled_side` is below 1.
     """
 
     def __init__(self, max_proposals: Optional[int] = None,
@@ -55,36 +53,16 @@ class LoadProposals(BaseTransform):
 
     def transform(self, results: Dict) -> Dict:
         row, content = results['row'], results.pop('bytes')
-        reduction, flag = self._reduction(content, row.width, row.height)
         try:
-            img = cv2.imdecode(np.frombuffer(content, dtype=np.uint8), flag)
-        except cv2.error:
-            img = None
-        if img is None:
-            raise ValueError(f'{results["img_path"]} is not a readable image (any more). Restore the '
-                             'file, or make the proposals again so that it is left out '
-                             '(python tools/generate_proposals.py).')
-        if img.shape[:2] != (-(-row.height // reduction), -(-row.width // reduction)):
-            raise ValueError(
-                f'{results["img_path"]} is {img.shape[1]}x{img.shape[0]} pixels'
-                f'{f" at 1/{reduction}" if reduction > 1 else ""}, but its proposals '
-                f'were made for {row.width}x{row.height}: the photos were changed or the store '
-                'belongs to other ones. Make the proposals again '
-                '(python tools/generate_proposals.py) or set data_root to the photos they are for.')
+            img, reduction = decode_photo(content, (row.width, row.height),
+                                          results.get('max_pixels', MAX_PIXELS), self.scaled_side)
+        except ImageError as error:
+            raise ImageError(error.reason, results['img_path']) from error
         boxes = row.boxes[:self.max_proposals]
         limits = np.array([row.width, row.height] * 2, dtype=np.float32)
         results.update(img=img, reduction=reduction,
                        proposals=np.clip(boxes, 0, limits).astype(np.float32))
         return results
-
-    def _reduction(self, content: bytes, width: int, height: int) -> Tuple[int, int]:
-        """Choose by how much to divide the size when decoding, and cv2's flag for it."""
-        # other formats would be decoded whole and shrunk without antialiasing
-        if self.scaled_side is not None and content[:2] == b'\xff\xd8':
-            for reduction, flag in REDUCED:
-                if min(width, height) >= reduction * self.scaled_side:
-                    return reduction, flag
-        return 1, cv2.IMREAD_COLOR
 
 
 @TRANSFORMS.register_module()
@@ -243,8 +221,8 @@ def cut_view(img: np.ndarray, window: Window, size: int, flip: bool,
     # its quicker kernel.
     crop = torch.from_numpy(img[y:y + h, x:x + w])[None].permute(0, 3, 1, 2)
     view = F.interpolate(crop, (size, size), mode='bilinear', antialias=True)
-    view = view[0].permute(1, 2, 0).numpy()
-    return cv2.flip(view, 1) if flip else view
+    pixels = view[0].permute(1, 2, 0).numpy()
+    return cv2.flip(pixels, 1) if flip else pixels
 
 
 @TRANSFORMS.register_module()

@@ -1,4 +1,5 @@
 from .. import compat  # noqa: F401  (serves mmcv's ops before mmdet asks for them)
+from .bad_images import BadImageHook
 from .checkpoint import (
     PlainCheckpointHook,
     check_work_dir,
@@ -18,7 +19,8 @@ from .transfer import PretrainedWeightsHook
 from .view_pictures import ViewDrawer, ViewPicturesHook
 
 __all__ = [
-    'BatchInfoHook', 'ClassesHook', 'CollapseHook', 'DeferredInfoHook', 'FiniteLossHook',
+    'BadImageHook', 'BatchInfoHook', 'ClassesHook', 'CollapseHook', 'DeferredInfoHook',
+    'FiniteLossHook',
     'MomentumUpdateHook', 'ObjectScoreHook', 'PlainCheckpointHook', 'PreciseBNHook',
     'PretrainedWeightsHook', 'ResumableBatchSampler', 'ResumableEpochLoop', 'SameRunHook',
     'SoCoLARS', 'StopSignalHook', 'ViewDrawer', 'ViewPicturesHook', 'WarmupLR', 'check_work_dir',

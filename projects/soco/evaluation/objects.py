@@ -100,7 +100,7 @@ def held_out_dataset(cfg: Config, images: Union[str, Path], proposals: Union[str
         ValueError: The store cannot be read, is of other photos, or has no box.
     """
     dataset = copy.deepcopy(cfg.train_dataloader.dataset)
-    dataset.update(data_root=str(images), proposals=str(proposals), repeat=1)
+    dataset.update(data_root=str(images), proposals=str(proposals), repeat=1, max_bad_share=0)
     for transform in dataset.pipeline:
         if transform['type'] == 'LoadProposals':
             transform.pop('max_proposals', None)  # an ablation's

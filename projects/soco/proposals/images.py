@@ -7,11 +7,46 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 MAX_PIXELS = 25_000_000
+MAX_SIDE = 65535  # the largest number in a column of boxes
+# What names.EXTENSIONS promises. Pillow knows others, such as EPS, for which it starts a program.
+FORMATS = ('BMP', 'GIF', 'JPEG', 'PNG', 'PPM', 'TIFF', 'WEBP')
+_ORIENTATION = 0x0112
+_END_OF_JPEG = b'\xff\xd9'
 _SIXTEEN_BITS = ('I;16', 'I;16L', 'I;16B', 'I;16N')
 
 
 class ImageError(ValueError):
-    """An image that cannot be used; the message is the reason, in a few words."""
+    """An image that cannot be used.
+
+    Args:
+        reason (str): Why, in a few words.
+        image (str): Its name, where it is known.
+    """
+
+    def __init__(self, reason: str, image: str = '') -> None:
+        super().__init__(reason, image)
+        self.reason = reason
+        self.image = image
+
+    def __str__(self) -> str:
+        return f'{self.image}: {self.reason}' if self.image else self.reason
+
+
+def check_size(width: int, height: int, max_pixels: int) -> None:
+    """Refuse an image that is too large to be used.
+
+    Args:
+        width (int): Width in pixels.
+        height (int): Height in pixels.
+        max_pixels (int): Largest width × height.
+
+    Raises:
+        ImageError: If it is larger, or has a side of more than :data:`MAX_SIDE` pixels.
+    """
+    if width * height > max_pixels:
+        raise ImageError(f'too large: {width}x{height} pixels, more than {max_pixels}')
+    if max(width, height) > MAX_SIDE:
+        raise ImageError(f'too large: {width}x{height} pixels, a side of more than {MAX_SIDE}')
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
@@ -46,10 +81,8 @@ def decode_image(data: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')
         try:
-            with Image.open(io.BytesIO(data)) as image:
-                if image.width * image.height > max_pixels:
-                    raise ImageError(f'too large: {image.width}x{image.height} pixels, '
-                                     f'more than {max_pixels}')
+            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+                check_size(image.width, image.height, max_pixels)
                 image.load()
                 return np.array(_to_rgb(ImageOps.exif_transpose(image)))
         except ImageError:
@@ -63,6 +96,30 @@ def decode_image(data: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray:
         except Exception as error:
             reason = ' '.join(str(error).split()) or type(error).__name__
             raise ImageError(f'unreadable: {reason}') from error
+
+
+def plain_jpeg(data: bytes) -> tuple[int, int, int] | None:
+    """Look whether any JPEG decoder gives the pixels that :func:`decode_image` gives.
+
+    Args:
+        data (bytes): An image file.
+
+    Returns:
+        tuple[int, int, int] | None: Of a JPEG of grey or RGB pixels that ends as it should: width and
+        height as stored, before it is turned, and its EXIF orientation, 1 to 8. None for any other.
+    """
+    if not data.endswith(_END_OF_JPEG):
+        return None
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        try:
+            with Image.open(io.BytesIO(data), formats=('JPEG', )) as image:
+                turn = image.getexif().get(_ORIENTATION, 1)
+                if image.format != 'JPEG' or image.mode not in ('L', 'RGB'):
+                    return None
+                return *image.size, turn if turn in range(1, 9) else 1
+        except Exception:  # decode_image says what is wrong
+            return None
 
 
 def image_size(file: BinaryIO, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
@@ -84,14 +141,14 @@ def image_size(file: BinaryIO, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter('ignore')
-            with Image.open(file) as image:
-                turned = image.getexif().get(0x0112, 1) >= 5
+            with Image.open(file, formats=FORMATS) as image:
+                # the size of a TIFF is that of the turned image
+                turned = image.format != 'TIFF' and image.getexif().get(_ORIENTATION) in range(5, 9)
                 width, height = image.size[::-1] if turned else image.size
     except UnidentifiedImageError as error:
         raise ImageError('not an image') from error
     except Exception as error:
         reason = ' '.join(str(error).split()) or type(error).__name__
         raise ImageError(f'unreadable: {reason}') from error
-    if width * height > max_pixels:
-        raise ImageError(f'too large: {width}x{height} pixels, more than {max_pixels}')
+    check_size(width, height, max_pixels)
     return width, height

@@ -1,0 +1,61 @@
+"""From the bytes of a photo to the pixels that its proposals were made for."""
+from typing import Optional, Tuple
+
+import cv2
+import numpy as np
+
+from ..proposals.images import MAX_PIXELS, ImageError, check_size, decode_image, plain_jpeg
+
+# cv2's flags for libjpeg's scaled decoding, coarsest first
+REDUCED = ((8, cv2.IMREAD_REDUCED_COLOR_8), (4, cv2.IMREAD_REDUCED_COLOR_4),
+           (2, cv2.IMREAD_REDUCED_COLOR_2), (1, cv2.IMREAD_COLOR))
+# EXIF orientation -> what turns an image upright, as Pillow's exif_transpose does
+UPRIGHT = {
+    1: lambda img: img, 2: lambda img: img[:, ::-1], 3: lambda img: img[::-1, ::-1],
+    4: lambda img: img[::-1], 5: lambda img: img.swapaxes(0, 1), 6: lambda img: np.rot90(img, -1),
+    7: lambda img: img[::-1, ::-1].swapaxes(0, 1), 8: lambda img: np.rot90(img)}
+
+
+def decode_photo(content: bytes, size: Tuple[int, int], max_pixels: int = MAX_PIXELS,
+                 scaled_side: Optional[int] = None) -> Tuple[np.ndarray, int]:
+    """Decode a photo as the generator of its proposals did.
+
+    OpenCV decodes ordinary JPEGs, in about a third of the time; all else goes the generator's way.
+
+    Args:
+        content (bytes): The file.
+        size (tuple): Width and height, upright, that the proposals were made for.
+        max_pixels (int): Largest width x height that is decoded.
+        scaled_side (int, optional): Divide a JPEG's size as long as the short side keeps so many
+            pixels. Defaults to None: never.
+
+    Returns:
+        tuple: The photo, (H, W, 3) uint8, BGR, upright; and by how much its size was divided: 1, 2, 4
+        or 8.
+
+    Raises:
+        ImageError: It cannot be decoded, is too large, or of another size; the message is the reason.
+    """
+    header = plain_jpeg(content)
+    if header is not None:
+        width, height, turn = header
+        check_size(width, height, max_pixels)
+        _check_same((height, width) if turn >= 5 else (width, height), size)
+        most = max(1, min(size) // scaled_side) if scaled_side else 1
+        reduction, flag = next(pair for pair in REDUCED if pair[0] <= most)
+        try:
+            img = cv2.imdecode(np.frombuffer(content, dtype=np.uint8),
+                               flag | cv2.IMREAD_IGNORE_ORIENTATION)
+        except cv2.error:
+            img = None
+        if img is not None:
+            return np.ascontiguousarray(UPRIGHT[turn](img)), reduction
+    img = decode_image(content, max_pixels)
+    _check_same((img.shape[1], img.shape[0]), size)
+    return np.ascontiguousarray(img[..., ::-1]), 1
+
+
+def _check_same(found: Tuple[int, int], wanted: Tuple[int, int]) -> None:
+    if found != tuple(wanted):
+        raise ImageError(f'it measures {found[0]}x{found[1]} pixels, its proposals were made for '
+                         f'{wanted[0]}x{wanted[1]}: it was changed, or is another photo')
