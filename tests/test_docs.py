@@ -316,6 +316,8 @@ class Loads(HTMLParser):
 def test_the_pages_build_and_load_nothing_from_outside(site: Path):
     pages = {path.relative_to(site).with_suffix('.md').as_posix() for path in site.rglob('*.html')}
     assert pages - {'404.md'} == {name.removeprefix('docs/') for name in PAGE_NAMES} - {'README.md'}
+    named = re.findall(r'^ +- ([\w/-]+\.md)$', (ROOT / 'mkdocs.yml').read_text(), re.M)
+    assert sorted(named) == sorted(pages - {'404.md'}), 'each page once in the navigation'
     for path in site.rglob('*.html'):
         loads = Loads()
         loads.feed(path.read_text())
