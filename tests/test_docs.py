@@ -336,7 +336,7 @@ def test_the_api_pages_hold_every_module(site: Path):
 
 
 def source_messages() -> list[str]:
-    spec = importlib.util.spec_from_file_location('messages', ROOT / 'docs/_messages.py')
+    spec = importlib.util.spec_from_file_location('messages', ROOT / 'docs/_from_source.py')
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return [text for _, text in module.messages()]

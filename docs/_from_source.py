@@ -1,10 +1,11 @@
-"""Hook of mkdocs: every error message of the source, for docs/troubleshooting.md."""
+"""Hook of mkdocs: what the pages have from the source, the error messages and the modules."""
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-MARK = '<!-- all messages -->'
+PACKAGE = ROOT / 'projects/soco'
 ABSENT = '…'  # stands for what a message fills in
 
 
@@ -33,14 +34,23 @@ def _text(node: ast.expr) -> str:
     return ABSENT
 
 
-def on_page_markdown(markdown: str, **kwargs) -> str:
-    """Put the list in place of its mark."""
-    if MARK not in markdown:
-        return markdown
+def _message_list(found: re.Match) -> str:
     lines, last = [], None
     for file, text in messages():
         if file != last:
             lines += ['', f'**{file}**', '']
             last = file
         lines.append(f'- `{text.replace("`", "’")}`')
-    return markdown.replace(MARK, '\n'.join(lines))
+    return '\n'.join(lines)
+
+
+def _module_list(found: re.Match) -> str:
+    names = [path.relative_to(ROOT).with_suffix('').as_posix().replace('/', '.')
+             for path in sorted((PACKAGE / found[1]).glob('*.py')) if path.stem != '__init__']
+    return '\n\n'.join(f'::: {name}' for name in names)
+
+
+def on_page_markdown(markdown: str, **kwargs) -> str:
+    """Put the lists in place of their marks."""
+    markdown = re.sub('<!-- all messages -->', _message_list, markdown)
+    return re.sub(r'<!-- all modules of (\S+) -->', _module_list, markdown)
