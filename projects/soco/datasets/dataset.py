@@ -2,7 +2,7 @@
 import hashlib
 import json
 from pathlib import Path
-from typing import Any, Dict, NamedTuple, Optional, Sequence, Union
+from typing import Any, Dict, Iterator, NamedTuple, Optional, Sequence, Union
 
 import numpy as np
 from mmcv.transforms import Compose
@@ -83,22 +83,27 @@ class SoCoDataset(Dataset):
                 were tried cannot be used either.
         """
         key = SampleKey(*key) if isinstance(key, tuple) else SampleKey(int(key))
-        row, failed = key.index % len(self.store), {}
-        others = np.random.default_rng([key.seed, key.epoch, key.index, 1])
-        for _ in range(1 + STAND_INS if self.max_bad_share else 1):
+        failed: Dict[str, str] = {}
+        for row in self._candidates(key):
             try:
                 sample = self.pipeline(self.read(key, row))
             except ImageError as error:
                 failed[self.store.name(row)] = error.reason
-                row = int(others.integers(len(self.store)))
                 continue
-            name = self.store.name(row)
-            bad = [BadPhoto(image, reason, name) for image, reason in failed.items()]
-            return dict(sample, bad=json.dumps(bad) if bad else '')
+            sample['bad'] = json.dumps([BadPhoto(image, reason, self.store.name(row))
+                                        for image, reason in failed.items()]) if failed else ''
+            return sample
         (name, reason), *more = failed.items()
         raise ValueError(
             f'{name} (listed in {self.store.path}) cannot be used: {reason}'
             f'{f", and neither can {len(more)} more that were tried" if more else ""}. {WAYS_OUT}')
+
+    def _candidates(self, key: SampleKey) -> Iterator[int]:
+        """Yield the row of a sample's photo, then rows of those that may stand in for it."""
+        yield key.index % len(self.store)
+        if self.max_bad_share:
+            rng = np.random.default_rng([key.seed, key.epoch, key.index, 1])
+            yield from rng.integers(len(self.store), size=STAND_INS).tolist()
 
     def image_name(self, key: SampleKey) -> str:
         """Return the name of a sample's photo in the store."""

@@ -48,7 +48,7 @@ def decode_photo(content: bytes, size: Tuple[int, int], max_pixels: int = MAX_PI
                                flag | cv2.IMREAD_IGNORE_ORIENTATION)
         except cv2.error:
             img = None
-        if img is not None:
+        if img is not None and img.shape[:2] == (-(-height // reduction), -(-width // reduction)):
             return np.ascontiguousarray(UPRIGHT[turn](img)), reduction
     img = decode_image(content, max_pixels)
     _check_same((img.shape[1], img.shape[0]), size)

@@ -1,5 +1,6 @@
 """From the bytes of an image file to upright RGB pixels, or the reason why not."""
 import io
+import struct
 import warnings
 from typing import BinaryIO
 
@@ -11,7 +12,8 @@ MAX_SIDE = 65535  # the largest number in a column of boxes
 # What names.EXTENSIONS promises. Pillow knows others, such as EPS, for which it starts a program.
 FORMATS = ('BMP', 'GIF', 'JPEG', 'PNG', 'PPM', 'TIFF', 'WEBP')
 _ORIENTATION = 0x0112
-_END_OF_JPEG = b'\xff\xd9'
+_JPEG_SEGMENT = struct.Struct('>BBH')  # 0xFF, kind, length
+_JPEG_FRAME = struct.Struct('>BHHB')  # bits, height, width, components
 _SIXTEEN_BITS = ('I;16', 'I;16L', 'I;16B', 'I;16N')
 
 
@@ -108,16 +110,35 @@ def plain_jpeg(data: bytes) -> tuple[int, int, int] | None:
         tuple[int, int, int] | None: Of a JPEG of grey or RGB pixels that ends as it should: width and
         height as stored, before it is turned, and its EXIF orientation, 1 to 8. None for any other.
     """
-    if not data.endswith(_END_OF_JPEG):
+    if not (data.startswith(b'\xff\xd8') and data.endswith(b'\xff\xd9')):
         return None
+    position, tagged = 2, False
+    try:  # Pillow's look at a header would make a sample some hundredths dearer
+        while True:
+            mark, kind, length = _JPEG_SEGMENT.unpack_from(data, position)
+            if mark != 0xFF or kind == 0xE2 and data[position + 4:position + 8] == b'MPF\0':
+                return None
+            if kind in (0xC0, 0xC1, 0xC2):
+                break
+            tagged = tagged or kind == 0xE1  # EXIF or XMP
+            position += 2 + length
+        bits, height, width, components = _JPEG_FRAME.unpack_from(data, position + 4)
+    except struct.error:
+        return None
+    if bits != 8 or components not in (1, 3):
+        return None
+    turn = _orientation(data) if tagged else 1
+    return None if turn is None else (width, height, turn)
+
+
+def _orientation(data: bytes) -> int | None:
+    """The EXIF orientation of a JPEG, 1 to 8; None where it cannot be read."""
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')
         try:
             with Image.open(io.BytesIO(data), formats=('JPEG', )) as image:
-                turn = image.getexif().get(_ORIENTATION, 1)
-                if image.format != 'JPEG' or image.mode not in ('L', 'RGB'):
-                    return None
-                return *image.size, turn if turn in range(1, 9) else 1
+                turn = image.getexif().get(_ORIENTATION)
+                return turn if turn in range(1, 9) else 1
         except Exception:  # decode_image says what is wrong
             return None
 
