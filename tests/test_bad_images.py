@@ -4,6 +4,8 @@ import functools
 import io
 import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,7 +13,7 @@ import numpy as np
 import pytest
 from mmengine.runner import Runner
 from PIL import Image
-from small import tiny_config
+from small import ROOT, tiny_config
 
 from projects.soco.datasets import SoCoDataset
 from projects.soco.datasets.decoding import decode_photo
@@ -309,6 +311,24 @@ class TestHook:
         assert len(told) == 3
         assert (tmp_path / 'bad_images.csv').read_text().splitlines()[1:] == [
             'a.jpg,empty file,x.jpg', 'b.jpg,not an image,y.jpg', 'c.jpg,truncated,x.jpg']
+
+    @pytest.mark.slow
+    def test_two_processes(self, tmp_path):
+        cfg = tiny_config(tmp_path, **{'train_cfg.max_epochs': 1, 'log_level': 'INFO',
+                                       'train_dataloader.dataset.max_bad_share': 0.3})
+        for i in range(3):
+            (tmp_path / f'photos/photo_{i:03}.png').write_bytes(b'text')
+        cfg.dump(tmp_path / 'config.py')
+        command = ['-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=2',
+                   str(ROOT / 'tools/train.py'), str(tmp_path / 'config.py'), '--launcher', 'pytorch']
+        done = subprocess.run([sys.executable, *command], capture_output=True, text=True, timeout=600,
+                              env={**os.environ, 'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1'})
+        assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
+        text = ' '.join((done.stdout + done.stderr).split())
+        assert 'Photos that could not be used: 3 of 12, listed in' in text
+        assert [row[0] for row in self.table(tmp_path)[1:]] == [f'photo_{i:03}.png' for i in range(3)]
+        for i in range(3):
+            assert len(re.findall(f'photo_{i:03}.png cannot be used: not an image', text)) == 1
 
     def test_bad_arguments(self):
         with pytest.raises(ValueError, match='interval must be at least 1'):
