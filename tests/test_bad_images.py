@@ -258,6 +258,11 @@ class TestHook:
             runner.train()
         assert len(self.table(tmp_path)) == 2 and runner.iter < 6
 
+    def test_no_run_without_the_hook_has_stand_ins(self, tmp_path):
+        runner = self.start(tmp_path, broken=0, custom_hooks=[])
+        with pytest.raises(ValueError, match='max_bad_share.*add dict.type="BadImageHook"'):
+            runner.train()
+
     def test_a_good_run_says_so_and_writes_no_table(self, tmp_path):
         hook, said = BadImageHook(), []
         runner = SimpleNamespace(
