@@ -58,7 +58,7 @@ def bash_blocks() -> list[Block]:
 
 # Every command of a block, in words as bash gives them, without running any.
 RECORD = r"""
-rec() { printf '%s\0' "$@" >> "$RECORD_LOG"; printf '\1\0' >> "$RECORD_LOG"; }
+rec() { printf '%s\0' "$@" $'\1' >> "$RECORD_LOG"; }  # one write: the ends of a pipe run at once
 python() { rec python "$@"; }; bash() { rec bash "$@"; }; source() { rec source "$@"; }; cd() { :; }
 command_not_found_handle() { rec "$@"; }
 PATH=/nonexistent
