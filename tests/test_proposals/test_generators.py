@@ -195,7 +195,7 @@ def test_pixels_are_not_decoded_and_bad_images_are_named(tmp_path, photo):
     assert [tuple(s) for s in summary.skipped] == [
         ('b.jpg', 'empty file'), ('c.jpg', 'not an image'),
         ('d.png', 'too large: 300x900 pixels, more than 250000'),
-        ('e.png', 'too large: 70000x1 pixels, a side above 65535')]
+        ('e.png', 'too large: 70000x1 pixels, a side of more than 65535')]
     assert skipped_path(tmp_path / 's.arrow').exists()
 
 
