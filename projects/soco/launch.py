@@ -254,8 +254,9 @@ def check_inputs(cfg: Config) -> None:
     """
     dataset = cfg.get('train_dataloader', {}).get('dataset', {})
     if dataset.get('type', '').endswith('SoCoDataset'):
+        store = ProposalStore.open(dataset.proposals)
         images = open_source(dataset.data_root, follow_links=dataset.get('follow_links', False))
-        check_store_fits(ProposalStore.open(dataset.proposals), images)
+        check_store_fits(store, images)
     else:
         check_layout(cfg)
 
