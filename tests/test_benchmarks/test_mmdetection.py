@@ -202,6 +202,21 @@ def test_scripts_fine_tune_and_evaluate_each_data_set(
     assert tested == trained
 
 
+def test_ranks_wait_until_old_results_of_cityscapes_are_cleared(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a slow rank 0 takes away what a quick one has written."""
+    from mmdet.evaluation import CityScapesMetric
+
+    from projects.soco.evaluation import old_metrics
+    old = tmp_path / 'out/results/old.txt'
+    old.parent.mkdir(parents=True)
+    old.write_text('of an earlier run')
+    there = []
+    monkeypatch.setattr(old_metrics, 'barrier', lambda: there.append(old.exists()))
+    CityScapesMetric(outfile_prefix=str(tmp_path / 'out'), seg_prefix=str(tmp_path))
+    assert there == [False]
+
+
 @pytest.mark.parametrize('name', ['retinanet_r50_fpn_ms-1x_coco.py', 'fcos_r50_fpn_ms-1x_coco.py'])
 def test_p3_meets_p3(name: str) -> None:
     """A pyramid that starts at P3 gets SoCo's P3 to P5, tensor by tensor and in its features."""
