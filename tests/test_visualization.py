@@ -1,3 +1,5 @@
+import os
+
 import cv2
 import numpy as np
 import pytest
@@ -211,7 +213,7 @@ def test_save_image_leaves_the_old_file_when_writing_fails(tmp_path, monkeypatch
     def fail(*_):
         raise OSError('disk full')
 
-    monkeypatch.setattr(visualization.os, 'fsync', fail)
+    monkeypatch.setattr(os, 'fsync', fail)
     with pytest.raises(OSError, match='disk full'):
         save_image(grey(8, 8), path)
     assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]

@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 
 from .config_changes import changes_between, read_dumped
 from .curves import read_run
+from .datasets.dataset import BadPhoto
 from .engine import find_newest_checkpoint, read_checkpoint
+from .engine.bad_images import TABLE
 from .run_record import RECORD, read_record
-
-BAD_IMAGES, BAD_COLUMNS = 'bad_images.csv', ('image', 'reason', 'replaced_by')
 
 
 class Picture(NamedTuple):
@@ -200,11 +200,11 @@ def _read_checkpoint(run: Run, checkpoints: Sequence[Path]) -> None:
 
 
 def _read_bad_images(run: Run) -> None:
-    path = run.work_dir / BAD_IMAGES
+    path = run.work_dir / TABLE
     if path.is_file():
         with open(path, encoding='utf-8', errors='replace', newline='') as file:
             lines = (line.replace('\0', '�') for line in file)
-            run.bad_images = [{key: str(row.get(key) or '') for key in BAD_COLUMNS}
+            run.bad_images = [{key: str(row.get(key) or '') for key in BadPhoto._fields}
                               for row in csv.DictReader(lines)]
 
 

@@ -1,11 +1,10 @@
 """Arrays to pictures: boxes on a photo, matched views.
 
-Everything here takes and gives plain arrays and files; nothing of the project is imported. Boxes
-are x1 y1 x2 y2 in pixels, half-open. Pictures are uint8 RGB arrays (H, W, 3).
+Everything here takes and gives plain arrays and files. Boxes are x1 y1 x2 y2 in pixels, half-open.
+Pictures are uint8 RGB arrays (H, W, 3).
 """
 import itertools
 import math
-import os
 import textwrap
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
@@ -15,6 +14,8 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
+
+from .proposals.files import whole_file
 
 # Okabe and Ito's colour-blind-safe palette without black; the first four differ most.
 PALETTE = ((213, 94, 0), (86, 180, 233), (240, 228, 66), (0, 158, 115), (204, 121, 167),
@@ -164,16 +165,8 @@ def save_image(array: np.ndarray, path: str | Path) -> Path:
     buffer = BytesIO()
     Image.fromarray(_check_image(array, 'array')).save(buffer, 'PNG')
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
-    try:
-        with open(temporary, 'wb') as file:
-            file.write(buffer.getvalue())
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    with whole_file(path, 'wb') as file:
+        file.write(buffer.getvalue())
     return path
 
 

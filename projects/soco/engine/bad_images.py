@@ -13,6 +13,7 @@ from torch import distributed
 from ..datasets.dataset import WAYS_OUT, BadPhoto
 from ..proposals.files import whole_file
 
+TABLE = 'bad_images.csv'  # in the work directory; its columns are those of BadPhoto
 SHOWN = 3
 
 
@@ -41,7 +42,7 @@ class BadImageHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         """Take up the table of a run that is resumed."""
-        self._table = Path(runner.work_dir) / 'bad_images.csv'
+        self._table = Path(runner.work_dir) / TABLE
         if is_distributed():
             self._group = distributed.new_group(backend='gloo')  # no GPU waits for a message of CPUs
         if runner._resume and self._table.is_file():
