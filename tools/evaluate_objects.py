@@ -22,7 +22,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 import projects.soco.compat  # noqa: F401  (before anything of OpenMMLab)
 from projects.soco.engine.checkpoint import write_atomically
-from projects.soco.evaluation.annotated import embed_labelled, read_labelled
+from projects.soco.evaluation.annotated import (
+    LABELLED_FEATURES,
+    embed_labelled,
+    first_view_size,
+    read_labelled,
+)
 from projects.soco.evaluation.class_score import LabelledScore, score_labelled
 from projects.soco.evaluation.loading import build_model
 from projects.soco.evaluation.neighbours import draw_class_neighbours, draw_view_neighbours
@@ -71,6 +76,10 @@ def parse_args() -> argparse.Namespace:
                         'nearest neighbours into this folder')
     parser.add_argument('--num-queries', type=int, default=8, metavar='N', help='objects in each '
                         'picture (default: %(default)s)')
+    parser.add_argument('--features', choices=sorted({*FEATURES, *LABELLED_FEATURES}), help='projection: '
+                        'what pretraining compares (default; without --annotations only); object: what '
+                        'a detector gets (default with --annotations); backbone: averages of its stages '
+                        'over a box (with --annotations only)')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, default={}, metavar='KEY=VALUE',
                         help='change keys of the config')
     views = parser.add_argument_group('without --annotations')
@@ -78,8 +87,6 @@ def parse_args() -> argparse.Namespace:
                        'tools/generate_proposals.py (default: selective search now, for the photos '
                        'that are used)')
     views.add_argument('--repeats', type=int, metavar='N', help='draws of views per photo (default: 2)')
-    views.add_argument('--features', choices=FEATURES, help='projection: what pretraining compares '
-                       '(default); object: what a detector gets')
     labelled = parser.add_argument_group('with --annotations')
     labelled.add_argument('--view-size', type=int, metavar='PIXELS', help='side that photos are '
                           "squashed to (default: the first view's of the config)")
@@ -107,7 +114,7 @@ def check_args(args: argparse.Namespace) -> None:
     if args.json and Path(args.json).is_dir():
         raise ValueError(f'--json {args.json} is a folder: give the name of a file.')
     own = {True: dict(view_size=None, neighbours=5, resamples=1000),
-           False: dict(proposals=None, repeats=2, features='projection')}
+           False: dict(proposals=None, repeats=2)}
     for flag in own[not args.annotations]:
         if getattr(args, flag) is not None:
             raise ValueError(f'--{flag.replace("_", "-")} is for a score '
@@ -115,6 +122,12 @@ def check_args(args: argparse.Namespace) -> None:
     for flag, default in own[bool(args.annotations)].items():
         if getattr(args, flag) is None:
             setattr(args, flag, default)
+    known = LABELLED_FEATURES if args.annotations else FEATURES
+    if args.features is None:
+        args.features = known[0]
+    elif args.features not in known:
+        raise ValueError(f'--features {args.features} is for a score '
+                         f'{"without" if args.annotations else "with"} --annotations.')
     for flag in ('num_photos', 'batch_size', 'num_queries', 'repeats', 'view_size', 'neighbours',
                  'resamples'):
         value = getattr(args, flag)
@@ -193,8 +206,7 @@ def judge_views(args: argparse.Namespace, cfg: Config) -> Dict[str, Any]:
 
 def judge_classes(args: argparse.Namespace, cfg: Config) -> Dict[str, Any]:
     """Score with labels; return the settings, what was left out, and figures by model."""
-    transform = next(t for t in cfg.train_dataloader.dataset.pipeline if t['type'] == 'ProposalViews')
-    view_size = args.view_size or transform.views[0]['size']
+    view_size = args.view_size or first_view_size(cfg)
     source = open_source(args.images)
     scores: Dict[str, LabelledScore] = {}
     with progress() as bar:
@@ -204,12 +216,12 @@ def judge_classes(args: argparse.Namespace, cfg: Config) -> Dict[str, Any]:
         for name, model in models(args, cfg):
             task = bar.add_task(name, total=len(labelled.names))
             feats = embed_labelled(model, labelled, args.batch_size,
-                                   lambda done, task=task: bar.advance(task, done))
+                                   lambda done, task=task: bar.advance(task, done), args.features)
             scores[name] = score_labelled(feats, labelled, args.neighbours, args.resamples, args.seed)
             if args.out:
                 save_image(draw_class_neighbours(feats, labelled, source, args.num_queries, name),
                            picture_path(args, name))
-    settings = dict(view_size=view_size, neighbours=args.neighbours, resamples=args.resamples,
+    settings = dict(features=args.features, view_size=view_size, neighbours=args.neighbours, resamples=args.resamples,
                     batch_size=args.batch_size, photos=len(labelled.names),
                     objects=len(labelled.classes), classes=len(labelled.class_names))
     for table in class_tables(scores, labelled, view_size, args.neighbours):

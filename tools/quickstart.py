@@ -11,7 +11,6 @@ import subprocess
 import sys
 import time
 import warnings
-from collections import deque
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +20,7 @@ from rich.table import Table
 
 from projects.soco.launch import run_tool
 from projects.soco.proposals.sources import open_source
+from projects.soco.watching import run_training
 
 OUT = Path('work_dirs/quickstart')
 PRETRAINING = 'configs/soco_r18_fpn_quickstart.py'
@@ -69,36 +69,21 @@ def run_logged(command: list[str], log: Path, what: str, total: int) -> None:
         ValueError: It failed; the end of its output says why.
     """
     console.print(f'$ {" ".join(command)}', style='dim', soft_wrap=True)
-    last, shown = deque(maxlen=12), 0
+    shown = 0
     columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
                TextColumn('{task.fields[state]}'))
-    process = subprocess.Popen([sys.executable, *command], stdout=subprocess.PIPE,
-                               stderr=subprocess.STDOUT, text=True)
-    try:
-        with Progress(*columns, console=console) as progress, open(log, 'w') as file:
-            task = progress.add_task(what, total=total, state='starting (imports take some seconds)')
-            for line in process.stdout:
-                file.write(line)
-                if line.strip():
-                    last.append(line.rstrip())
-                found = re.search(r'\(train\)\s+(?:\[(\d+)\])?\[\s*(\d+)/\s*(\d+)\]', line)
-                if found:
-                    epoch, step, length = (int(n or 1) for n in found.groups())
-                    done = (epoch - 1) * length + step
-                    values = re.findall(r'(loss|obj_std): (-?[\d.]+)', line)
-                    state = '  '.join(f'{name} {value}' for name, value in values)
-                    progress.update(task, completed=done, state=state)
-                    if not console.is_terminal and done - shown >= total // 5:
-                        shown = done
-                        console.print(f'{what}: {done}/{total}  {state}')
-            if process.wait() == 0:
-                progress.update(task, completed=total)
-    finally:
-        process.kill()
-    if process.returncode:
-        raise ValueError(f'{what} failed; the whole output is in {log}. Its end: '
-                         + ' | '.join(line for line in last if 'error' in line.lower())
-                         + f' {last[-1] if last else ""}')
+    with Progress(*columns, console=console) as progress:
+        task = progress.add_task(what, total=total, state='starting (imports take some seconds)')
+
+        def report(done: int, state: str) -> None:
+            nonlocal shown
+            progress.update(task, completed=done, state=state)
+            if not console.is_terminal and done - shown >= total // 5:
+                shown = done
+                console.print(f'{what}: {done}/{total}  {state}')
+
+        run_training(command, log, what, report)
+        progress.update(task, completed=total)
 
 
 def pretrain(num_photos: int) -> tuple[Path, dict]:

@@ -97,7 +97,7 @@ def describe_session(config: str) -> dict[str, Any]:
     return dict(
         started=_now(), config=str(config), known_configs=nearest_known(config),
         version=__version__, commit=code_version(), processes=get_world_size(),
-        versions={'python': platform.python_version(), **_package_versions()}, **_hardware())
+        versions={'python': platform.python_version(), **_package_versions()}, **describe_hardware())
 
 
 def code_version() -> str:
@@ -121,7 +121,8 @@ def _package_versions() -> dict[str, str]:
     return versions
 
 
-def _hardware() -> dict[str, Any]:
+def describe_hardware() -> dict[str, Any]:
+    """Name processor, cores, memory and GPUs of this machine."""
     names = []
     with contextlib.suppress(OSError):
         lines = Path('/proc/cpuinfo').read_text().splitlines()

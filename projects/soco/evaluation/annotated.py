@@ -7,7 +7,9 @@ from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Tu
 import cv2
 import numpy as np
 import torch
+from mmengine.config import Config
 from torch import Tensor
+from torchvision.ops import roi_align
 
 from ..datasets.geometry import to_view
 from ..datasets.subset import check_coco
@@ -19,6 +21,7 @@ from ..proposals.images import ImageError, decode_image
 from ..proposals.sources import ImageSource
 from .objects import unit, working_copy
 
+LABELLED_FEATURES = ('object', 'backbone')
 SIZES = {'small': (0, 32**2), 'medium': (32**2, 96**2), 'large': (96**2, math.inf)}  # COCO's areas
 
 
@@ -51,6 +54,12 @@ class _Object(NamedTuple):
     category: Union[int, str]
     box: Tuple[float, float, float, float]  # x1 y1 x2 y2
     area: float
+
+
+def first_view_size(cfg: Config) -> int:
+    """Return the side in pixels of a pretraining config's first view, which shows whole photos."""
+    transform = next(t for t in cfg.train_dataloader.dataset.pipeline if t['type'] == 'ProposalViews')
+    return transform.views[0]['size']
 
 
 def read_labelled(path: Union[str, Path], source: ImageSource, view_size: int,
@@ -185,8 +194,9 @@ def _without_single(names: List[str], views: List[Tensor], view_boxes: List[Tens
 
 @torch.no_grad()
 def embed_labelled(model: SoCo, labelled: LabelledPhotos, batch_size: int = 8,
-                   report: Callable[[int], None] = lambda photos: None) -> Tensor:
-    """Compute the target network's object features on marked boxes of whole photos.
+                   report: Callable[[int], None] = lambda photos: None,
+                   features: str = 'object') -> Tensor:
+    """Compute the target network's features of marked boxes of whole photos.
 
     Photos are normalised, not augmented. BatchNorm uses the statistics of the batch; see
     `objects.working_copy`.
@@ -196,10 +206,17 @@ def embed_labelled(model: SoCo, labelled: LabelledPhotos, batch_size: int = 8,
         labelled (LabelledPhotos): Photos and boxes.
         batch_size (int): Photos at a time. Defaults to 8.
         report (Callable): Called with the number of photos that were just done.
+        features (str): 'object': the RoI head's output; or 'backbone', see `backbone_features`, which
+            compares networks of which only the backbone was trained. Defaults to 'object'.
 
     Returns:
         Tensor: (n, D) unit vectors, on the CPU.
+
+    Raises:
+        ValueError: `features` is neither, or features are not finite.
     """
+    if features not in LABELLED_FEATURES:
+        raise ValueError(f'features must be one of {", ".join(LABELLED_FEATURES)}, not {features!r}.')
     model = working_copy(model)
     net, preprocessor = model.target, model.data_preprocessor
     device = next(net.parameters()).device
@@ -210,13 +227,33 @@ def embed_labelled(model: SoCo, labelled: LabelledPhotos, batch_size: int = 8,
         view = torch.empty(images.shape, device=device)
         preprocessor.prepare(images, 0, None, view)
         feats = net.backbone(view.contiguous(memory_format=model.memory_format))
-        if model.finest_levels is not None:
-            feats = net.neck(feats, model.finest_levels[0])
-        elif model.with_neck:
-            feats = net.neck(feats)
         mine = (labelled.photos >= part[0]) & (labelled.photos <= part[-1])
         index = (labelled.photos[mine] - part[0])[:, None]
         rois = torch.cat([index.float(), labelled.view_boxes[mine]], dim=1)
-        found.append(unit(net.roi_head.embed(feats, rois)).cpu())
+        if features == 'backbone':
+            embedded = backbone_features(feats, rois.to(device), view.shape[-1])
+        else:
+            if model.finest_levels is not None:
+                feats = net.neck(feats, model.finest_levels[0])
+            elif model.with_neck:
+                feats = net.neck(feats)
+            embedded = net.roi_head.embed(feats, rois)
+        found.append(unit(embedded).cpu())
         report(len(part))
     return torch.cat(found)
+
+
+def backbone_features(feats: Sequence[Tensor], rois: Tensor, view_size: int) -> Tensor:
+    """Describe boxes by what a backbone alone says of them, without choosing among its stages.
+
+    Args:
+        feats (Sequence[Tensor]): The maps of the backbone's stages, (N, C_i, H_i, W_i).
+        rois (Tensor): (k, 5), in pixels of the view, on the maps' device.
+        view_size (int): Side of the view in pixels.
+
+    Returns:
+        Tensor: (k, sum of C_i): each stage's average over the box (RoIAlign, 7x7), scaled to length 1.
+    """
+    pooled = [roi_align(feat.float(), rois, 7, feat.shape[-1] / view_size, aligned=True).mean((2, 3))
+              for feat in feats]
+    return torch.cat([unit(part) for part in pooled], dim=1)

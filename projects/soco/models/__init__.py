@@ -1,10 +1,10 @@
 from .. import compat  # noqa: F401  (serves mmcv's ops before mmdet asks for them)
-from .data_preprocessor import SoCoDataPreprocessor
+from .data_preprocessor import ImageViewsPreprocessor, SoCoDataPreprocessor
 from .necks import SoCoFPN
 from .roi_heads import SoCoBBoxHead, SoCoC4RoIHead, SoCoRoIExtractor, SoCoRoIHead
 from .soco import SoCo, assign_levels, feature_spread
 
 __all__ = [
-    'SoCo', 'SoCoBBoxHead', 'SoCoC4RoIHead', 'SoCoDataPreprocessor', 'SoCoFPN', 'SoCoRoIExtractor',
-    'SoCoRoIHead', 'assign_levels', 'feature_spread'
+    'ImageViewsPreprocessor', 'SoCo', 'SoCoBBoxHead', 'SoCoC4RoIHead', 'SoCoDataPreprocessor',
+    'SoCoFPN', 'SoCoRoIExtractor', 'SoCoRoIHead', 'assign_levels', 'feature_spread'
 ]

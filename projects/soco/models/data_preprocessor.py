@@ -119,3 +119,16 @@ class SoCoDataPreprocessor(BaseDataPreprocessor):
         columns, rows = (x >= x1) & (x < x2), (y >= y1) & (y < y2)  # (N, K, W), (N, K, H)
         covers = torch.bmm(rows.transpose(1, 2).float(), columns.float())  # how many, (N, H, W)
         return covers.lt_(0.5).unsqueeze(1)
+
+
+@MODELS.register_module()
+class ImageViewsPreprocessor(SoCoDataPreprocessor):
+    """Views without boxes, as MMSelfSup's algorithms on whole images take them.
+
+    So BYOL, say, learns from the photos, colours and order of `SoCoDataset`, and goes on where it was
+    stopped. Arguments and errors are those of `SoCoDataPreprocessor`.
+    """
+
+    def forward(self, data: Dict, training: bool = False) -> Dict:
+        """Prepare a batch; returns `inputs` and, empty, `data_samples`."""
+        return dict(inputs=super().forward(data, training)['inputs'], data_samples=None)

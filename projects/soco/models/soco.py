@@ -70,6 +70,10 @@ class SoCo(BaseModel):
     def init_weights(self) -> None:
         """Initialise the online network and copy it to the target."""
         super().init_weights()
+        self.copy_to_target()
+
+    def copy_to_target(self) -> None:
+        """Make the target a copy of the online network, BN statistics included."""
         for part, module in self.target.items():
             module.load_state_dict(getattr(self, part).state_dict())
 

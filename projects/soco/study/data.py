@@ -1,0 +1,147 @@
+"""The data of a study: photos without labels, and labels for training, choosing and judging."""
+import json
+from pathlib import Path
+from typing import Any
+
+from ..datasets.subset import check_coco, choose_images, subset_coco
+from ..proposals.files import whole_file
+from ..proposals.formats import read_json
+from ..proposals.sources import open_source
+from .plan import BOXES, Study
+
+TUNE_SEED = 1  # of the split on which options are chosen
+
+
+class StudyData:
+    """Files that a study's jobs read; `prepare` makes them.
+
+    Args:
+        study (Study): The study.
+        root (str | Path): The folder that holds its data.
+        folder (str | Path): Where to put what is made.
+    """
+
+    def __init__(self, study: Study, root: str | Path, folder: str | Path) -> None:
+        self.root = Path(root).resolve()
+        self.folder = Path(folder)
+        self._study = study
+
+    def labels(self, split: str, seed: int = 0) -> Path:
+        """Return a COCO json whose file names start from `root`.
+
+        Args:
+            split (str): 'train', 'val'; 'tune' and 'fit', which part train; or a share of train in
+                percent, such as '25'.
+            seed (int): Of the choice of a share. Defaults to 0.
+        """
+        return self.folder / (f'train_{split}percent_seed{seed}.json' if split.isdigit()
+                              else f'{split}.json')
+
+    def list_of(self, what: str) -> Path:
+        """Return a list of photos: 'unlabelled' or 'val'."""
+        return self.folder / f'{what}.txt'
+
+    def store(self, boxes: str, what: str = 'unlabelled') -> Path:
+        """Return the proposal store of the photos of a list."""
+        return self.folder / f'{what}_{boxes}.arrow'
+
+    def prepare(self) -> None:
+        """Write the labels and the lists of photos.
+
+        Raises:
+            FileNotFoundError: A folder, a json or a photo is not in `root`.
+            ValueError: A json is no COCO file of instances.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        data = self._study.data
+        splits = {split: by_supercategory(self._read(data[split]), data['images'])
+                  for split in ('train', 'val')}
+        train = splits['train']
+        ids = [row['id'] for row in train['images']]
+        tune = choose_images(ids, data['tune_percent'], TUNE_SEED)
+        splits['tune'] = with_images(train, tune)
+        splits['fit'] = with_images(train, set(ids) - tune)
+        for split, content in splits.items():
+            self._write(self.labels(split), json.dumps(content))
+        shares = {step.get('share', 100) for step in self._study.order if step['stage'] == 'finetune'}
+        for share in shares:
+            for seed in self._study.seeds:
+                self._write(self.labels(str(share), seed),
+                            json.dumps(subset_coco(train, share, seed, data['train'])))
+        lists = {'unlabelled': self._unlabelled(),
+                 'val': [row['file_name'] for row in splits['val']['images']]}
+        source = open_source(self.root)
+        for what, names in lists.items():
+            missing = [name for name in names if name not in source]
+            if missing:
+                raise FileNotFoundError(f'{len(missing)} of {len(names)} photos are not in {self.root}, '
+                                        f'such as {missing[0]}. Give the folder that holds them all.')
+            self._write(self.list_of(what), '\n'.join(names) + '\n')
+
+    def store_commands(self) -> list[list[str]]:
+        """Return the commands that make the stores of proposals; done ones end at once."""
+        used = sorted({method.boxes for method in self._study.methods.values()}, key=BOXES.index)
+        wanted = [('unlabelled', boxes) for boxes in used] + [('val', BOXES[0])]
+        return [['tools/generate_proposals.py', str(self.list_of(what)), str(self.store(boxes, what)),
+                 '--root', str(self.root), '--source', boxes] for what, boxes in wanted]
+
+    def _read(self, name: str) -> Any:
+        path = self.root / name
+        if not path.is_file():
+            raise FileNotFoundError(f'There is no {path}. --data must be the folder that holds '
+                                    f'{", ".join(map(str, self._named()))}.')
+        content = read_json(path)
+        check_coco(content, path)
+        return content
+
+    def _named(self) -> list[str]:
+        data = self._study.data
+        return list(dict.fromkeys([*data['unlabelled'], data['images'], data['train'], data['val']]))
+
+    def _unlabelled(self) -> list[str]:
+        names = []
+        for part in self._study.data['unlabelled']:
+            if part.endswith('.json'):
+                names += [f'{self._study.data["images"]}/{row["file_name"]}'
+                          for row in self._read(part)['images']]
+            elif (self.root / part).is_dir():
+                names += [f'{part}/{name}' for name in open_source(self.root / part).names()]
+            else:
+                raise FileNotFoundError(f'There is no folder {self.root / part}. --data must be the '
+                                        f'folder that holds {", ".join(self._named())}.')
+        return names
+
+    @staticmethod
+    def _write(path: Path, text: str) -> None:
+        if not path.is_file() or path.read_text() != text:  # jobs may be reading it
+            with whole_file(path) as file:
+                file.write(text)
+
+
+def with_images(content: dict, chosen: set) -> dict:
+    """Return a COCO data set with some of its images, by their ids, and their annotations."""
+    return {**content, 'images': [row for row in content['images'] if row['id'] in chosen],
+            'annotations': [row for row in content['annotations'] if row['image_id'] in chosen]}
+
+
+def by_supercategory(content: dict, images: str) -> dict:
+    """Return a COCO data set whose classes are its supercategories, in order of appearance.
+
+    Args:
+        content (dict): A COCO data set; it is not changed.
+        images (str): Folder that is put before each `file_name`.
+
+    Raises:
+        ValueError: A category has no supercategory.
+    """
+    rows = content['categories']
+    if not all(isinstance(row.get('supercategory'), str) for row in rows):
+        raise ValueError('A study judges by supercategories, and a category of the annotations has none: '
+                         "add the key 'supercategory' to each entry of categories.")
+    names = list(dict.fromkeys(row['supercategory'] for row in rows))
+    ids = {row['id']: names.index(row['supercategory']) + 1 for row in rows}
+    return {**content,
+            'images': [{**row, 'file_name': f'{images}/{row["file_name"]}'} for row in content['images']],
+            'annotations': [{**row, 'category_id': ids[row['category_id']]}
+                            for row in content['annotations']],
+            'categories': [dict(id=i, name=name) for i, name in enumerate(names, 1)]}

@@ -1,0 +1,129 @@
+"""AP of kept predictions, and of them under draws of photos."""
+import contextlib
+import io
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from .resampling import photo_draws
+
+KINDS = {'bbox': 'box', 'segm': 'mask'}
+
+
+def judge_predictions(labels: str | Path, folder: str | Path, resamples: int
+                      ) -> tuple[dict[str, float], dict[str, np.ndarray]]:
+    """Evaluate what `KeepPredictionsHook` has left.
+
+    Args:
+        labels (str | Path): COCO json of the photos that were predicted.
+        folder (str | Path): Work directory of the run.
+        resamples (int): R draws of photos; 0 for none.
+
+    Returns:
+        tuple: AP and AP50 within [0, 1], named as `box_AP50@200` (kind, measure, iterations of
+        fine-tuning); and for each the (R,) values under draws of photos with replacement, the same
+        draws for all runs.
+
+    Raises:
+        FileNotFoundError: There are no predictions.
+    """
+    paths = sorted(Path(folder).glob('predictions/iter_*.*.json'))
+    if not paths:
+        raise FileNotFoundError(f'There are no predictions in {folder}/predictions: the detector needs '
+                                'the KeepPredictionsHook, and a validation.')
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth = COCO(str(labels))
+    draws = photo_draws(len(truth.getImgIds()), resamples)
+    values, samples = {}, {}
+    for path in paths:
+        found = re.fullmatch(r'iter_(\d+)\.(bbox|segm)\.json', path.name)
+        if not found:
+            continue
+        iteration, kind = int(found[1]), found[2]
+        matches = match(truth, json.loads(path.read_text()), kind)
+        drawn = np.array([average_precision(matches, draw) for draw in draws]).reshape(-1, 2)
+        for i, name in enumerate(('AP', 'AP50')):
+            key = f'{KINDS[kind]}_{name}@{iteration}'
+            values[key] = average_precision(matches)[i]
+            samples[key] = drawn[:, i]
+    return values, samples
+
+
+def match(truth: COCO, predictions: list[dict], kind: str) -> COCOeval | None:
+    """Match predictions with objects, photo by photo; None where nothing was predicted.
+
+    Args:
+        truth (COCO): The annotations.
+        predictions (list[dict]): Rows of a COCO result file.
+        kind (str): 'bbox' or 'segm'.
+    """
+    if not predictions:
+        return None
+    with contextlib.redirect_stdout(io.StringIO()):
+        evaluator = COCOeval(truth, truth.loadRes(predictions), kind)
+        # only what is reported: objects of all sizes, 100 predictions a photo
+        evaluator.params.areaRng = evaluator.params.areaRng[:1]
+        evaluator.params.areaRngLbl = evaluator.params.areaRngLbl[:1]
+        evaluator.params.maxDets = [100]
+        evaluator.evaluate()
+    return evaluator
+
+
+def average_precision(matches: COCOeval | None, draw: np.ndarray | None = None) -> tuple[float, float]:
+    """Compute AP (IoU 0.5 to 0.95) and AP50, mean over the classes that have objects.
+
+    Args:
+        matches (COCOeval, optional): From `match`.
+        draw (np.ndarray, optional): Indices of the photos that count, each as often as it is there.
+            Defaults to None: every photo once.
+
+    Returns:
+        tuple: Both within [0, 1]; NaN where the photos have no object.
+    """
+    if matches is None:
+        return 0.0, 0.0
+    photos = len(matches.params.imgIds)
+    # evaluate() lists class by class, and of each class photo by photo
+    by_class = np.empty(len(matches.evalImgs), dtype=object)
+    by_class[:] = matches.evalImgs
+    by_class = by_class.reshape(-1, photos)
+    chosen = np.arange(photos) if draw is None else draw
+    precisions = [class_precision([m for m in row[chosen] if m is not None], matches.params.recThrs)
+                  for row in by_class]
+    kept = [p for p in precisions if p is not None]
+    if not kept:
+        return float('nan'), float('nan')
+    by_iou = np.mean(kept, axis=0)
+    return float(by_iou.mean()), float(by_iou[0])
+
+
+def class_precision(matches: list[dict], recalls: np.ndarray) -> np.ndarray | None:
+    """Average precision of one class at each IoU, as COCO computes it, from matched photos.
+
+    Args:
+        matches (list[dict]): `COCOeval.evalImgs` of the photos; one may be there more than once.
+        recalls (np.ndarray): Recalls at which precision is read, rising.
+
+    Returns:
+        np.ndarray, optional: (IoUs,), or None where there is no object.
+    """
+    objects = sum(int(np.count_nonzero(m['gtIgnore'] == 0)) for m in matches)
+    if not objects:
+        return None
+    scores = np.concatenate([m['dtScores'] for m in matches])
+    order = np.argsort(-scores, kind='mergesort')
+    hit = np.concatenate([m['dtMatches'] for m in matches], axis=1)[:, order] > 0  # (IoUs, predictions)
+    counted = ~np.concatenate([m['dtIgnore'] for m in matches], axis=1)[:, order].astype(bool)
+    right = np.cumsum(hit & counted, axis=1, dtype=float)
+    wrong = np.cumsum(~hit & counted, axis=1, dtype=float)
+    precision = right / np.maximum(right + wrong, np.spacing(1))
+    precision = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
+    found = np.zeros(len(precision))
+    for i, (p, recall) in enumerate(zip(precision, right / objects)):
+        places = np.searchsorted(recall, recalls, side='left')
+        found[i] = p[places[places < len(p)]].sum() / len(recalls)
+    return found

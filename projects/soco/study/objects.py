@@ -1,0 +1,90 @@
+"""What a study's arms know of objects before any fine-tuning."""
+from typing import Mapping
+
+import numpy as np
+import torch
+from mmengine.config import Config
+from torch import Tensor
+
+from ..datasets.dataset import SoCoDataset
+from ..evaluation.annotated import LABELLED_FEATURES, LabelledPhotos, embed_labelled
+from ..evaluation.class_score import rank_classes
+from ..evaluation.loading import build_model
+from ..evaluation.objects import embed_objects, found_again, same_photo_counts
+from ..models.soco import SoCo
+from .resampling import resampled_means
+
+NEIGHBOURS = 5
+NUM_PHOTOS = 1000  # more than there are
+
+
+def build_arm(cfg: Config, seed: int, parts: Mapping[str, Tensor]) -> SoCo:
+    """Build the network that a detector would start from: some parts pretrained, the rest random.
+
+    Args:
+        cfg (Config): Pretraining config with the network.
+        seed (int): Of what is random.
+        parts (Mapping[str, Tensor]): Tensors of the pretrained parts; empty for none.
+
+    Raises:
+        ValueError: A tensor has no place in the network, or the parts leave one of theirs random.
+    """
+    model = build_model(cfg, None, seed)
+    left, alien = model.load_state_dict(dict(parts), strict=False)
+    tops = {key.split('.')[0] for key in parts}
+    holes = [key for key in left if key.split('.')[0] in tops]
+    if alien or holes:
+        raise ValueError(f'The pretrained parts do not fit {cfg.filename}: '
+                         + ', '.join([f'{key} has no place' for key in alien[:3]]
+                                     + [f'{key} is missing' for key in holes[:3]])
+                         + '. All methods of a study must share its backbone.')
+    model.copy_to_target()
+    return model
+
+
+def judge(model: SoCo, labelled: LabelledPhotos, seed: int, resamples: int,
+          views: SoCoDataset | None = None) -> tuple[dict[str, float], dict[str, np.ndarray]]:
+    """Measure how well a network tells objects.
+
+    Args:
+        model (SoCo): The network.
+        labelled (LabelledPhotos): Annotated photos.
+        seed (int): Of the draws of photos and of the views.
+        resamples (int): Draws of photos.
+        views (SoCoDataset, optional): Photos with proposals, to find objects again in another view.
+
+    Returns:
+        tuple: Values within [0, 1] by name, and for each (R,) values when photos are drawn with
+        replacement; the draws are the same for all networks. `knn_…` is the share of objects whose
+        class the 5 nearest objects of other photos have, `map_…` the mean average precision of
+        retrieving its class; `…_object` with the RoI head's features, which the detector starts from,
+        `…_backbone` with those of the backbone. `found_again` is the share of objects that are nearest
+        to themselves in another view, `found_again_own` that among the objects of their own photo.
+    """
+    outcomes: dict[str, tuple[Tensor, Tensor]] = {}  # value and photo of each object
+    for features in LABELLED_FEATURES:
+        feats = embed_labelled(model, labelled, features=features)
+        found = rank_classes(feats, labelled.classes, labelled.photos, NEIGHBOURS, other_photos=True)
+        photos = labelled.photos[found.counted]
+        outcomes[f'knn_{features}'] = found.correct[found.counted], photos
+        outcomes[f'map_{features}'] = found.precision[found.counted], photos
+    if views is not None:
+        outcomes.update(_found_again(model, views, seed))
+    values = {name: float(value.double().mean()) for name, (value, _) in outcomes.items()}
+    samples = {name: resampled_means(value.double().numpy(), photos.numpy(), resamples)
+               for name, (value, photos) in outcomes.items()}
+    return values, samples
+
+
+def _found_again(model: SoCo, views: SoCoDataset, seed: int) -> dict[str, tuple[Tensor, Tensor]]:
+    """Value and photo of each object that is looked for in another view of the same size."""
+    found: dict[str, list[tuple[Tensor, Tensor]]] = {'found_again': [], 'found_again_own': []}
+    for objects in embed_objects(model, views, NUM_PHOTOS, 1, seed=seed, features='object'):
+        if objects.sizes[0] == objects.sizes[1]:
+            first, other = objects.feats
+            found['found_again'].append((found_again(first, other, 1), objects.rows))
+            several = same_photo_counts(objects.rows) > 1
+            found['found_again_own'].append(
+                (found_again(first, other, 1, objects.rows)[several], objects.rows[several]))
+    return {name: (torch.cat([v for v, _ in parts]), torch.cat([r for _, r in parts]))
+            for name, parts in found.items()}

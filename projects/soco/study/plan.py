@@ -1,0 +1,216 @@
+"""What a study compares, and in which order: its config, read and checked."""
+import inspect
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Iterator, NamedTuple, Optional, Sequence
+
+from mmengine.config import Config
+
+BOXES = ('selective-search', 'random')  # sources of tools/generate_proposals.py
+PARTS = ('backbone', 'neck', 'roi_head.bbox_head')
+STAGES = ('objects', 'finetune')
+
+
+class Job(NamedTuple):
+    """A piece of work that leaves one record.
+
+    Args:
+        kind (str): 'trial' (a short pretraining, to choose options), 'pretrain', 'objects',
+            'finetune_trial' or 'finetune'.
+        name (str): The method of 'trial' and 'pretrain', else the arm.
+        number (int): The seed; of trials, which of the options to be tried.
+        share (int): Labels in percent, for 'finetune'. Defaults to 100.
+    """
+    kind: str
+    name: str
+    number: int
+    share: int = 100
+
+    @property
+    def key(self) -> str:
+        """Name of the record, and of the folder in the work directory."""
+        last = f'{self.kind.endswith("trial") and "options" or "seed"}{self.number}'
+        share = f'{self.share}percent/' if self.kind == 'finetune' else ''
+        return f'{self.kind}/{self.name}/{share}{last}'
+
+
+@dataclass(frozen=True)
+class Method:
+    """A way to pretrain.
+
+    Args:
+        config (str): Pretraining config; its schedule is a warm-up of one epoch and a cosine.
+        boxes (str): One of `BOXES`. Defaults to selective search.
+        options (list[dict]): What is tried before the first run, each a dict of dotted keys of the
+            config; the best is kept. Defaults to nothing.
+    """
+    config: str
+    boxes: str = BOXES[0]
+    options: Sequence[dict] = ({}, )
+
+
+@dataclass(frozen=True)
+class Arm:
+    """What a detector starts from.
+
+    Args:
+        title (str): Its name in tables and pictures.
+        method (str, optional): Of whose weights it gets `parts`. Defaults to None: random weights.
+        parts (list[str]): Some of `PARTS`. Defaults to none.
+    """
+    title: str
+    method: Optional[str] = None
+    parts: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Study:
+    """A study; field by field what its config holds.
+
+    Args:
+        name (str): Folder in work_dirs/ and in the records.
+        seeds (list[int]): Of pretraining, fresh weights, fine-tuning and the choice of labels.
+        data (dict): `unlabelled` (folders of photos and COCO jsons, whose photos are taken without
+            labels), `images` (folder of the annotated photos), `train` and `val` (COCO jsons), all
+            relative to the folder that is given on the command line; `tune_percent`, the share of
+            train's photos on which options are chosen.
+        methods (dict[str, Method]): Ways to pretrain.
+        arms (dict[str, Arm]): What is compared.
+        references (list[str]): Arms that all others are compared with.
+        epochs (int): Of pretraining.
+        trial_epochs (int): Of each trial of options.
+        object_config (str): Pretraining config whose network embeds objects; all methods share its
+            backbone. Annotated photos are squashed to the size of its first view.
+        detector (str): Config of a Mask R-CNN; it validates at the points that are reported.
+        detector_options (list[dict]): What is tried for each arm's fine-tuning. Defaults to nothing.
+        order (list[dict]): What is done first: dicts of `stage` ('objects' or 'finetune'), `arms`, and
+            for 'finetune' `share` (percent of the labels). Pretraining comes before what needs it.
+        workers (int): Jobs at a time. Defaults to 1.
+        resamples (int): Draws of the bootstrap. Defaults to 1000.
+    """
+    name: str
+    seeds: Sequence[int]
+    data: dict
+    methods: dict
+    arms: dict
+    references: Sequence[str]
+    epochs: int
+    trial_epochs: int
+    object_config: str
+    detector: str
+    order: Sequence[dict]
+    detector_options: Sequence[dict] = ({}, )
+    workers: int = 1
+    resamples: int = 1000
+    path: str = field(default='', compare=False)
+
+    def jobs(self) -> Iterator[Job]:
+        """Yield all jobs, each once, those that others need before them."""
+        seen: set[Job] = set()
+        for step in self.order:
+            for seed in self.seeds:
+                for arm in step['arms']:
+                    yield from self._with_needs(Job(step['stage'], arm, seed, step.get('share', 100)),
+                                                seen)
+
+    def _with_needs(self, job: Job, seen: set) -> Iterator[Job]:
+        if job in seen:
+            return
+        seen.add(job)
+        for need in self.needs(job):
+            yield from self._with_needs(need, seen)
+        yield job
+
+    def needs(self, job: Job) -> list[Job]:
+        """Tell which jobs come before one."""
+        if job.kind == 'trial':
+            return []
+        if job.kind == 'pretrain':
+            return _trials('trial', job.name, self.methods[job.name].options)
+        method = self.arms[job.name].method
+        # options of fine-tuning are chosen with the first seed's weights
+        seed = self.seeds[0] if job.kind == 'finetune_trial' else job.number
+        pretraining = [Job('pretrain', method, seed)] if method else []
+        if job.kind == 'finetune':
+            return pretraining + _trials('finetune_trial', job.name, self.detector_options)
+        return pretraining
+
+
+def _trials(kind: str, name: str, options: Sequence[dict]) -> list[Job]:
+    return [Job(kind, name, i) for i in range(len(options))] if len(options) > 1 else []
+
+
+def read_study(path: str | Path) -> Study:
+    """Read a study's config.
+
+    Args:
+        path (str | Path): A text config with a dict `study`, which has the fields of `Study`, its
+            `methods` those of `Method` and `arms` those of `Arm`. Configs that it names are relative
+            to the current folder.
+
+    Raises:
+        FileNotFoundError: There is no such file, or none of a config that it names.
+        ValueError: A field is missing, unknown or does not fit the others.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f'There is no study at {path}. The studies lie in '
+                                'configs/benchmarks/transfer_study/.')
+    content = Config.fromfile(path)._cfg_dict.to_dict().get('study')
+    if not isinstance(content, dict):
+        raise ValueError(f'{path} has no dict named study; see those in '
+                         'configs/benchmarks/transfer_study/.')
+    content['methods'] = {name: _make(Method, value, f'{path}: methods.{name}')
+                          for name, value in _dict_of(content, 'methods', path).items()}
+    content['arms'] = {name: _make(Arm, value, f'{path}: arms.{name}')
+                       for name, value in _dict_of(content, 'arms', path).items()}
+    study = _make(Study, {**content, 'path': str(path)}, str(path))
+    _check(study, path)
+    return study
+
+
+def _dict_of(content: dict, key: str, path: str | Path) -> dict:
+    if not isinstance(content.get(key), dict):
+        raise ValueError(f'{path}: {key} must be a dict of dicts.')
+    return content[key]
+
+
+def _make(kind: Any, values: dict, where: str) -> Any:
+    known = inspect.signature(kind).parameters
+    needed = [name for name, p in known.items() if p.default is p.empty and name not in values]
+    unknown = sorted(set(values) - set(known))
+    if needed or unknown:
+        raise ValueError(f'{where}: ' + '; '.join(
+            [f'{name} is missing' for name in needed] + [f'{name} is not known' for name in unknown])
+            + f'. The fields are {", ".join(known)}.')
+    return kind(**values)
+
+
+def _check(study: Study, path: str | Path) -> None:
+    def refuse(what: str) -> None:
+        raise ValueError(f'{path}: {what}')
+
+    if not study.seeds or len(set(study.seeds)) < len(study.seeds):
+        refuse(f'seeds must be different numbers, at least one, not {list(study.seeds)}.')
+    for name, method in study.methods.items():
+        if method.boxes not in BOXES:
+            refuse(f'methods.{name}.boxes must be one of {", ".join(BOXES)}, not {method.boxes!r}.')
+        if not method.options:
+            refuse(f'methods.{name}.options is empty: leave it out, or give at least one dict.')
+    for name, arm in study.arms.items():
+        wrong = [part for part in arm.parts if part not in PARTS]
+        if wrong:
+            refuse(f'arms.{name}.parts holds {wrong[0]!r}; the parts are {", ".join(PARTS)}.')
+        if bool(arm.method) != bool(arm.parts) or (arm.method and arm.method not in study.methods):
+            refuse(f'arms.{name}: give a method ({", ".join(study.methods)}) and the parts that are '
+                   'handed over, or neither.')
+    for i, step in enumerate(study.order):
+        if step.get('stage') not in STAGES or not 0 < step.get('share', 100) <= 100:
+            refuse(f'order[{i}] must have a stage ({", ".join(STAGES)}), arms, and for finetune a share '
+                   'of the labels within (0, 100] percent.')
+    for name in [*study.references, *(arm for step in study.order for arm in step['arms'])]:
+        if name not in study.arms:
+            refuse(f'there is no arm {name!r}; the arms are {", ".join(study.arms)}.')
+    for config in [study.object_config, study.detector, *(m.config for m in study.methods.values())]:
+        if not Path(config).is_file():
+            raise FileNotFoundError(f'{path} names {config}, which is not there. Paths start from the '
+                                    "project's folder.")

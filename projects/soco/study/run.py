@@ -1,0 +1,230 @@
+"""Do the jobs of a study, several at a time, and go on where it was stopped."""
+import os
+import threading
+import time
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from datetime import date
+from pathlib import Path
+from typing import Any, Callable
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from ..datasets.dataset import SoCoDataset
+from ..engine.stopping import STOPPED, Stopped
+from ..evaluation.annotated import LabelledPhotos, first_view_size, read_labelled
+from ..evaluation.cost import measure_cost
+from ..evaluation.objects import held_out_dataset
+from ..launch import load_config
+from ..proposals.sources import open_source
+from . import training
+from .data import StudyData
+from .detection import judge_predictions
+from .objects import build_arm, judge
+from .plan import BOXES, Job, Study
+from .records import Records
+
+CHOSEN_BY = {'trial': 'knn_backbone', 'finetune_trial': 'box_AP50'}
+
+
+class StudyRun:
+    """A study in a work directory.
+
+    Args:
+        study (Study): What to do.
+        data (StudyData): Its data, prepared.
+        records (Records): What is done; what is new goes there.
+        folder (str | Path): The work directory.
+        console (Console): Where progress is shown.
+    """
+
+    def __init__(self, study: Study, data: StudyData, records: Records, folder: str | Path,
+                 console: Console) -> None:
+        self.study, self.data, self.records = study, data, records
+        self.folder, self.console = Path(folder), console
+        self._stop = threading.Event()
+        self._labelled: dict[str, LabelledPhotos] = {}
+        self._views: SoCoDataset | None = None
+        self._one_at_a_time = threading.Lock()  # for what this process computes itself
+        self._do: dict[str, Callable[[Job, Callable], None]] = {
+            'trial': self._trial, 'pretrain': self._pretrain, 'objects': self._objects,
+            'finetune_trial': self._finetune_trial, 'finetune': self._finetune}
+
+    def run(self, minutes: float | None = None) -> bool:
+        """Do what is left.
+
+        Args:
+            minutes (float, optional): After so long, have what runs write its checkpoint and stop.
+
+        Returns:
+            bool: Whether all is done; else the next run goes on.
+
+        Raises:
+            ValueError: A job failed; those beside it were stopped, and can go on.
+        """
+        left = [job for job in self.study.jobs() if job.key not in self.records]
+        total = sum(1 for _ in self.study.jobs())
+        deadline = None if minutes is None else time.monotonic() + 60 * minutes
+        columns = (TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn(),
+                   TimeElapsedColumn(), TextColumn('{task.fields[state]}'))
+        running: dict[Future, Job] = {}
+        with Progress(*columns, console=self.console) as progress, \
+                ThreadPoolExecutor(self.study.workers) as pool:
+            whole = progress.add_task('jobs', total=total, completed=total - len(left), state='')
+            try:
+                while (left or running) and not self._is_over(deadline):
+                    for job in self._ready(left, running):
+                        left.remove(job)
+                        running[pool.submit(self._run_job, job, progress)] = job
+                    done, _ = wait(running, timeout=1, return_when=FIRST_COMPLETED)
+                    for future in done:
+                        running.pop(future)
+                        future.result()
+                        progress.advance(whole)
+            finally:
+                self._stop.set()
+                for future in running:
+                    future.exception()  # waits; Stopped is what was asked for
+            unfinished = [job for future, job in running.items() if future.exception()]
+        return not (left or unfinished)
+
+    def _is_over(self, deadline: float | None) -> bool:
+        return deadline is not None and time.monotonic() > deadline
+
+    def _ready(self, left: list[Job], running: dict[Future, Job]) -> list[Job]:
+        """The next jobs in order whose needs are there, as many as there are workers free."""
+        ready = [job for job in left
+                 if all(need.key in self.records for need in self.study.needs(job))]
+        return ready[:self.study.workers - len(running)]
+
+    def _run_job(self, job: Job, progress: Progress) -> None:
+        if self._stop.is_set():
+            raise Stopped(STOPPED)
+        task = progress.add_task(job.key, total=self._iterations(job), state='starting')
+
+        def report(done: int, state: str) -> None:
+            progress.update(task, completed=done, state=state)
+
+        started = time.monotonic()
+        try:
+            self._do[job.kind](job, report)
+            self.console.print(f'{job.key}: {self._in_short(job)} '
+                               f'({time.monotonic() - started:.0f} s)', soft_wrap=True)
+        finally:
+            progress.remove_task(task)
+
+    def _iterations(self, job: Job) -> int | None:
+        if job.kind in ('trial', 'pretrain'):
+            cfg = load_config(self.study.methods[job.name].config, {}, register=False)
+            epochs = self.study.trial_epochs if job.kind == 'trial' else self.study.epochs
+            photos = len(self.data.list_of('unlabelled').read_text().split('\n')) - 1
+            return epochs * (photos // cfg.train_dataloader.batch_size)
+        if job.kind == 'objects':
+            return None
+        return load_config(self.study.detector, {}, register=False).train_cfg.max_iters
+
+    def _in_short(self, job: Job) -> str:
+        values = self.records[job.key].get('values', {})
+        return ', '.join(f'{name} {value:.1%}' for name, value in values.items()
+                         if name.startswith(('knn', 'map', 'box_AP50')))
+
+    def _trial(self, job: Job, report: Callable) -> None:
+        options = self.study.methods[job.name].options[job.number]
+        folder = self.folder / job.key
+        seconds, checkpoint, command = self._train_method(job, options, folder, report)
+        with self._one_at_a_time:
+            arm = training.state_of(checkpoint, ['backbone'])
+            values, _ = judge(build_arm(self._object_config(), self.study.seeds[0], arm),
+                              self._photos('tune'), 0, 1)
+        self._add(job, dict(options=options, command=command, seconds=seconds, values=values))
+        training.clear(folder)
+
+    def _pretrain(self, job: Job, report: Callable) -> None:
+        options = self._chosen('trial', job.name, self.study.methods[job.name].options)
+        seconds, checkpoint, command = self._train_method(job, options, self.folder / job.key, report)
+        cfg = load_config(self.study.methods[job.name].config, {})
+        self._add(job, dict(options=options, command=command, seconds=seconds,
+                            gflop_per_image=measure_cost(cfg).gflop,
+                            checkpoint=str(checkpoint.relative_to(self.folder))))
+
+    def _train_method(self, job: Job, options: dict, folder: Path, report: Callable
+                      ) -> tuple[float, Path, str]:
+        command = training.pretraining_command(self.study, self.data, job, options, folder)
+        seconds = self._train(command, folder, job, report)
+        return seconds, training.keep_last(folder), 'python ' + ' '.join(command)
+
+    def _objects(self, job: Job, report: Callable) -> None:
+        with self._one_at_a_time:
+            started = time.monotonic()
+            model = build_arm(self._object_config(), job.number, self._parts(job))
+            if self._views is None:
+                self._views = held_out_dataset(self._object_config(), self.data.root,
+                                               self.data.store(BOXES[0], 'val'))
+            values, samples = judge(model, self._photos('val'), job.number, self.study.resamples,
+                                    self._views)
+        self._add(job, dict(seconds=time.monotonic() - started, values=values), samples)
+
+    def _finetune_trial(self, job: Job, report: Callable) -> None:
+        self._fine_tune(job, self.study.detector_options[job.number], 0, report)
+
+    def _finetune(self, job: Job, report: Callable) -> None:
+        options = self._chosen('finetune_trial', job.name, self.study.detector_options)
+        self._fine_tune(job, options, self.study.resamples, report)
+
+    def _fine_tune(self, job: Job, options: dict, resamples: int, report: Callable) -> None:
+        folder, weights = self.folder / job.key, None
+        folder.mkdir(parents=True, exist_ok=True)
+        parts = self._parts(job)
+        if parts:
+            weights = training.write_weights(parts, folder / 'start.pth')
+        command = training.finetuning_command(self.study, self.data, job, options, folder, weights)
+        seconds = self._train(command, folder, job, report)
+        _, labels = training.judged_splits(self.data, job)
+        values, samples = judge_predictions(labels, folder, resamples)
+        self._add(job, dict(options=options, command='python ' + ' '.join(command), seconds=seconds,
+                            values=values), samples if resamples else None)
+        for path in folder.glob('*.pth'):  # what was to be known of the detector is known
+            path.unlink()
+
+    def _train(self, command: list[str], folder: Path, job: Job, report: Callable) -> float:
+        threads = max(1, (os.cpu_count() or 1) // self.study.workers)
+        environment = {} if torch.cuda.is_available() else {'OMP_NUM_THREADS': str(threads)}
+        return training.train(command, folder, job.key, report, self._stop, environment)
+
+    def _parts(self, job: Job) -> dict[str, torch.Tensor]:
+        """The pretrained tensors that an arm hands over."""
+        arm = self.study.arms[job.name]
+        if arm.method is None:
+            return {}
+        seed = self.study.seeds[0] if job.kind == 'finetune_trial' else job.number
+        record = self.records[Job('pretrain', arm.method, seed).key]
+        return training.state_of(self.folder / record['checkpoint'], arm.parts)
+
+    def _chosen(self, kind: str, name: str, options: Any) -> dict:
+        """The options of the best trial."""
+        if len(options) == 1:
+            return dict(options[0])
+        trials = [self.records[Job(kind, name, i).key] for i in range(len(options))]
+        return max(trials, key=lambda trial: score_of_trial(kind, trial['values']))['options']
+
+    def _object_config(self) -> Any:
+        return load_config(self.study.object_config, {})
+
+    def _photos(self, split: str) -> LabelledPhotos:
+        if split not in self._labelled:
+            self._labelled[split] = read_labelled(self.data.labels(split), open_source(self.data.root),
+                                                  first_view_size(self._object_config()))
+        return self._labelled[split]
+
+    def _add(self, job: Job, record: dict, samples: dict | None = None) -> None:
+        self.records.add(job.key, dict(date=date.today().isoformat(), **record), samples)
+
+
+def score_of_trial(kind: str, values: dict[str, float]) -> float:
+    """What trials are chosen by: of a detector, box AP50 at the last point."""
+    name = CHOSEN_BY[kind]
+    if kind == 'trial':
+        return values[name]
+    points = [key for key in values if key.startswith(f'{name}@')]
+    return values[max(points, key=lambda key: int(key.partition('@')[2]))]

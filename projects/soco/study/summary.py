@@ -1,0 +1,263 @@
+"""From the records of a study to its tables and its picture."""
+import re
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, Optional
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from ..curves import COLORS
+from ..proposals.files import whole_file
+from ..visualization import save_image
+from .plan import Job, Study
+from .records import Records
+from .resampling import paired_difference
+
+OBJECTS = {
+    'knn_object': '5-NN, head', 'map_object': 'mAP, head', 'knn_backbone': '5-NN, backbone',
+    'map_backbone': 'mAP, backbone', 'found_again': 'found again',
+    'found_again_own': 'found again, own photo'}
+DETECTION = ('box_AP', 'box_AP50', 'mask_AP', 'mask_AP50')
+
+
+def compare(study: Study, records: Records) -> dict[str, dict[str, dict[str, list[float]]]]:
+    """Compare each arm with the reference arms, in all that both have for every seed.
+
+    Returns:
+        dict: By group of runs (such as 'objects' or 'finetune/100'), then 'arm - reference', then
+        measure: difference, and its 95 % interval (`resampling.paired_difference`).
+    """
+    found: dict[str, dict[str, dict[str, list[float]]]] = {}
+    for group, runs in _groups(study, records).items():
+        for reference in study.references:
+            for arm in study.arms:
+                if arm != reference and arm in runs and reference in runs:
+                    found.setdefault(group, {})[f'{arm} - {reference}'] = _differences(
+                        records, runs[arm], runs[reference])
+    return found
+
+
+def _groups(study: Study, records: Records) -> dict[str, dict[str, list[str]]]:
+    """Keys of the records, seed by seed, of each arm that has all seeds."""
+    groups: dict[str, dict[str, list[str]]] = {}
+    for step in study.order:
+        share = step.get('share', 100)
+        group = 'objects' if step['stage'] == 'objects' else f'finetune/{share}'
+        for arm in step['arms']:
+            keys = [Job(step['stage'], arm, seed, share).key for seed in study.seeds]
+            if all(key in records for key in keys):
+                groups.setdefault(group, {})[arm] = keys
+    return groups
+
+
+def _differences(records: Records, ours: Sequence[str], theirs: Sequence[str]) -> dict[str, list[float]]:
+    values = [[records[key]['values'] for key in keys] for keys in (ours, theirs)]
+    samples = [[records.samples(key) for key in keys] for keys in (ours, theirs)]
+    return {
+        name: list(paired_difference(
+            *([v[name] for v in side] for side in values),
+            *(np.stack([s[name] for s in side]) for side in samples)))
+        for name in values[0][0] if all(name in v for side in values for v in side)}
+
+
+def write_tables(content: dict[str, Any], path: Path) -> Path:
+    """Write all tables as Markdown.
+
+    Args:
+        content (dict): Of the results' JSON.
+        path (Path): The file.
+    """
+    with whole_file(path) as file:
+        file.write('\n\n'.join(tables(content)) + '\n')
+    return path
+
+
+def tables(content: dict[str, Any]) -> list[str]:
+    """Make the tables of a study from its JSON alone; those without a figure are left out.
+
+    Returns:
+        list[str]: In Markdown: object scores, comparisons, AP, cost, and trials of options.
+    """
+    made = [_object_table(content), _object_differences(content)]
+    for group in sorted({_share(key) for key in content['records'] if key.startswith('finetune/')},
+                        reverse=True):
+        made += [_detection_table(content, group), _detection_differences(content, group)]
+    made += [_cost_table(content), _trial_table(content)]
+    return [table for table in made if table]
+
+
+def _share(key: str) -> int:
+    return int(re.search(r'/(\d+)percent/', key)[1])
+
+
+def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    rows = list(rows)
+    if not rows:
+        return ''
+    lines = [columns, ['---'] * len(columns), *rows]
+    return '\n'.join('| ' + ' | '.join(line) + ' |' for line in lines)
+
+
+def runs_of(content: dict[str, Any], kind: str, arm: str, share: Optional[int] = None) -> list[dict]:
+    """Return the records of an arm or a method, seed by seed."""
+    middle = f'{share}percent/' if share else ''
+    return [record for key, record in content['records'].items()
+            if re.fullmatch(rf'{kind}/{arm}/{middle}seed\d+', key)]
+
+
+def _spread(values: Sequence[float], scale: float = 100) -> str:
+    """Mean and standard deviation over seeds."""
+    if not values:
+        return ''
+    text = f'{scale * np.mean(values):.1f}'
+    return f'{text} ± {scale * np.std(values, ddof=1):.1f}' if len(values) > 1 else text
+
+
+def _object_table(content: dict[str, Any]) -> str:
+    rows = []
+    for arm, title in content['titles'].items():
+        runs = runs_of(content, 'objects', arm)
+        if runs:
+            rows.append([title, str(len(runs)),
+                         *(_spread([run['values'][name] for run in runs]) for name in OBJECTS)])
+    return _table(['arm', 'seeds', *OBJECTS.values()], rows)
+
+
+def _difference_rows(content: dict[str, Any], group: str, names: Sequence[str]) -> list[list[str]]:
+    rows = []
+    for pair, values in content.get('comparisons', {}).get(group, {}).items():
+        arm, _, reference = pair.partition(' - ')
+        cells = [f'{100 * v:+.1f} ({100 * low:.1f} to {100 * high:.1f})' for v, low, high in
+                 (values[name] for name in names)]
+        rows.append([f'{content["titles"][arm]} − {content["titles"][reference]}', *cells])
+    return rows
+
+
+def _object_differences(content: dict[str, Any]) -> str:
+    return _table(['difference (95 % interval)', *OBJECTS.values()],
+                  _difference_rows(content, 'objects', list(OBJECTS)))
+
+
+def points_of(content: dict[str, Any], share: int) -> list[int]:
+    """Return the iterations of fine-tuning at which AP is there, rising."""
+    names = {name for key, record in content['records'].items()
+             if key.startswith('finetune/') and _share(key) == share for name in record['values']}
+    return sorted({int(name.partition('@')[2]) for name in names})
+
+
+def _detection_table(content: dict[str, Any], share: int) -> str:
+    points, rows = points_of(content, share), []
+    for arm, title in content['titles'].items():
+        runs = runs_of(content, 'finetune', arm, share)
+        for point in points if runs else ():
+            rows.append([title if point == points[0] else '', str(len(runs)), str(point),
+                         *(_spread([run['values'][f'{name}@{point}'] for run in runs])
+                           for name in DETECTION)])
+    columns = [f'{share} % of the labels', 'seeds', 'iterations',
+               *(name.replace('_', ' ') for name in DETECTION)]
+    return _table(columns, rows)
+
+
+def _detection_differences(content: dict[str, Any], share: int) -> str:
+    points = points_of(content, share)
+    names = [f'box_AP50@{point}' for point in points]
+    return _table([f'difference in box AP50, {share} % of the labels (95 % interval)',
+                   *(f'{point} iterations' for point in points)],
+                  _difference_rows(content, f'finetune/{share}', names))
+
+
+def _methods(content: dict[str, Any]) -> list[str]:
+    return list(dict.fromkeys(key.split('/')[1] for key in content['records']
+                              if key.startswith(('pretrain/', 'trial/'))))
+
+
+def _cost_table(content: dict[str, Any]) -> str:
+    rows = []
+    for method in _methods(content):
+        runs = runs_of(content, 'pretrain', method)
+        if runs:
+            options = ', '.join(f'`{key}={value}`' for key, value in runs[0]['options'].items())
+            rows.append([method, str(len(runs)), f'{runs[0]["gflop_per_image"]:.2f}',
+                         f'{np.mean([run["seconds"] for run in runs]) / 60:.1f}', options])
+    return _table(['pretraining', 'seeds', 'GFLOP an image and step', 'minutes', 'options chosen'], rows)
+
+
+def _trial_table(content: dict[str, Any]) -> str:
+    rows = []
+    for key, record in content['records'].items():
+        if key.split('/')[0].endswith('trial'):
+            options = ', '.join(f'`{k}={v}`' for k, v in record['options'].items())
+            shown = {name: value for name, value in record['values'].items()
+                     if name in ('map_backbone', 'knn_backbone') or name.startswith('box_AP50')}
+            rows.append(['/'.join(key.split('/')[:2]), options, f'{record["seconds"] / 60:.1f}',
+                         ', '.join(f'{name} {100 * value:.1f}' for name, value in shown.items())])
+    return _table(['trial', 'options', 'minutes', 'on a part of train'], rows)
+
+
+def draw(content: dict[str, Any], path: Path) -> Optional[Path]:
+    """Draw object scores of all arms, and AP50 along fine-tuning, into one picture.
+
+    Args:
+        content (dict): Of the results' JSON.
+        path (Path): The picture, PNG.
+
+    Returns:
+        Path, optional: None where there is nothing to draw.
+    """
+    arms = list(content['titles'])
+    panels: list[Callable[[Axes], None]] = []
+    if any(runs_of(content, 'objects', arm) for arm in arms):
+        for names, title in ((('knn_object', 'knn_backbone'), 'Class of the 5 nearest objects, %'),
+                             (('found_again', 'found_again_own'), 'Object found again, %')):
+            panels.append(lambda axes, names=names, title=title:
+                          _object_panel(axes, content, names, title))
+    for share in sorted({_share(key) for key in content['records'] if key.startswith('finetune/')},
+                        reverse=True):
+        panels.append(lambda axes, share=share: _detection_panel(axes, content, share))
+    if not panels:
+        return None
+    columns = 2 if len(panels) > 1 else 1
+    rows = -(-len(panels) // columns)
+    figure = Figure(figsize=(7 * columns, 3.6 * rows), layout='constrained')
+    for i, panel in enumerate(panels):
+        panel(figure.add_subplot(rows, columns, i + 1))
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    save_image(np.asarray(canvas.buffer_rgba())[..., :3].copy(), path)
+    return path
+
+
+def _object_panel(axes: Axes, content: dict[str, Any], names: Sequence[str], title: str) -> None:
+    titles = content['titles']
+    shown = [arm for arm in titles if runs_of(content, 'objects', arm)]
+    for i, name in enumerate(names):
+        for row, arm in enumerate(shown):
+            values = [100 * run['values'][name] for run in runs_of(content, 'objects', arm)]
+            place = row + (i - 0.5) * 0.25
+            axes.plot(values, [place] * len(values), 'o', ms=4, alpha=0.5, color=COLORS[i])
+            axes.plot(np.mean(values), place, '|', ms=16, mew=2.5, color=COLORS[i],
+                      label=OBJECTS[name] if row == 0 else None)
+    axes.set_yticks(range(len(shown)), [titles[arm] for arm in shown])
+    axes.invert_yaxis()
+    axes.set_title(title)
+    axes.grid(axis='x', alpha=0.3)
+    axes.legend(fontsize=8)
+
+
+def _detection_panel(axes: Axes, content: dict[str, Any], share: int) -> None:
+    points = points_of(content, share)
+    for i, (arm, title) in enumerate(content['titles'].items()):
+        runs = runs_of(content, 'finetune', arm, share)
+        if runs:
+            values = 100 * np.array([[run['values'][f'box_AP50@{p}'] for p in points] for run in runs])
+            axes.plot(points, values.mean(axis=0), marker='o', color=COLORS[i % len(COLORS)],
+                      ls='-' if i < len(COLORS) else '--', label=title)
+            axes.plot(points, values.T, '.', ms=4, alpha=0.5, color=COLORS[i % len(COLORS)])
+    axes.set_title(f'Box AP50 along fine-tuning, {share} % of the labels')
+    axes.set_xlabel('iterations')
+    axes.set_xticks(points)
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8)

@@ -1,0 +1,135 @@
+"""Pretraining and fine-tuning of a study's arms, by tools/train.py."""
+import shutil
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+
+from ..engine.checkpoint import find_newest_checkpoint, read_checkpoint
+from ..proposals.files import whole_file
+from ..watching import run_training
+from .data import StudyData
+from .plan import Job, Study
+
+
+def pretraining_command(study: Study, data: StudyData, job: Job, options: dict, folder: Path
+                        ) -> list[str]:
+    """Return the command that pretrains for a 'trial' or 'pretrain' job.
+
+    Args:
+        options (dict): Dotted keys of the config that are tried, or were chosen.
+        folder (Path): Work directory of the run.
+    """
+    method = study.methods[job.name]
+    trial = job.kind == 'trial'
+    epochs = study.trial_epochs if trial else study.epochs
+    return ['tools/train.py', method.config, '--work-dir', str(folder), '--resume', '--cfg-options',
+            *_words({
+                'train_dataloader.dataset.data_root': data.root,
+                'train_dataloader.dataset.proposals': data.store(method.boxes),
+                'randomness.seed': study.seeds[0] if trial else job.number,
+                'train_cfg.max_epochs': epochs,
+                'param_scheduler.1.end': epochs,
+                'param_scheduler.1.T_max': epochs - 1,
+                **options})]
+
+
+def finetuning_command(study: Study, data: StudyData, job: Job, options: dict, folder: Path,
+                       weights: Path | None) -> list[str]:
+    """Return the command that fine-tunes for a 'finetune' or 'finetune_trial' job.
+
+    Args:
+        options (dict): Dotted keys of the config that are tried, or were chosen.
+        folder (Path): Work directory of the run.
+        weights (Path, optional): What the arm hands over; None for random weights.
+    """
+    trial = job.kind == 'finetune_trial'
+    train, judged = judged_splits(data, job)
+    parts = ','.join(study.arms[job.name].parts)
+    changes = {'randomness.seed': study.seeds[0] if trial else job.number,
+               'train_dataloader.dataset.ann_file': train}
+    for split in ('val', 'test'):  # nothing is tested, but what a config names has to be there
+        changes[f'{split}_dataloader.dataset.ann_file'] = judged
+        changes[f'{split}_evaluator.ann_file'] = judged
+    for split in ('train', 'val', 'test'):
+        changes[f'{split}_dataloader.dataset.data_prefix.img'] = f'{data.root}/'
+    if weights:
+        changes['custom_hooks.0.require'] = f'[{parts}]'
+    return ['tools/train.py', study.detector, '--work-dir', str(folder), '--resume',
+            '--pretrained', str(weights or 'random'), '--cfg-options', *_words({**changes, **options})]
+
+
+def judged_splits(data: StudyData, job: Job) -> tuple[Path, Path]:
+    """Return the labels that a detector is trained with, and those that it is judged by."""
+    if job.kind == 'finetune_trial':
+        return data.labels('fit'), data.labels('tune')
+    return data.labels(str(job.share), job.number), data.labels('val')
+
+
+def _words(changes: dict) -> list[str]:
+    return [f'{key}={value}' for key, value in changes.items()]
+
+
+def train(command: list[str], folder: Path, what: str, report: Callable[[int, str], None],
+          stop: threading.Event, environment: dict) -> float:
+    """Run a training, or go on with it; return the seconds that it took, over all its sessions.
+
+    Raises:
+        Stopped: It was stopped, and can go on.
+        ValueError: It failed.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    clock = folder / 'seconds.txt'
+    before = float(clock.read_text()) if clock.is_file() else 0.
+    started = time.monotonic()
+    try:
+        run_training(command, folder / 'output.log', what, report, stop, environment)
+    finally:
+        seconds = before + time.monotonic() - started
+        clock.write_text(f'{seconds:.1f}')
+    return seconds
+
+
+def keep_last(folder: Path) -> Path:
+    """Return the last checkpoint of a run, and remove those before it.
+
+    Raises:
+        ValueError: There is none.
+    """
+    last = find_newest_checkpoint(folder)
+    if last is None:
+        raise ValueError(f'There is no checkpoint in {folder}; see output.log there.')
+    for path in folder.glob('*.pth'):
+        if path != last:
+            path.unlink()
+    return last
+
+
+def state_of(checkpoint: Path, parts: Sequence[str]) -> dict[str, torch.Tensor]:
+    """Return the tensors of some parts of a pretrained network.
+
+    Raises:
+        ValueError: The checkpoint lacks a part.
+    """
+    state = read_checkpoint(checkpoint)['state_dict']
+    chosen = {}
+    for part in parts:
+        found = {key: value for key, value in state.items() if key.startswith(f'{part}.')}
+        if not found:
+            raise ValueError(f'{checkpoint} holds no {part}, which an arm of the study hands over.')
+        chosen.update(found)
+    return chosen
+
+
+def write_weights(parts: dict[str, torch.Tensor], out: Path) -> Path:
+    """Write what a detector starts from."""
+    with whole_file(out, 'wb') as file:
+        torch.save(dict(state_dict=parts), file)
+    return out
+
+
+def clear(folder: Path) -> None:
+    """Remove what a run has left."""
+    shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,100 @@
+"""Measure what pretraining gives a detector: same photos, same budget, same detector, several seeds.
+
+    python tools/benchmarks/transfer_study.py configs/benchmarks/transfer_study/study_cpu.py --data DIR
+
+Each result is written when it is there; the same command goes on where the last one stopped. Ends with
+a table and a picture. See docs/results/transfer_study.md.
+"""
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+
+from rich.console import Console
+
+import projects.soco.compat  # noqa: F401  (before anything of OpenMMLab)
+from projects.soco.engine.checkpoint import check_work_dir
+from projects.soco.engine.stopping import STOPPED
+from projects.soco.launch import run_tool
+from projects.soco.run_record import describe_hardware
+from projects.soco.study.data import StudyData
+from projects.soco.study.plan import Study, read_study
+from projects.soco.study.records import Records
+from projects.soco.study.run import StudyRun
+from projects.soco.study.summary import compare, draw, write_tables
+
+console = Console(highlight=False)
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('study', help='config of a study, see configs/benchmarks/transfer_study')
+    parser.add_argument('--data', required=True, metavar='DIR', help="folder that the study's paths "
+                        'start from: photos, and COCO annotations with their photos')
+    parser.add_argument('--work-dir', metavar='DIR', help='where runs and results go (default: '
+                        'work_dirs/<name of the study>)')
+    parser.add_argument('--minutes', type=float, metavar='M', help='stop after so long, with a '
+                        'checkpoint of what runs, and exit code 75 (default: when all is done)')
+    parser.add_argument('--plan', action='store_true', help='list the jobs and which are done, and end')
+    parser.add_argument('--tables', action='store_true', help='make table and picture of what is there, '
+                        'and end')
+    return parser.parse_args()
+
+
+def about(study: Study) -> dict:
+    """What a record depends on; a work directory holds one such study."""
+    return dict(study=study.name, seeds=list(study.seeds), epochs=study.epochs,
+                trial_epochs=study.trial_epochs)
+
+
+def prepare(data: StudyData) -> None:
+    """Write labels and lists, make the stores of proposals."""
+    data.prepare()
+    for command in data.store_commands():
+        console.print(f'$ python {" ".join(command)}', style='dim', soft_wrap=True)
+        if subprocess.run([sys.executable, *command]).returncode:
+            raise ValueError(f'{command[0]} failed; what it said stands above.')
+
+
+def summarise(study: Study, records: Records, folder: Path) -> None:
+    """Compare the arms, and write table and picture."""
+    records.set('comparisons', compare(study, records))
+    tables = write_tables(records.content, folder / 'tables.md')
+    picture = draw(records.content, folder / 'transfer_study.png')
+    console.print(tables.read_text(), soft_wrap=True)
+    for what, path in (('results', records.path), ('tables', tables), ('picture', picture)):
+        if path:
+            console.print(f'{what:8} {path}', soft_wrap=True)
+
+
+def main() -> None:
+    args = parse_args()
+    if args.minutes is not None and args.minutes <= 0:
+        raise ValueError(f'--minutes must be more than 0, not {args.minutes}.')
+    study = read_study(args.study)
+    folder = Path(args.work_dir or f'work_dirs/{study.name}')
+    check_work_dir(folder)
+    records = Records(folder / 'results.json', about(study))
+    data = StudyData(study, args.data, folder / 'data')
+    if args.plan:
+        for job in study.jobs():
+            console.print(f'{"done" if job.key in records else "    "} {job.key}')
+        return
+    if not args.tables:
+        prepare(data)
+        records.set('titles', {name: arm.title for name, arm in study.arms.items()})
+        records.set('machine', describe_hardware())
+        try:
+            whole = StudyRun(study, data, records, folder, console).run(args.minutes)
+        except KeyboardInterrupt:
+            console.print('Stopped; what runs has written its checkpoint. The same command goes on.')
+            sys.exit(130)
+        if not whole:
+            console.print('Stopped after the time that was given; the same command goes on.')
+            sys.exit(STOPPED)
+    summarise(study, records, folder)
+
+
+if __name__ == '__main__':
+    run_tool(main)
