@@ -32,8 +32,8 @@ study = dict(
         soco_random_boxes=dict(
             title='SoCo with random boxes', method='soco_random_boxes', parts=everything)),
     references=['random', 'byol'],
-    epochs=8,
-    trial_epochs=2,
+    epochs=12,
+    trial_epochs=3,
     object_config=f'{here}/soco_r18.py',
     detector=f'{here}/mask-rcnn_r18.py',
     order=[

@@ -49,7 +49,7 @@ def measure_cost(cfg: Config, batch_size: int = 2) -> Cost:
     addition as two; norms, RoIAlign and the optimiser are not in it.
 
     Args:
-        cfg (Config): A pretraining config.
+        cfg (Config): A pretraining config, of SoCo or of a method of MMSelfSup on `SoCoDataset`'s views.
         batch_size (int): Images to count with; the result is per image. Defaults to 2.
 
     Returns:
@@ -62,7 +62,7 @@ def measure_cost(cfg: Config, batch_size: int = 2) -> Cost:
     model.train()
     views, boxes = made_up_batch(cfg, batch_size)
     with FlopCounterMode(display=False) as counter:
-        losses = model.loss(views, boxes)
+        losses = model(views, boxes, mode='loss')  # one without boxes passes over them
         sum(value for key, value in losses.items() if key.startswith('loss')).backward()
     parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
     return Cost(parameters, counter.get_total_flops() / batch_size / 1e9, model.state_dict())

@@ -23,7 +23,7 @@ class StudyData:
 
     def __init__(self, study: Study, root: str | Path, folder: str | Path) -> None:
         self.root = Path(root).resolve()
-        self.folder = Path(folder)
+        self.folder = Path(folder).resolve()  # a data set would put its own root before another path
         self._study = study
 
     def labels(self, split: str, seed: int = 0) -> Path:

@@ -39,7 +39,8 @@ class Method:
     """A way to pretrain.
 
     Args:
-        config (str): Pretraining config; its schedule is a warm-up of one epoch and a cosine.
+        config (str): Pretraining config; its schedule is a warm-up and a cosine, in
+            epochs, and ends where the study does.
         boxes (str): One of `BOXES`. Defaults to selective search.
         options (list[dict]): What is tried before the first run, each a dict of dotted keys of the
             config; the best is kept. Defaults to nothing.

@@ -42,7 +42,7 @@ class StudyRun:
     def __init__(self, study: Study, data: StudyData, records: Records, folder: str | Path,
                  console: Console) -> None:
         self.study, self.data, self.records = study, data, records
-        self.folder, self.console = Path(folder), console
+        self.folder, self.console = Path(folder).resolve(), console
         self._stop = threading.Event()
         self._labelled: dict[str, LabelledPhotos] = {}
         self._views: SoCoDataset | None = None
@@ -152,7 +152,7 @@ class StudyRun:
                       ) -> tuple[float, Path, str]:
         command = training.pretraining_command(self.study, self.data, job, options, folder)
         seconds = self._train(command, folder, job, report)
-        return seconds, training.keep_last(folder), 'python ' + ' '.join(command)
+        return seconds, training.keep_last(folder), self._as_text(command)
 
     def _objects(self, job: Job, report: Callable) -> None:
         with self._one_at_a_time:
@@ -182,7 +182,7 @@ class StudyRun:
         seconds = self._train(command, folder, job, report)
         _, labels = training.judged_splits(self.data, job)
         values, samples = judge_predictions(labels, folder, resamples)
-        self._add(job, dict(options=options, command='python ' + ' '.join(command), seconds=seconds,
+        self._add(job, dict(options=options, command=self._as_text(command), seconds=seconds,
                             values=values), samples if resamples else None)
         for path in folder.glob('*.pth'):  # what was to be known of the detector is known
             path.unlink()
@@ -191,6 +191,11 @@ class StudyRun:
         threads = max(1, (os.cpu_count() or 1) // self.study.workers)
         environment = {} if torch.cuda.is_available() else {'OMP_NUM_THREADS': str(threads)}
         return training.train(command, folder, job.key, report, self._stop, environment)
+
+    def _as_text(self, command: list[str]) -> str:
+        """A command for the record, which is read on other machines."""
+        return ('python ' + ' '.join(command)).replace(str(self.folder), 'WORK_DIR').replace(
+            str(self.data.root), 'DATA')
 
     def _parts(self, job: Job) -> dict[str, torch.Tensor]:
         """The pretrained tensors that an arm hands over."""

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from ..engine.checkpoint import find_newest_checkpoint, read_checkpoint
+from ..launch import load_config
 from ..proposals.files import whole_file
 from ..watching import run_training
 from .data import StudyData
@@ -25,6 +26,7 @@ def pretraining_command(study: Study, data: StudyData, job: Job, options: dict, 
     method = study.methods[job.name]
     trial = job.kind == 'trial'
     epochs = study.trial_epochs if trial else study.epochs
+    warm_up = load_config(method.config, {}, register=False).param_scheduler[1].begin
     return ['tools/train.py', method.config, '--work-dir', str(folder), '--resume', '--cfg-options',
             *_words({
                 'train_dataloader.dataset.data_root': data.root,
@@ -32,7 +34,7 @@ def pretraining_command(study: Study, data: StudyData, job: Job, options: dict, 
                 'randomness.seed': study.seeds[0] if trial else job.number,
                 'train_cfg.max_epochs': epochs,
                 'param_scheduler.1.end': epochs,
-                'param_scheduler.1.T_max': epochs - 1,
+                'param_scheduler.1.T_max': epochs - warm_up,
                 **options})]
 
 

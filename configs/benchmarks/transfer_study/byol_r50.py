@@ -1,0 +1,56 @@
+# BYOL (MMSelfSup's) of the GPU study: the backbone, photos, optimiser and schedule of soco_r50.py; crops,
+# colours, projector and predictor of MMSelfSup's own BYOL config.
+_base_ = 'soco_r50.py'
+norm_cfg = dict(type='SyncBN', requires_grad=True)
+model = dict(
+    _delete_=True,
+    type='BYOL',
+    base_momentum=0.99,
+    data_preprocessor=dict(
+        type='ImageViewsPreprocessor',
+        mean=[123.675, 116.28, 103.53],
+        std=[58.395, 57.12, 57.375],
+        bgr_to_rgb=True,
+        views=[dict(blur_prob=1.0), dict(blur_prob=0.1, solarize_prob=0.2)]),
+    backbone=dict(
+        type='mmdet.ResNet',
+        depth=50,
+        out_indices=(3, ),
+        frozen_stages=-1,
+        norm_cfg=norm_cfg,
+        norm_eval=False,
+        zero_init_residual=True,
+        style='pytorch'),
+    neck=dict(
+        type='NonLinearNeck',
+        in_channels=2048,
+        hid_channels=4096,
+        out_channels=256,
+        with_bias=True,
+        with_last_bn=False,
+        with_avg_pool=True,
+        norm_cfg=dict(type='SyncBN')),
+    head=dict(
+        type='LatentPredictHead',
+        loss=dict(type='CosineSimilarityLoss'),
+        predictor=dict(
+            type='NonLinearNeck',
+            in_channels=256,
+            hid_channels=4096,
+            out_channels=256,
+            with_bias=True,
+            with_last_bn=False,
+            with_avg_pool=False,
+            norm_cfg=dict(type='SyncBN'))))
+_base_.train_dataloader.dataset.pipeline[1].views = [
+    dict(size=224, area=(0.08, 1.0)),
+    dict(size=224, area=(0.08, 1.0)),
+]
+_base_.train_dataloader.dataset.pipeline[1].min_shared = 0
+_base_.train_dataloader.dataset.pipeline[1].max_tries = 1
+default_hooks = dict(batch_info=None)
+custom_hooks = [
+    dict(type='StopSignalHook'),
+    dict(type='FiniteLossHook'),
+    dict(type='BadImageHook'),
+]

@@ -1,0 +1,13 @@
+# SoCo-FPN of the GPU study: the recipe's network, views and colours; AdamW at a batch of 64 in bfloat16,
+# since LARS at a small batch moves weights too little in so few steps. One GPU.
+#
+#   python tools/benchmarks/transfer_study.py configs/benchmarks/transfer_study/study_gpu.py --data DIR
+#
+# The study sets data, seed and length of the run.
+_base_ = '../../soco_r50_fpn_400e.py'
+train_dataloader = dict(batch_size=64)
+optim_wrapper = dict(
+    type='Bf16OptimWrapper',
+    optimizer=dict(_delete_=True, type='AdamW', lr=1e-3, weight_decay=1e-2))
+default_hooks = dict(
+    logger=dict(interval=10), checkpoint=dict(interval=20, max_keep_ckpts=1), views=None, scores=None)
