@@ -34,14 +34,15 @@ def run_training(command: Sequence[str], log: str | Path, what: str,
         ValueError: It failed; the end of its output says why.
     """
     last: deque[str] = deque(maxlen=12)
+    # In a session of its own: Ctrl-C is this process's to hear, which then asks the run to stop.
     process = subprocess.Popen([sys.executable, *command], stdout=subprocess.PIPE,
-                               stderr=subprocess.STDOUT, text=True,
+                               stderr=subprocess.STDOUT, text=True, start_new_session=True,
                                env={**os.environ, **(environment or {})})
     over = threading.Event()
     if stop is not None:
         threading.Thread(target=_ask_to_stop, args=(process, stop, over), daemon=True).start()
     try:
-        with open(log, 'a') as file:
+        with open(log, 'a', buffering=1) as file:  # people look into it meanwhile
             for line in process.stdout or ():
                 file.write(line)
                 if line.strip():

@@ -6,6 +6,7 @@ Each result is written when it is there; the same command goes on where the last
 a table and a picture. See docs/results/transfer_study.md.
 """
 import argparse
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -85,10 +86,11 @@ def main() -> None:
         prepare(data)
         records.set('titles', {name: arm.title for name, arm in study.arms.items()})
         records.set('machine', describe_hardware())
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
             whole = StudyRun(study, data, records, folder, console).run(args.minutes)
         except KeyboardInterrupt:
-            console.print('Stopped; what runs has written its checkpoint. The same command goes on.')
+            console.print('Stopped; what ran has written its checkpoint. The same command goes on.')
             sys.exit(130)
         if not whole:
             console.print('Stopped after the time that was given; the same command goes on.')

@@ -48,7 +48,9 @@ _base_.train_dataloader.dataset.pipeline[1].views = [
 ]
 _base_.train_dataloader.dataset.pipeline[1].min_shared = 0
 _base_.train_dataloader.dataset.pipeline[1].max_tries = 1
-default_hooks = dict(batch_info=None)
+_base_.default_hooks.pop('batch_info')  # this hook and the next two look at boxes
+_base_.default_hooks.pop('views')
+_base_.default_hooks.pop('scores')
 custom_hooks = [
     dict(type='StopSignalHook'),
     dict(type='FiniteLossHook'),

@@ -10,4 +10,4 @@ optim_wrapper = dict(
     type='Bf16OptimWrapper',
     optimizer=dict(_delete_=True, type='AdamW', lr=1e-3, weight_decay=1e-2))
 default_hooks = dict(
-    logger=dict(interval=10), checkpoint=dict(interval=20, max_keep_ckpts=1), views=None, scores=None)
+    logger=dict(interval=10), checkpoint=dict(interval=20, max_keep_ckpts=1))

@@ -6,7 +6,7 @@ from typing import Any, Iterator, NamedTuple, Optional, Sequence
 
 from mmengine.config import Config
 
-BOXES = ('selective-search', 'random')  # sources of tools/generate_proposals.py
+BOXES = ('selective_search', 'random')  # sources of tools/generate_proposals.py
 PARTS = ('backbone', 'neck', 'roi_head.bbox_head')
 STAGES = ('objects', 'finetune')
 
