@@ -9,7 +9,7 @@ from mmengine.registry import MODELS, DefaultScope
 from PIL import Image
 from small import make_photos, tiny_config
 
-from projects.soco.evaluation.annotated import embed_labelled, read_labelled
+from projects.soco.evaluation.annotated import backbone_features, embed_labelled, read_labelled
 from projects.soco.evaluation.objects import unit, working_copy
 from projects.soco.proposals.sources import open_source
 
@@ -145,3 +145,29 @@ def test_features_are_those_of_the_target_network_whatever_the_batch_holds(read,
     # three photos two at a time are 2 + 1
     embed_labelled(model, found, batch_size=2, report=done.append)
     assert done == [3, 2, 1]
+
+
+def test_backbone_features_are_means_over_the_box_of_every_stage():
+    # one channel tells left from right, one of a coarser stage is constant
+    fine = torch.zeros(1, 2, 8, 8)
+    fine[:, 0, :, :4], fine[:, 1, :, 4:] = 3, 3
+    coarse = torch.full((1, 1, 2, 2), 5.)
+    rois = torch.tensor([[0, 4., 4., 12., 28.], [0, 20., 4., 28., 28.], [0, 0., 0., 32., 32.]])
+    found = backbone_features([fine, coarse], rois, 32)
+    expected = torch.tensor([[1, 0, 1], [0, 1, 1], [0.5 ** 0.5, 0.5 ** 0.5, 1]])
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+
+
+def test_features_of_the_backbone_do_not_depend_on_neck_and_head(read, tmp_path):
+    cfg = tiny_config(tmp_path / 'tiny')
+    with DefaultScope.overwrite_default_scope('mmselfsup'):
+        model = MODELS.build(cfg.model)
+    labelled = read(ROWS)
+    before = {kind: embed_labelled(model, labelled, features=kind) for kind in ('object', 'backbone')}
+    for module in (model.target['neck'], model.target['roi_head']):
+        for parameter in module.parameters():
+            parameter.data.normal_()
+    assert torch.equal(embed_labelled(model, labelled, features='backbone'), before['backbone'])
+    assert not torch.allclose(embed_labelled(model, labelled), before['object'])
+    with pytest.raises(ValueError, match="one of object, backbone, not 'neck'"):
+        embed_labelled(model, labelled, features='neck')

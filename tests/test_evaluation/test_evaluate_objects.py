@@ -89,8 +89,8 @@ def test_with_labels(run, folder, tmp_path):
     arguments = ('--annotations', folder / 'marks.json', '--neighbours', 1, '--resamples', 100)
     told = run('--random', *arguments, '--json', tmp_path / 'a.json', '--out', tmp_path / 'out')
     first = json.loads((tmp_path / 'a.json').read_text())
-    assert first['settings'] == dict(view_size=48, neighbours=1, resamples=100, batch_size=8, photos=4,
-                                     objects=8, classes=2)
+    assert first['settings'] == dict(features='object', view_size=48, neighbours=1, resamples=100,
+                                     batch_size=8, photos=4, objects=8, classes=2)
     for score in first['models'].values():
         figure = score['other_photos']['knn']
         assert figure['objects'] == 8 and 0 <= figure['low'] <= figure['value'] <= figure['high'] <= 1
@@ -102,8 +102,12 @@ def test_with_labels(run, folder, tmp_path):
     alone, larger = tmp_path / 'b.json', tmp_path / 'c.json'
     run(*arguments, '--json', alone)
     run(*arguments, '--json', larger, '--view-size', 64)
-    models = [json.loads(path.read_text())['models']['epoch_1.pth'] for path in (alone, larger)]
+    backbone = tmp_path / 'd.json'
+    run(*arguments, '--json', backbone, '--features', 'backbone')
+    models = [json.loads(path.read_text())['models']['epoch_1.pth'] for path in (alone, larger, backbone)]
     assert models[0] == first['models']['epoch_1.pth'] != models[1]
+    assert models[2] != models[0]
+    assert json.loads(backbone.read_text())['settings']['features'] == 'backbone'
 
 
 @pytest.mark.parametrize('arguments, message', [
@@ -112,7 +116,8 @@ def test_with_labels(run, folder, tmp_path):
     (dict(checkpoints=('epoch_1.pth', 'epoch_1.pth')), 'epoch_1.pth is given twice'),
     (dict(photos='gone'), 'no images at .*gone'),
     (('--view-size', 64), '--view-size is for a score with --annotations'),
-    (('--annotations', 'x.json', '--features', 'object'), '--features is for a score without'),
+    (('--annotations', 'x.json', '--features', 'projection'), '--features projection is for a score without'),
+    (('--features', 'backbone'), '--features backbone is for a score with --annotations'),
     (('--num-photos', 0), '--num-photos must be at least 1, not 0'),
     (('--seed', -1), '--seed must be at least 0'),
     (('--device', 'cuda:77'), '--device cuda:77'), (('--device', 'abacus'), '--device abacus'),

@@ -1,0 +1,71 @@
+"""The networks that arms start from, and what they know."""
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.config import Config
+from small import make_photos, make_store, tiny_config
+
+from projects.soco.evaluation.annotated import read_labelled
+from projects.soco.evaluation.class_score import score_labelled
+from projects.soco.evaluation.annotated import embed_labelled
+from projects.soco.evaluation.loading import build_model
+from projects.soco.evaluation.objects import held_out_dataset, score_objects
+from projects.soco.proposals.sources import open_source
+from projects.soco.study.objects import build_arm, judge
+
+
+@pytest.fixture
+def cfg(tmp_path: Path) -> Config:
+    return tiny_config(tmp_path / 'tiny', photos=4)
+
+
+def part(model: torch.nn.Module, *names: str) -> dict[str, torch.Tensor]:
+    return {key: value for key, value in model.state_dict().items() if key.startswith(names)}
+
+
+def test_an_arm_has_its_parts_and_is_random_elsewhere(cfg: Config):
+    trained, random = build_model(cfg, None, 7), build_model(cfg, None, 0)
+    arm = build_arm(cfg, 0, part(trained, 'backbone.'))
+    for network in ('', 'target.'):
+        for name, source in (('backbone.', trained), ('neck.', random), ('roi_head.', random)):
+            ours = part(arm, network + name)
+            assert ours and all(torch.equal(value, source.state_dict()[key.removeprefix('target.')])
+                                for key, value in ours.items()), network + name
+
+
+def test_the_seed_is_that_of_what_is_random(cfg: Config):
+    first, again, other = (build_arm(cfg, seed, {}) for seed in (0, 0, 1))
+    weights = [model.neck.lateral_convs[0].conv.weight for model in (first, again, other)]
+    assert torch.equal(weights[0], weights[1]) and not torch.equal(weights[0], weights[2])
+
+
+def test_parts_that_do_not_fit_are_refused(cfg: Config):
+    state = part(build_model(cfg, None, 0), 'backbone.')
+    with pytest.raises(ValueError, match='is missing'):
+        build_arm(cfg, 0, dict(list(state.items())[3:]))
+    with pytest.raises(ValueError, match='backbone.more has no place'):
+        build_arm(cfg, 0, {**state, 'backbone.more': torch.zeros(1)})
+
+
+def test_values_are_those_of_evaluate_objects(cfg: Config, tmp_path: Path):
+    make_photos(tmp_path / 'photos', 4)
+    rows = [(i, 1 + (i + j) % 2, [4 + 30 * j, 6, 28, 40]) for i in range(4) for j in range(2)]
+    (tmp_path / 'marks.json').write_text(json.dumps(dict(
+        images=[dict(id=i, file_name=f'photo_{i:03}.png', width=96, height=72) for i in range(4)],
+        categories=[dict(id=1, name='a'), dict(id=2, name='b')],
+        annotations=[dict(id=n, image_id=i, category_id=c, bbox=box)
+                     for n, (i, c, box) in enumerate(rows)])))
+    labelled = read_labelled(tmp_path / 'marks.json', open_source(tmp_path / 'photos'), 48)
+    views = held_out_dataset(cfg, tmp_path / 'photos', make_store(tmp_path / 'a.arrow', tmp_path / 'photos'))
+    model = build_arm(cfg, 0, {})
+    values, samples = judge(model, labelled, 0, 25, views)
+    for features in ('object', 'backbone'):
+        score = score_labelled(embed_labelled(model, labelled, features=features), labelled, 5)
+        assert values[f'knn_{features}'] == pytest.approx(score.other_photos['knn'].value)
+        assert values[f'map_{features}'] == pytest.approx(score.other_photos['map'].value)
+    again = score_objects(model, views, 1000, 1, seed=0, features='object')
+    assert values['found_again'] == pytest.approx(again.top1)
+    assert values['found_again_own'] == pytest.approx(again.top1_same_photo)
+    assert all(sample.shape == (25, ) for sample in samples.values()) and samples.keys() == values.keys()

@@ -1,0 +1,144 @@
+"""A whole study in miniature: stopped, gone on with, to table and picture."""
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from small import ROOT, make_photos
+
+from projects.soco.study.run import score_of_trial
+
+STUDIES = ROOT / 'configs/benchmarks/transfer_study'
+TOOL = ROOT / 'tools/benchmarks/transfer_study.py'
+
+
+def write_data(root: Path) -> None:
+    """Photos with two marked objects each, of two supercategories."""
+    make_photos(root / 'photos', 4)
+    make_photos(root / 'coco_mini/images', 10)
+    (root / 'coco_mini/annotations').mkdir()
+    for split, photos in (('train', range(6)), ('val', range(6, 10))):
+        content = dict(
+            images=[dict(id=i, file_name=f'photo_{i:03}.png', width=96, height=72) for i in photos],
+            annotations=[dict(id=2 * i + j, image_id=i, category_id=3 + j, bbox=[4 + 40 * j, 8, 36, 48],
+                              area=36 * 48, iscrowd=0, segmentation=[[4 + 40 * j, 8, 40 + 40 * j, 8,
+                                                                      40 + 40 * j, 56, 4 + 40 * j, 56]])
+                         for i in photos for j in (0, 1)],
+            categories=[dict(id=3, name='cat', supercategory='animal'),
+                        dict(id=4, name='car', supercategory='vehicle')])
+        (root / f'coco_mini/annotations/{split}.json').write_text(json.dumps(content))
+
+
+def write_study(folder: Path) -> Path:
+    """Two methods with two options each, three arms, one seed; all as small as it goes."""
+    views = 'custom = _base_.train_dataloader.dataset.pipeline[1].views\n' \
+            'for view in custom:\n    view.size = 32\n'
+    for method in ('soco', 'byol'):
+        (folder / f'{method}.py').write_text(
+            f"_base_ = '{STUDIES}/{method}_r18.py'\n{views}train_dataloader = dict(batch_size=4)\n")
+    (folder / 'detector.py').write_text(f"""_base_ = '{STUDIES}/mask-rcnn_r18.py'
+classes = ('animal', 'vehicle')
+model = dict(
+    roi_head=dict(bbox_head=dict(num_classes=2), mask_head=dict(num_classes=2)),
+    train_cfg=dict(rpn_proposal=dict(nms_pre=50, max_per_img=8), rcnn=dict(sampler=dict(num=8))),
+    test_cfg=dict(rpn=dict(nms_pre=50, max_per_img=8), rcnn=dict(score_thr=0., max_per_img=8)))
+train_dataloader = dict(batch_size=2, dataset=dict(metainfo=dict(classes=classes)))
+val_dataloader = dict(batch_size=2, dataset=dict(metainfo=dict(classes=classes)))
+test_dataloader = val_dataloader
+_base_.train_dataloader.dataset.pipeline[2].scale = (128, 96)
+train_cfg = dict(max_iters=4, val_interval=2)
+_base_.param_scheduler[0].end = 1
+_base_.param_scheduler[1].update(begin=1, end=4)
+default_hooks = dict(checkpoint=dict(interval=2), logger=dict(interval=1))
+_base_.custom_hooks[2].num_iters = 1
+""")
+    (folder / 'study.py').write_text(f"""_base_ = '{STUDIES}/study_cpu.py'
+rates = [{{'optim_wrapper.optimizer.lr': lr}} for lr in (1e-3, 3e-3)]
+parts = ['backbone', 'neck', 'roi_head.bbox_head']
+study = dict(
+    name='miniature', seeds=[3], epochs=3, trial_epochs=2, workers=2, resamples=20,
+    methods=dict(_delete_=True, soco=dict(config='{folder}/soco.py', options=rates),
+                 byol=dict(config='{folder}/byol.py', options=rates)),
+    arms=dict(_delete_=True, random=dict(title='random'),
+              byol=dict(title='BYOL', method='byol', parts=parts[:1]),
+              soco=dict(title='SoCo', method='soco', parts=parts)),
+    object_config='{folder}/soco.py', detector='{folder}/detector.py',
+    order=[dict(stage='objects', arms=['random', 'byol', 'soco']),
+           dict(stage='finetune', arms=['random', 'byol', 'soco'], share=50)])
+""")
+    return folder / 'study.py'
+
+
+def run_tool(*arguments: str | Path) -> tuple[int, str]:
+    done = subprocess.run(
+        [sys.executable, '-W', 'ignore', str(TOOL), *map(str, arguments)], cwd=ROOT, text=True,
+        capture_output=True, env={**os.environ, 'PYTHONPATH': str(ROOT), 'OMP_WAIT_POLICY': 'PASSIVE'})
+    return done.returncode, done.stdout + done.stderr
+
+
+@pytest.mark.slow
+def test_a_whole_study(tmp_path: Path):
+    write_data(tmp_path / 'data')
+    study = write_study(tmp_path)
+    arguments = (study, '--data', tmp_path / 'data', '--work-dir', tmp_path / 'work')
+
+    code, told = run_tool(*arguments, '--minutes', '0.15')  # nine seconds: the first runs are under way
+    assert code == 75, told
+    assert 'the same command goes on' in told
+    first = json.loads((tmp_path / 'work/results.json').read_text())['records']
+    assert 'objects/random/seed3' in first and len(first) < 12
+
+    code, told = run_tool(*arguments)
+    assert code == 0, told
+    content = json.loads((tmp_path / 'work/results.json').read_text())
+    records = content['records']
+    # what was done was not done again
+    assert all(records[key] == value for key, value in first.items())
+    assert set(records) == {
+        f'{kind}/{name}/{last}' for kind, names, lasts in (
+            ('trial', ('soco', 'byol'), ('options0', 'options1')), ('pretrain', ('soco', 'byol'), ('seed3', )),
+            ('objects', ('random', 'byol', 'soco'), ('seed3', )),
+            ('finetune', ('random', 'byol', 'soco'), ('50percent/seed3', )))
+        for name in names for last in lasts}
+    for method in ('soco', 'byol'):
+        trials = [records[f'trial/{method}/options{i}'] for i in (0, 1)]
+        best = max(trials, key=lambda trial: trial['values']['knn_backbone'])
+        assert records[f'pretrain/{method}/seed3']['options'] == best['options']
+        assert (tmp_path / 'work' / records[f'pretrain/{method}/seed3']['checkpoint']).name == 'epoch_3.pth'
+    assert records['pretrain/soco/seed3']['gflop_per_image'] > records[
+        'pretrain/byol/seed3']['gflop_per_image'] > 0
+
+    # what each detector started from, as its log tells
+    found = {arm: re.findall(r'(\d+) of (\d+) keys matched', (
+        tmp_path / f'work/finetune/{arm}/50percent/seed3/output.log').read_text())
+        for arm in ('random', 'byol', 'soco')}
+    assert found == dict(random=[], byol=[('120', '120')], soco=[('194', '194')])
+    values = records['finetune/soco/50percent/seed3']['values']
+    assert {'box_AP50@2', 'box_AP50@4', 'mask_AP@4'} <= set(values)
+    command = records['finetune/soco/50percent/seed3']['command']
+    assert 'img=DATA/ ' in command and '--work-dir WORK_DIR/finetune/soco/' in command
+    assert not list((tmp_path / 'work/finetune').rglob('*.pth'))
+
+    assert set(content['comparisons']) == {'objects', 'finetune/50'}
+    assert (tmp_path / 'work/transfer_study.png').stat().st_size > 10_000
+    assert '| SoCo − BYOL |' in (tmp_path / 'work/tables.md').read_text()
+    code, told = run_tool(*arguments, '--plan')
+    assert code == 0 and told.count('done ') == len(records) == 12
+
+
+@pytest.mark.parametrize('change, message', [
+    (('--minutes', '0'), '--minutes must be more than 0'),
+    (('--data', 'nowhere'), 'There is no .*nowhere/coco_mini/annotations/train.json'),
+])
+def test_what_users_get_wrong(tmp_path: Path, change: tuple, message: str):
+    code, told = run_tool(STUDIES / 'study_cpu.py', '--data', tmp_path, '--work-dir', tmp_path / 'work',
+                          *change)
+    assert code == 2 and re.search(message, ' '.join(told.split())), told
+
+
+def test_a_detector_is_chosen_by_its_last_point():
+    assert score_of_trial('finetune_trial', {'box_AP50@100': 0.5, 'box_AP50@900': 0.2,
+                                             'box_AP@900': 0.1}) == 0.2

@@ -1,0 +1,103 @@
+"""The configs that the studies name: they fit each other, and train."""
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.registry import MODELS, DefaultScope
+from mmengine.runner import Runner
+from small import ROOT, make_photos, make_store
+
+from projects.soco.compat import cpu_config, needs_cuda
+from projects.soco.evaluation.cost import match_detector
+from projects.soco.study.plan import read_study
+
+FOLDER = ROOT / 'configs/benchmarks/transfer_study'
+STUDIES = {path.stem: path for path in sorted(FOLDER.glob('study_*.py'))}
+PRETRAINING = sorted(path.stem for path in FOLDER.glob('*.py') if path.stem.startswith(('soco', 'byol')))
+
+
+def load(name: str) -> Config:
+    return Config.fromfile(FOLDER / f'{name}.py')
+
+
+def build(cfg: Config) -> torch.nn.Module:
+    with DefaultScope.overwrite_default_scope(cfg.default_scope), torch.device('meta'):
+        return MODELS.build(cpu_config(cfg).model)
+
+
+def test_the_cpu_study_needs_no_gpu():
+    study_of_cpu = [name for name in PRETRAINING if name.endswith('r18')] + ['mask-rcnn_r18']
+    assert len(study_of_cpu) == 3 and not any(needs_cuda(load(name)) for name in study_of_cpu)
+
+
+@pytest.mark.parametrize('name', STUDIES)
+def test_methods_share_backbone_optimiser_schedule_and_batch(name: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(ROOT)
+    study = read_study(STUDIES[name])
+    configs = [load(Path(method.config).stem) for method in study.methods.values()]
+    shapes = [{key: value.shape for key, value in build(cfg).backbone.state_dict().items()}
+              for cfg in configs]
+    assert all(s == shapes[0] for s in shapes) and len(shapes[0]) > 100
+    for cfg in configs:
+        for key in ('optim_wrapper', 'param_scheduler', 'train_cfg', 'randomness'):
+            assert cfg[key] == configs[0][key], key
+        assert cfg.train_dataloader.batch_size == configs[0].train_dataloader.batch_size
+        views = [view['size'] for view in cfg.train_dataloader.dataset.pipeline[1]['views']]
+        assert max(views) == configs[0].train_dataloader.dataset.pipeline[1]['views'][0]['size']
+    assert load(Path(study.object_config).stem).model.type == 'SoCo'
+
+
+@pytest.mark.parametrize('name', STUDIES)
+def test_every_part_reaches_the_detector(name: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(ROOT)
+    study = read_study(STUDIES[name])
+    detector = load(Path(study.detector).stem)
+    report = match_detector(detector, build(load(Path(study.object_config).stem)).state_dict())
+    assert report.complete and report.required[0] == (392 if 'gpu' in name else 194)
+    points = detector.train_cfg.max_iters / detector.train_cfg.val_interval
+    assert points == 3 and any(hook.type == 'KeepPredictionsHook' for hook in detector.custom_hooks)
+    last = max(scheduler.get('end', 0) for scheduler in detector.param_scheduler)
+    assert last == detector.train_cfg.max_iters
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', PRETRAINING)
+def test_it_trains(name: str, tmp_path: Path):
+    make_photos(tmp_path / 'photos', 4, size=(256, 224))
+    store = make_store(tmp_path / 'proposals.arrow', tmp_path / 'photos')
+    cfg = cpu_config(load(name))
+    cfg.merge_from_dict({
+        'train_dataloader.dataset.data_root': str(tmp_path / 'photos'),
+        'train_dataloader.dataset.proposals': str(store), 'train_dataloader.batch_size': 2,
+        'train_dataloader.num_workers': 0, 'train_dataloader.persistent_workers': False,
+        'train_dataloader.pin_memory': False, 'train_cfg.max_epochs': 1,
+        'work_dir': str(tmp_path / 'work'), 'log_level': 'WARNING'})
+    runner = Runner.from_cfg(cfg)
+    before = {key: value.clone() for key, value in runner.model.backbone.state_dict().items()}
+    runner.train()
+    assert runner.iter == 2
+    after = runner.model.backbone.state_dict()
+    assert not torch.equal(before['conv1.weight'], after['conv1.weight'])
+    assert all(value.isfinite().all() for value in after.values())
+
+
+def test_byol_moves_its_target_as_mmselfsup_does(tmp_path: Path):
+    """The target is a copy at the first step, and a moving average at the second."""
+    make_photos(tmp_path / 'photos', 4)
+    store = make_store(tmp_path / 'proposals.arrow', tmp_path / 'photos')
+    cfg = load('byol_r18')
+    cfg.merge_from_dict({
+        'train_dataloader.dataset.data_root': str(tmp_path / 'photos'),
+        'train_dataloader.dataset.proposals': str(store), 'train_dataloader.batch_size': 2,
+        'train_cfg.max_epochs': 1, 'work_dir': str(tmp_path / 'work'), 'log_level': 'WARNING',
+        'param_scheduler': None, 'model.base_momentum': 0.9})
+    for view in cfg.train_dataloader.dataset.pipeline[1]['views']:
+        view.size = 32
+    runner = Runner.from_cfg(cfg)
+    runner.train()
+    model = runner.model
+    assert int(model.target_net.steps) == 2
+    target = model.target_net.module[0].conv1.weight
+    assert not torch.equal(target, model.backbone.conv1.weight)
+    assert torch.allclose(target, model.backbone.conv1.weight, atol=0.02)
