@@ -76,10 +76,10 @@ def parse_args() -> argparse.Namespace:
                         'nearest neighbours into this folder')
     parser.add_argument('--num-queries', type=int, default=8, metavar='N', help='objects in each '
                         'picture (default: %(default)s)')
-    parser.add_argument('--features', choices=sorted({*FEATURES, *LABELLED_FEATURES}), help='projection: '
-                        'what pretraining compares (default; without --annotations only); object: what '
-                        'a detector gets (default with --annotations); backbone: averages of its stages '
-                        'over a box (with --annotations only)')
+    parser.add_argument('--features', choices=sorted({*FEATURES, *LABELLED_FEATURES}),
+                        help='projection: what pretraining compares (default; without --annotations '
+                        'only); object: what a detector gets (default with --annotations); backbone: '
+                        'averages of its stages over a box (with --annotations only)')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, default={}, metavar='KEY=VALUE',
                         help='change keys of the config')
     views = parser.add_argument_group('without --annotations')
@@ -221,8 +221,8 @@ def judge_classes(args: argparse.Namespace, cfg: Config) -> Dict[str, Any]:
             if args.out:
                 save_image(draw_class_neighbours(feats, labelled, source, args.num_queries, name),
                            picture_path(args, name))
-    settings = dict(features=args.features, view_size=view_size, neighbours=args.neighbours, resamples=args.resamples,
-                    batch_size=args.batch_size, photos=len(labelled.names),
+    settings = dict(features=args.features, view_size=view_size, neighbours=args.neighbours,
+                    resamples=args.resamples, batch_size=args.batch_size, photos=len(labelled.names),
                     objects=len(labelled.classes), classes=len(labelled.class_names))
     for table in class_tables(scores, labelled, view_size, args.neighbours):
         console.print(table)

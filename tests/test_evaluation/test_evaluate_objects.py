@@ -104,7 +104,8 @@ def test_with_labels(run, folder, tmp_path):
     run(*arguments, '--json', larger, '--view-size', 64)
     backbone = tmp_path / 'd.json'
     run(*arguments, '--json', backbone, '--features', 'backbone')
-    models = [json.loads(path.read_text())['models']['epoch_1.pth'] for path in (alone, larger, backbone)]
+    models = [json.loads(path.read_text())['models']['epoch_1.pth']
+              for path in (alone, larger, backbone)]
     assert models[0] == first['models']['epoch_1.pth'] != models[1]
     assert models[2] != models[0]
     assert json.loads(backbone.read_text())['settings']['features'] == 'backbone'
@@ -116,7 +117,8 @@ def test_with_labels(run, folder, tmp_path):
     (dict(checkpoints=('epoch_1.pth', 'epoch_1.pth')), 'epoch_1.pth is given twice'),
     (dict(photos='gone'), 'no images at .*gone'),
     (('--view-size', 64), '--view-size is for a score with --annotations'),
-    (('--annotations', 'x.json', '--features', 'projection'), '--features projection is for a score without'),
+    (('--annotations', 'x.json', '--features', 'projection'),
+     '--features projection is for a score without'),
     (('--features', 'backbone'), '--features backbone is for a score with --annotations'),
     (('--num-photos', 0), '--num-photos must be at least 1, not 0'),
     (('--seed', -1), '--seed must be at least 0'),

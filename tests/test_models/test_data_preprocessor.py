@@ -2,7 +2,7 @@ import pytest
 import torch
 from syncs import HostSyncs
 
-from projects.soco.models import SoCoDataPreprocessor
+from projects.soco.models import ImageViewsPreprocessor, SoCoDataPreprocessor
 
 MEAN, STD = [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]
 STILL = dict(jitter_prob=0.0, grey_prob=0.0, blur_prob=0.0)
@@ -108,3 +108,11 @@ def test_pictures_of_the_views_are_the_photos():
     prepare = preprocessor()
     for images, view in zip(data['inputs'], prepare(data, training=True)['inputs']):
         assert torch.equal(prepare.to_pixels(view), images.flip(1).permute(0, 2, 3, 1))
+
+
+def test_image_views_are_soco_views_without_boxes():
+    data = batch()
+    views = ImageViewsPreprocessor(MEAN, STD, [dict(), dict(), dict()])(data, training=True)
+    expected = SoCoDataPreprocessor(MEAN, STD, [dict(), dict(), dict()])(data, training=True)['inputs']
+    assert set(views) == {'inputs', 'data_samples'} and views['data_samples'] is None
+    assert all(torch.equal(a, b) for a, b in zip(views['inputs'], expected))

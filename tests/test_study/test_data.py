@@ -8,7 +8,8 @@ from small import ROOT, make_photos
 from projects.soco.study.data import StudyData, by_supercategory, with_images
 from projects.soco.study.plan import Study, read_study
 
-CATEGORIES = [dict(id=3, name='cat', supercategory='animal'), dict(id=5, name='car', supercategory='car'),
+CATEGORIES = [dict(id=3, name='cat', supercategory='animal'),
+              dict(id=5, name='car', supercategory='car'),
               dict(id=9, name='dog', supercategory='animal')]
 
 
@@ -16,8 +17,8 @@ def content(photos: int) -> dict:
     names = [f'photo_{i:03}.png' for i in range(photos)]
     return dict(
         images=[dict(id=i, file_name=name, width=96, height=72) for i, name in enumerate(names)],
-        annotations=[dict(id=2 * i + j, image_id=i, category_id=category, bbox=[10, 10, 40, 30], area=1200,
-                          iscrowd=0) for i in range(photos) for j, category in enumerate((3, 5))],
+        annotations=[dict(id=2 * i + j, image_id=i, category_id=category, bbox=[10, 10, 40, 30],
+                          area=1200, iscrowd=0) for i in range(photos) for j, category in enumerate((3, 5))],
         categories=CATEGORIES)
 
 
@@ -65,7 +66,8 @@ def test_options_are_chosen_on_a_part_of_train_and_never_on_val(study: Study, ro
     data.prepare()
     tune, fit = ids(data.labels('tune')), ids(data.labels('fit'))
     assert tune | fit == ids(data.labels('train')) and not tune & fit and len(tune) == 4
-    assert len(ids(data.labels('25', 0))) == 3 and ids(data.labels('25', 0)) != ids(data.labels('25', 1))
+    assert len(ids(data.labels('25', 0))) == 3
+    assert ids(data.labels('25', 0)) != ids(data.labels('25', 1))
     assert ids(data.labels('100', 2)) == ids(data.labels('train'))
 
 

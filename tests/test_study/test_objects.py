@@ -7,9 +7,8 @@ import torch
 from mmengine.config import Config
 from small import make_photos, make_store, tiny_config
 
-from projects.soco.evaluation.annotated import read_labelled
+from projects.soco.evaluation.annotated import embed_labelled, read_labelled
 from projects.soco.evaluation.class_score import score_labelled
-from projects.soco.evaluation.annotated import embed_labelled
 from projects.soco.evaluation.loading import build_model
 from projects.soco.evaluation.objects import held_out_dataset, score_objects
 from projects.soco.proposals.sources import open_source
@@ -58,7 +57,8 @@ def test_values_are_those_of_evaluate_objects(cfg: Config, tmp_path: Path):
         annotations=[dict(id=n, image_id=i, category_id=c, bbox=box)
                      for n, (i, c, box) in enumerate(rows)])))
     labelled = read_labelled(tmp_path / 'marks.json', open_source(tmp_path / 'photos'), 48)
-    views = held_out_dataset(cfg, tmp_path / 'photos', make_store(tmp_path / 'a.arrow', tmp_path / 'photos'))
+    store = make_store(tmp_path / 'a.arrow', tmp_path / 'photos')
+    views = held_out_dataset(cfg, tmp_path / 'photos', store)
     model = build_arm(cfg, 0, {})
     values, samples = judge(model, labelled, 0, 25, views)
     for features in ('object', 'backbone'):
@@ -68,4 +68,5 @@ def test_values_are_those_of_evaluate_objects(cfg: Config, tmp_path: Path):
     again = score_objects(model, views, 1000, 1, seed=0, features='object')
     assert values['found_again'] == pytest.approx(again.top1)
     assert values['found_again_own'] == pytest.approx(again.top1_same_photo)
-    assert all(sample.shape == (25, ) for sample in samples.values()) and samples.keys() == values.keys()
+    assert samples.keys() == values.keys()
+    assert all(sample.shape == (25, ) for sample in samples.values())

@@ -55,7 +55,7 @@ def test_keys_name_folders():
 
 
 WRONG = [
-    ("seeds=[0, 0]", 'seeds must be different'),
+    ('seeds=[0, 0]', 'seeds must be different'),
     ("order=[dict(stage='objects', arms=['nobody'])]", "no arm 'nobody'"),
     ("order=[dict(stage='judge', arms=['random'])]", r'order\[0\] must have a stage'),
     ("order=[dict(stage='finetune', arms=['random'], share=0)]", r'order\[0\]'),

@@ -8,7 +8,7 @@ from small import ROOT
 
 from projects.soco.study.plan import Job, read_study
 from projects.soco.study.records import Records, read_records
-from projects.soco.study.summary import compare, draw, points_of, tables
+from projects.soco.study.summary import OBJECTS, compare, draw, points_of, tables
 
 ABOUT = dict(study='made_up', seeds=[0, 1])
 
@@ -23,8 +23,7 @@ def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
 
 def object_values(level: float) -> dict[str, float]:
-    names = ('knn_object', 'map_object', 'knn_backbone', 'map_backbone', 'found_again', 'found_again_own')
-    return {name: level + 0.01 * i for i, name in enumerate(names)}
+    return {name: level + 0.01 * i for i, name in enumerate(OBJECTS)}
 
 
 def fill(records: Records) -> None:
@@ -40,7 +39,8 @@ def fill(records: Records) -> None:
             if arm != 'soco' or seed == 0:
                 records.add(Job('finetune', arm, seed).key, dict(values=ap, seconds=60.),
                             {name: value + noise for name, value in ap.items()})
-    records.add('trial/soco/options0', dict(options={'lr': 0.1}, seconds=30., values=object_values(0.2)))
+    records.add('trial/soco/options0',
+                dict(options={'lr': 0.1}, seconds=30., values=object_values(0.2)))
     records.add('pretrain/soco/seed0', dict(options={'lr': 0.1}, seconds=90., gflop_per_image=4.5))
     records.set('titles', dict(random='random', byol='BYOL', soco='SoCo', soco_fpn='SoCo, FPN'))
 

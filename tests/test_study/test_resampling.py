@@ -20,7 +20,8 @@ def test_draws_are_the_same_for_every_run():
 def test_means_are_over_the_objects_of_the_drawn_photos():
     order = [2, 5, 7]  # photos as np.unique sorts them
     by_photo = {photo: VALUES[PHOTOS == photo] for photo in order}
-    expected = [np.concatenate([by_photo[order[i]] for i in draw]).mean() for draw in photo_draws(3, 50)]
+    expected = [np.concatenate([by_photo[order[i]] for i in draw]).mean()
+                for draw in photo_draws(3, 50)]
     assert resampled_means(VALUES, PHOTOS, 50) == pytest.approx(expected)
 
 

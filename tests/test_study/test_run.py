@@ -99,7 +99,8 @@ def test_a_whole_study(tmp_path: Path):
     assert all(records[key] == value for key, value in first.items())
     assert set(records) == {
         f'{kind}/{name}/{last}' for kind, names, lasts in (
-            ('trial', ('soco', 'byol'), ('options0', 'options1')), ('pretrain', ('soco', 'byol'), ('seed3', )),
+            ('trial', ('soco', 'byol'), ('options0', 'options1')),
+            ('pretrain', ('soco', 'byol'), ('seed3', )),
             ('objects', ('random', 'byol', 'soco'), ('seed3', )),
             ('finetune', ('random', 'byol', 'soco'), ('50percent/seed3', )))
         for name in names for last in lasts}
@@ -107,7 +108,8 @@ def test_a_whole_study(tmp_path: Path):
         trials = [records[f'trial/{method}/options{i}'] for i in (0, 1)]
         best = max(trials, key=lambda trial: trial['values']['knn_backbone'])
         assert records[f'pretrain/{method}/seed3']['options'] == best['options']
-        assert (tmp_path / 'work' / records[f'pretrain/{method}/seed3']['checkpoint']).name == 'epoch_3.pth'
+        checkpoint = tmp_path / 'work' / records[f'pretrain/{method}/seed3']['checkpoint']
+        assert checkpoint.name == 'epoch_3.pth' and checkpoint.is_file()
     assert records['pretrain/soco/seed3']['gflop_per_image'] > records[
         'pretrain/byol/seed3']['gflop_per_image'] > 0
 

@@ -14,7 +14,8 @@ from projects.soco.study.plan import read_study
 
 FOLDER = ROOT / 'configs/benchmarks/transfer_study'
 STUDIES = {path.stem: path for path in sorted(FOLDER.glob('study_*.py'))}
-PRETRAINING = sorted(path.stem for path in FOLDER.glob('*.py') if path.stem.startswith(('soco', 'byol')))
+PRETRAINING = sorted(path.stem for path in FOLDER.glob('*.py')
+                     if path.stem.startswith(('soco', 'byol')))
 
 
 def load(name: str) -> Config:
@@ -32,7 +33,8 @@ def test_the_cpu_study_needs_no_gpu():
 
 
 @pytest.mark.parametrize('name', STUDIES)
-def test_methods_share_backbone_optimiser_schedule_and_batch(name: str, monkeypatch: pytest.MonkeyPatch):
+def test_methods_share_all_but_the_method(name: str, monkeypatch: pytest.MonkeyPatch):
+    """Backbone, optimiser, schedule, batch and the size of the largest view are the same."""
     monkeypatch.chdir(ROOT)
     study = read_study(STUDIES[name])
     configs = [load(Path(method.config).stem) for method in study.methods.values()]

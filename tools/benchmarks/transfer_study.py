@@ -38,8 +38,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--minutes', type=float, metavar='M', help='stop after so long, with a '
                         'checkpoint of what runs, and exit code 75 (default: when all is done)')
     parser.add_argument('--plan', action='store_true', help='list the jobs and which are done, and end')
-    parser.add_argument('--tables', action='store_true', help='make table and picture of what is there, '
-                        'and end')
+    parser.add_argument('--tables', action='store_true', help='make tables and picture of what is '
+                        'there, and end')
     return parser.parse_args()
 
 

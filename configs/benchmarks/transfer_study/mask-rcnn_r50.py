@@ -1,5 +1,5 @@
-# Mask R-CNN of the GPU study: that of the 1x transfer, on COCO's 12 supercategories and photos of at most
-# 400 pixels, 900 iterations of 16, with predictions kept at three points. One GPU, bfloat16.
+# Mask R-CNN of the GPU study: that of the 1x transfer, on COCO's 12 supercategories and photos of at
+# most 400 pixels, 900 iterations of 16, with predictions kept at three points. One GPU, bfloat16.
 # The study sets annotations, photos, seed and weights.
 _base_ = '../mmdetection/coco/mask-rcnn_r50_fpn_ms-1x_coco.py'
 classes = ('person', 'vehicle', 'outdoor', 'animal', 'accessory', 'sports', 'kitchen', 'food',

@@ -49,7 +49,8 @@ def measure_cost(cfg: Config, batch_size: int = 2) -> Cost:
     addition as two; norms, RoIAlign and the optimiser are not in it.
 
     Args:
-        cfg (Config): A pretraining config, of SoCo or of a method of MMSelfSup on `SoCoDataset`'s views.
+        cfg (Config): A pretraining config, of SoCo or of a method of MMSelfSup on the views of
+            `SoCoDataset`.
         batch_size (int): Images to count with; the result is per image. Defaults to 2.
 
     Returns:

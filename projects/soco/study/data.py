@@ -74,8 +74,9 @@ class StudyData:
         for what, names in lists.items():
             missing = [name for name in names if name not in source]
             if missing:
-                raise FileNotFoundError(f'{len(missing)} of {len(names)} photos are not in {self.root}, '
-                                        f'such as {missing[0]}. Give the folder that holds them all.')
+                raise FileNotFoundError(
+                    f'{len(missing)} of {len(names)} photos are not in {self.root}, such as '
+                    f'{missing[0]}. --data must be the folder that holds them all.')
             self._write(self.list_of(what), '\n'.join(names) + '\n')
 
     def store_commands(self) -> list[list[str]]:
@@ -136,12 +137,13 @@ def by_supercategory(content: dict, images: str) -> dict:
     """
     rows = content['categories']
     if not all(isinstance(row.get('supercategory'), str) for row in rows):
-        raise ValueError('A study judges by supercategories, and a category of the annotations has none: '
-                         "add the key 'supercategory' to each entry of categories.")
+        raise ValueError('A study judges by supercategories, and a category of the annotations has '
+                         "none: add the key 'supercategory' to each entry of categories.")
     names = list(dict.fromkeys(row['supercategory'] for row in rows))
     ids = {row['id']: names.index(row['supercategory']) + 1 for row in rows}
     return {**content,
-            'images': [{**row, 'file_name': f'{images}/{row["file_name"]}'} for row in content['images']],
+            'images': [{**row, 'file_name': f'{images}/{row["file_name"]}'}
+                       for row in content['images']],
             'annotations': [{**row, 'category_id': ids[row['category_id']]}
                             for row in content['annotations']],
             'categories': [dict(id=i, name=name) for i, name in enumerate(names, 1)]}

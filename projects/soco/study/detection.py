@@ -88,9 +88,9 @@ def average_precision(matches: COCOeval | None, draw: np.ndarray | None = None) 
         return 0.0, 0.0
     photos = len(matches.params.imgIds)
     # evaluate() lists class by class, and of each class photo by photo
-    by_class = np.empty(len(matches.evalImgs), dtype=object)
-    by_class[:] = matches.evalImgs
-    by_class = by_class.reshape(-1, photos)
+    listed = np.empty(len(matches.evalImgs), dtype=object)
+    listed[:] = matches.evalImgs
+    by_class = listed.reshape(-1, photos)
     chosen = np.arange(photos) if draw is None else draw
     precisions = [class_precision([m for m in row[chosen] if m is not None], matches.params.recThrs)
                   for row in by_class]

@@ -206,8 +206,8 @@ def _check(study: Study, path: str | Path) -> None:
                    'handed over, or neither.')
     for i, step in enumerate(study.order):
         if step.get('stage') not in STAGES or not 0 < step.get('share', 100) <= 100:
-            refuse(f'order[{i}] must have a stage ({", ".join(STAGES)}), arms, and for finetune a share '
-                   'of the labels within (0, 100] percent.')
+            refuse(f'order[{i}] must have a stage ({", ".join(STAGES)}), arms, and for finetune a '
+                   'share of the labels within (0, 100] percent.')
     for name in [*study.references, *(arm for step in study.order for arm in step['arms'])]:
         if name not in study.arms:
             refuse(f'there is no arm {name!r}; the arms are {", ".join(study.arms)}.')

@@ -80,12 +80,13 @@ def read_records(path: str | Path) -> dict[str, Any]:
         ValueError: It is no such JSON.
     """
     if not Path(path).is_file():
-        raise FileNotFoundError(f'There are no results at {path}: run tools/benchmarks/transfer_study.py.')
+        raise FileNotFoundError(f'There are no results at {path}: '
+                                'run tools/benchmarks/transfer_study.py.')
     try:
         content = json.loads(Path(path).read_text())
         if content['version'] != VERSION or not isinstance(content['records'], dict):
             raise ValueError('another version')
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f'{path} does not hold the results of a study ({type(error).__name__}: {error}). '
-                         'Move it away; the study then begins anew.') from error
+        raise ValueError(f'{path} does not hold the results of a study ({type(error).__name__}: '
+                         f'{error}). Move it away; the study then begins anew.') from error
     return content

@@ -1,6 +1,7 @@
 """From the records of a study to its tables and its picture."""
 import re
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Optional
 
@@ -53,7 +54,8 @@ def _groups(study: Study, records: Records) -> dict[str, dict[str, list[str]]]:
     return groups
 
 
-def _differences(records: Records, ours: Sequence[str], theirs: Sequence[str]) -> dict[str, list[float]]:
+def _differences(records: Records, ours: Sequence[str], theirs: Sequence[str]
+                 ) -> dict[str, list[float]]:
     values = [[records[key]['values'] for key in keys] for keys in (ours, theirs)]
     samples = [[records.samples(key) for key in keys] for keys in (ours, theirs)]
     return {
@@ -182,7 +184,8 @@ def _cost_table(content: dict[str, Any]) -> str:
             options = ', '.join(f'`{key}={value}`' for key, value in runs[0]['options'].items())
             rows.append([method, str(len(runs)), f'{runs[0]["gflop_per_image"]:.2f}',
                          f'{np.mean([run["seconds"] for run in runs]) / 60:.1f}', options])
-    return _table(['pretraining', 'seeds', 'GFLOP an image and step', 'minutes', 'options chosen'], rows)
+    return _table(['pretraining', 'seeds', 'GFLOP an image and step', 'minutes', 'options chosen'],
+                  rows)
 
 
 def _trial_table(content: dict[str, Any]) -> str:
@@ -192,9 +195,9 @@ def _trial_table(content: dict[str, Any]) -> str:
             options = ', '.join(f'`{k}={v}`' for k, v in record['options'].items())
             shown = {name: value for name, value in record['values'].items()
                      if name in ('map_backbone', 'knn_backbone') or name.startswith('box_AP50')}
-            rows.append(['/'.join(key.split('/')[:2]), options, f'{record["seconds"] / 60:.1f}',
+            rows.append(['/'.join(key.split('/')[:2]), options,
                          ', '.join(f'{name} {100 * value:.1f}' for name, value in shown.items())])
-    return _table(['trial', 'options', 'minutes', 'on a part of train'], rows)
+    return _table(['trial', 'options', 'on a part of train'], rows)
 
 
 def draw(content: dict[str, Any], path: Path) -> Optional[Path]:
@@ -212,11 +215,10 @@ def draw(content: dict[str, Any], path: Path) -> Optional[Path]:
     if any(runs_of(content, 'objects', arm) for arm in arms):
         for names, title in ((('knn_object', 'knn_backbone'), 'Class of the 5 nearest objects, %'),
                              (('found_again', 'found_again_own'), 'Object found again, %')):
-            panels.append(lambda axes, names=names, title=title:
-                          _object_panel(axes, content, names, title))
+            panels.append(partial(_object_panel, content=content, names=names, title=title))
     for share in sorted({_share(key) for key in content['records'] if key.startswith('finetune/')},
                         reverse=True):
-        panels.append(lambda axes, share=share: _detection_panel(axes, content, share))
+        panels.append(partial(_detection_panel, content=content, share=share))
     if not panels:
         return None
     columns = 2 if len(panels) > 1 else 1
