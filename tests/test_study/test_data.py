@@ -18,7 +18,8 @@ def content(photos: int) -> dict:
     return dict(
         images=[dict(id=i, file_name=name, width=96, height=72) for i, name in enumerate(names)],
         annotations=[dict(id=2 * i + j, image_id=i, category_id=category, bbox=[10, 10, 40, 30],
-                          area=1200, iscrowd=0) for i in range(photos) for j, category in enumerate((3, 5))],
+                          area=1200, iscrowd=0)
+                     for i in range(photos) for j, category in enumerate((3, 5))],
         categories=CATEGORIES)
 
 

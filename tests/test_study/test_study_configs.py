@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from miniatures import shrink, write_coco
 from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 from mmengine.runner import Runner
@@ -10,6 +11,7 @@ from small import ROOT, make_photos, make_store
 
 from projects.soco.compat import cpu_config, needs_cuda
 from projects.soco.evaluation.cost import match_detector
+from projects.soco.study.detection import judge_predictions
 from projects.soco.study.plan import read_study
 
 FOLDER = ROOT / 'configs/benchmarks/transfer_study'
@@ -82,6 +84,24 @@ def test_it_trains(name: str, tmp_path: Path):
     after = runner.model.backbone.state_dict()
     assert not torch.equal(before['conv1.weight'], after['conv1.weight'])
     assert all(value.isfinite().all() for value in after.values())
+
+
+@pytest.mark.slow
+def test_the_detector_of_the_gpu_study_takes_a_step(tmp_path: Path):
+    cfg = cpu_config(load('mask-rcnn_r50'))
+    root = write_coco(tmp_path / 'coco', cfg.classes)
+    shrink(cfg)
+    labels = str(root / 'annotations/instances_train2017.json')
+    for split in ('train', 'val', 'test'):
+        cfg[f'{split}_dataloader'].dataset.update(ann_file=labels,
+                                                  data_prefix=dict(img=f'{root}/train2017/'))
+        cfg[f'{split}_dataloader'].batch_size = 2
+    cfg.val_evaluator.ann_file = cfg.test_evaluator.ann_file = labels
+    cfg.update(work_dir=str(tmp_path / 'work'), log_level='WARNING')
+    cfg.custom_hooks[0].source = 'random'
+    Runner.from_cfg(cfg).train()
+    values, _ = judge_predictions(labels, tmp_path / 'work', 0)
+    assert set(values) == {'box_AP@1', 'box_AP50@1', 'mask_AP@1', 'mask_AP50@1'}
 
 
 def test_byol_moves_its_target_as_mmselfsup_does(tmp_path: Path):
