@@ -54,6 +54,18 @@ def test_keys_name_folders():
     assert Job('finetune_trial', 'soco', 0).key == 'finetune_trial/soco/options0'
 
 
+def test_the_fingerprint_is_of_what_results_depend_on(tmp_path: Path):
+    def changed(text: str) -> str:
+        path = tmp_path / 'study.py'
+        path.write_text(f"_base_ = '{STUDIES[0]}'\nstudy = dict({text})\n")
+        return read_study(path).fingerprint()
+
+    same = read_study(STUDIES[0]).fingerprint()
+    assert changed('') == changed('workers=1, resamples=5, order=[]') == same
+    assert len({same, changed('epochs=3'), changed('seeds=[5]'),
+                changed("detector='configs/benchmarks/transfer_study/mask-rcnn_r50.py'")}) == 4
+
+
 WRONG = [
     ('seeds=[0, 0]', 'seeds must be different'),
     ("order=[dict(stage='objects', arms=['nobody'])]", "no arm 'nobody'"),

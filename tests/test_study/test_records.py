@@ -41,7 +41,8 @@ def fill(records: Records) -> None:
                             {name: value + noise for name, value in ap.items()})
     records.add('trial/soco/options0',
                 dict(options={'lr': 0.1}, seconds=30., values=object_values(0.2)))
-    records.add('pretrain/soco/seed0', dict(options={'lr': 0.1}, seconds=90., gflop_per_image=4.5))
+    records.add('pretrain/soco/seed0', dict(
+        options={'lr': 0.1}, seconds=90., gflop_per_image=4.5, ms_per_image=30.))
     records.set('titles', dict(random='random', byol='BYOL', soco='SoCo', soco_fpn='SoCo, FPN'))
 
 
@@ -85,7 +86,7 @@ def test_tables_hold_the_figures(tmp_path: Path, study):
     assert '| SoCo − BYOL | +5.0 (5.0 to 5.0) |' in text
     assert '| SoCo | 1 | 100 | 1.2 | 1.2 | 1.2 | 1.2 |' in text  # one seed has no spread
     assert '| BYOL − random | +0.2 (0.2 to 0.2) | +0.4 (0.4 to 0.4) |' in text
-    assert '| soco | 1 | 4.50 | 1.5 | `lr=0.1` |' in text
+    assert '| soco | 1 | 4.50 | 30.0 | 1.5 | `lr=0.1` |' in text
     assert 'SoCo, FPN' not in text and points_of(content, 100) == [100, 200]
 
 

@@ -109,6 +109,7 @@ def test_a_whole_study(tmp_path: Path):
         best = max(trials, key=lambda trial: trial['values']['knn_backbone'])
         assert records[f'pretrain/{method}/seed3']['options'] == best['options']
         checkpoint = tmp_path / 'work' / records[f'pretrain/{method}/seed3']['checkpoint']
+        assert 0 < records[f'pretrain/{method}/seed3']['ms_per_image'] < 10_000
         assert checkpoint.name == 'epoch_3.pth' and checkpoint.is_file()
     assert records['pretrain/soco/seed3']['gflop_per_image'] > records[
         'pretrain/byol/seed3']['gflop_per_image'] > 0

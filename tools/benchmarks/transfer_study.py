@@ -17,7 +17,7 @@ import projects.soco.compat  # noqa: F401  (before anything of OpenMMLab)
 from projects.soco.engine.checkpoint import check_work_dir
 from projects.soco.engine.stopping import STOPPED
 from projects.soco.launch import run_tool
-from projects.soco.run_record import describe_hardware
+from projects.soco.run_record import code_version, describe_hardware
 from projects.soco.study.data import StudyData
 from projects.soco.study.plan import Study, read_study
 from projects.soco.study.records import Records
@@ -46,7 +46,7 @@ def parse_args() -> argparse.Namespace:
 def about(study: Study) -> dict:
     """What a record depends on; a work directory holds one such study."""
     return dict(study=study.name, seeds=list(study.seeds), epochs=study.epochs,
-                trial_epochs=study.trial_epochs)
+                trial_epochs=study.trial_epochs, fingerprint=study.fingerprint())
 
 
 def prepare(data: StudyData) -> None:
@@ -85,7 +85,7 @@ def main() -> None:
     if not args.tables:
         prepare(data)
         records.set('titles', {name: arm.title for name, arm in study.arms.items()})
-        records.set('machine', describe_hardware())
+        records.set('machine', dict(describe_hardware(), commit=code_version()))
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
             whole = StudyRun(study, data, records, folder, console).run(args.minutes)

@@ -1,6 +1,9 @@
 """What a study compares, and in which order: its config, read and checked."""
+import hashlib
 import inspect
-from dataclasses import dataclass, field
+import json
+import os
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Iterator, NamedTuple, Optional, Sequence
 
@@ -121,6 +124,17 @@ class Study:
         for need in self.needs(job):
             yield from self._with_needs(need, seen)
         yield job
+
+    def fingerprint(self) -> str:
+        """Describe in a few letters what results depend on: all but the order and the bootstrap."""
+        configs = sorted({self.object_config, self.detector,
+                          *(method.config for method in self.methods.values())})
+        fields = {name: value for name, value in asdict(self).items()
+                  if name not in ('order', 'workers', 'references', 'resamples', 'path')}
+        texts = [json.dumps(fields, sort_keys=True)] + [
+            Config.fromfile(path, import_custom_modules=False).pretty_text for path in configs]
+        # a checkout may be moved
+        return hashlib.sha256('\n'.join(texts).replace(os.getcwd(), '').encode()).hexdigest()[:12]
 
     def needs(self, job: Job) -> list[Job]:
         """Tell which jobs come before one."""

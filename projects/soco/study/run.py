@@ -17,6 +17,7 @@ from ..evaluation.annotated import LabelledPhotos, first_view_size, read_labelle
 from ..evaluation.cost import measure_cost
 from ..evaluation.objects import held_out_dataset
 from ..launch import load_config
+from ..models.soco import SoCo
 from ..proposals.sources import open_source
 from . import training
 from .data import StudyData
@@ -63,17 +64,18 @@ class StudyRun:
         Raises:
             ValueError: A job failed; those beside it were stopped, and can go on.
         """
-        left = [job for job in self.study.jobs() if job.key not in self.records]
-        total = sum(1 for _ in self.study.jobs())
-        deadline = None if minutes is None else time.monotonic() + 60 * minutes
+        jobs = list(self.study.jobs())
+        left = [job for job in jobs if job.key not in self.records]
+        deadline = float('inf') if minutes is None else time.monotonic() + 60 * minutes
         columns = (TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn(),
                    TimeElapsedColumn(), TextColumn('{task.fields[state]}'))
         running: dict[Future, Job] = {}
         with Progress(*columns, console=self.console) as progress, \
                 ThreadPoolExecutor(self.study.workers) as pool:
-            whole = progress.add_task('jobs', total=total, completed=total - len(left), state='')
+            whole = progress.add_task('jobs', total=len(jobs),
+                                      completed=len(jobs) - len(left), state='')
             try:
-                while (left or running) and not self._is_over(deadline):
+                while (left or running) and time.monotonic() < deadline:
                     for job in self._ready(left, running):
                         left.remove(job)
                         running[pool.submit(self._run_job, job, progress)] = job
@@ -88,9 +90,6 @@ class StudyRun:
                     future.exception()  # waits; Stopped is what was asked for
             unfinished = [job for future, job in running.items() if future.exception()]
         return not (left or unfinished)
-
-    def _is_over(self, deadline: float | None) -> bool:
-        return deadline is not None and time.monotonic() > deadline
 
     def _ready(self, left: list[Job], running: dict[Future, Job]) -> list[Job]:
         """The next jobs in order whose needs are there, as many as there are workers free."""
@@ -134,9 +133,8 @@ class StudyRun:
         folder = self.folder / job.key
         seconds, checkpoint, command = self._train_method(job, options, folder, report)
         with self._one_at_a_time:
-            arm = training.state_of(checkpoint, ['backbone'])
-            values, _ = judge(build_arm(self._object_config(), self.study.seeds[0], arm),
-                              self._photos('tune'), 0, 1)
+            model = self._network(self.study.seeds[0], training.state_of(checkpoint, ['backbone']))
+            values, _ = judge(model, self._photos('tune'), 0, resamples=0)
         self._add(job, dict(options=options, command=command, seconds=seconds, values=values))
         training.clear(folder)
 
@@ -144,8 +142,10 @@ class StudyRun:
         options = self._chosen('trial', job.name, self.study.methods[job.name].options)
         seconds, checkpoint, command = self._train_method(job, options, self.folder / job.key, report)
         cfg = load_config(self.study.methods[job.name].config, {})
-        self._add(job, dict(options=options, command=command, seconds=seconds,
-                            gflop_per_image=measure_cost(cfg).gflop,
+        with self._one_at_a_time:
+            gflop = measure_cost(cfg).gflop
+        self._add(job, dict(options=options, command=command, seconds=seconds, gflop_per_image=gflop,
+                            ms_per_image=training.ms_per_image(self.folder / job.key, cfg),
                             checkpoint=str(checkpoint.relative_to(self.folder))))
 
     def _train_method(self, job: Job, options: dict, folder: Path, report: Callable
@@ -157,7 +157,7 @@ class StudyRun:
     def _objects(self, job: Job, report: Callable) -> None:
         with self._one_at_a_time:
             started = time.monotonic()
-            model = build_arm(self._object_config(), job.number, self._parts(job))
+            model = self._network(job.number, self._parts(job))
             if self._views is None:
                 self._views = held_out_dataset(self._object_config(), self.data.root,
                                                self.data.store(BOXES[0], 'val'))
@@ -215,6 +215,10 @@ class StudyRun:
 
     def _object_config(self) -> Any:
         return load_config(self.study.object_config, {})
+
+    def _network(self, seed: int, parts: dict[str, torch.Tensor]) -> SoCo:
+        model = build_arm(self._object_config(), seed, parts)
+        return model.to('cuda' if torch.cuda.is_available() else 'cpu')
 
     def _photos(self, split: str) -> LabelledPhotos:
         if split not in self._labelled:

@@ -5,8 +5,11 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
+from mmengine.config import Config
 
+from ..curves import read_run
 from ..engine.checkpoint import find_newest_checkpoint, read_checkpoint
 from ..launch import load_config
 from ..proposals.files import whole_file
@@ -107,6 +110,15 @@ def keep_last(folder: Path) -> Path:
         if path != last:
             path.unlink()
     return last
+
+
+def ms_per_image(folder: Path, cfg: Config) -> float:
+    """Return the median of what a run logged of its pace, in milliseconds an image.
+
+    A median, since it is not moved by pauses.
+    """
+    times = [record['time'] for record in read_run(folder) if 'time' in record]
+    return 1000 * float(np.median(times)) / cfg.train_dataloader.batch_size
 
 
 def state_of(checkpoint: Path, parts: Sequence[str]) -> dict[str, torch.Tensor]:
