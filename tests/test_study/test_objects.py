@@ -64,6 +64,8 @@ def test_values_are_those_of_evaluate_objects(cfg: Config, tmp_path: Path):
     for features in ('object', 'backbone'):
         score = score_labelled(embed_labelled(model, labelled, features=features), labelled, 5)
         assert values[f'knn_{features}'] == pytest.approx(score.other_photos['knn'].value)
+        assert values[f'knn_classes_{features}'] == pytest.approx(
+            score.other_photos['knn_classes'].value)
         assert values[f'map_{features}'] == pytest.approx(score.other_photos['map'].value)
     again = score_objects(model, views, 1000, 1, seed=0, features='object')
     assert values['found_again'] == pytest.approx(again.top1)

@@ -25,6 +25,16 @@ def test_means_are_over_the_objects_of_the_drawn_photos():
     assert resampled_means(VALUES, PHOTOS, 50) == pytest.approx(expected)
 
 
+def test_a_mean_of_classes_leaves_out_those_that_are_not_drawn():
+    classes = np.array([0, 0, 1, 1, 2, 2])
+    order, expected = [2, 5, 7], []
+    for draw in photo_draws(3, 50):
+        objects = np.concatenate([np.flatnonzero(PHOTOS == order[i]) for i in draw])
+        expected.append(np.mean([VALUES[objects][classes[objects] == c].mean()
+                                 for c in np.unique(classes[objects])]))
+    assert resampled_means(VALUES, PHOTOS, 50, classes) == pytest.approx(expected)
+
+
 def test_a_constant_has_no_spread():
     assert set(resampled_means(np.full(6, 0.25), PHOTOS, 30)) == {0.25}
 

@@ -56,27 +56,33 @@ def judge(model: SoCo, labelled: LabelledPhotos, seed: int, resamples: int,
     Returns:
         tuple: Values within [0, 1] by name, and for each (R,) values when photos are drawn with
         replacement; the draws are the same for all networks. `knn_…` is the share of objects whose
-        class the 5 nearest objects of other photos have, `map_…` the mean average precision of
-        retrieving its class; `…_object` with the RoI head's features, which the detector starts from,
-        `…_backbone` with those of the backbone. `found_again` is the share of objects that are nearest
-        to themselves in another view, `found_again_own` that among the objects of their own photo.
+        class the 5 nearest objects of other photos have, `knn_classes_…` its mean over the classes,
+        `map_…` the mean average precision of retrieving its class; `…_object` with the RoI head's
+        features, which the detector starts from, `…_backbone` with those of the backbone.
+        `found_again` is the share of objects that are nearest to themselves in another view,
+        `found_again_own` that among the objects of their own photo.
     """
-    outcomes: dict[str, tuple[Tensor, Tensor]] = {}  # value and photo of each object
+    # of each object value, photo and, for a mean over classes, class
+    outcomes: dict[str, tuple[Tensor, Tensor, Tensor | None]] = {}
     for features in LABELLED_FEATURES:
         feats = embed_labelled(model, labelled, features=features)
         found = rank_classes(feats, labelled.classes, labelled.photos, NEIGHBOURS, other_photos=True)
-        photos = labelled.photos[found.counted]
-        outcomes[f'knn_{features}'] = found.correct[found.counted], photos
-        outcomes[f'map_{features}'] = found.precision[found.counted], photos
+        photos, classes = labelled.photos[found.counted], labelled.classes[found.counted]
+        outcomes[f'knn_{features}'] = found.correct[found.counted], photos, None
+        outcomes[f'knn_classes_{features}'] = found.correct[found.counted], photos, classes
+        outcomes[f'map_{features}'] = found.precision[found.counted], photos, None
     if views is not None:
         outcomes.update(_found_again(model, views, seed))
-    values = {name: float(value.double().mean()) for name, (value, _) in outcomes.items()}
-    samples = {name: resampled_means(value.double().numpy(), photos.numpy(), resamples)
-               for name, (value, photos) in outcomes.items()}
+    values, samples = {}, {}
+    for name, (value, photos, classes) in outcomes.items():
+        means = [value] if classes is None else [value[classes == c] for c in classes.unique()]
+        values[name] = float(torch.stack([part.double().mean() for part in means]).mean())
+        samples[name] = resampled_means(value.double().numpy(), photos.numpy(), resamples,
+                                        None if classes is None else classes.numpy())
     return values, samples
 
 
-def _found_again(model: SoCo, views: SoCoDataset, seed: int) -> dict[str, tuple[Tensor, Tensor]]:
+def _found_again(model: SoCo, views: SoCoDataset, seed: int) -> dict[str, tuple[Tensor, Tensor, None]]:
     """Value and photo of each object that is looked for in another view of the same size."""
     found: dict[str, list[tuple[Tensor, Tensor]]] = {'found_again': [], 'found_again_own': []}
     for objects in embed_objects(model, views, NUM_PHOTOS, 1, seed=seed, features='object'):
@@ -86,5 +92,5 @@ def _found_again(model: SoCo, views: SoCoDataset, seed: int) -> dict[str, tuple[
             several = same_photo_counts(objects.rows) > 1
             found['found_again_own'].append(
                 (found_again(first, other, 1, objects.rows)[several], objects.rows[several]))
-    return {name: (torch.cat([v for v, _ in parts]), torch.cat([r for _, r in parts]))
+    return {name: (torch.cat([v for v, _ in parts]), torch.cat([r for _, r in parts]), None)
             for name, parts in found.items()}

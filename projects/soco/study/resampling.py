@@ -25,23 +25,29 @@ def photo_draws(num_photos: int, resamples: int) -> np.ndarray:
     return rng.integers(num_photos, size=(resamples, num_photos))
 
 
-def resampled_means(values: np.ndarray, photos: np.ndarray, resamples: int) -> np.ndarray:
+def resampled_means(values: np.ndarray, photos: np.ndarray, resamples: int,
+                    groups: np.ndarray | None = None) -> np.ndarray:
     """Compute the mean over objects again for each draw of photos.
 
     Args:
         values (np.ndarray): (n,) one for each object.
         photos (np.ndarray): (n,) its photo; any numbers.
         resamples (int): R.
+        groups (np.ndarray, optional): (n,) class of each, for the mean of the classes' means; a class
+            that is not drawn is left out of that draw. Defaults to None: the plain mean.
 
     Returns:
-        np.ndarray: (R,); NaN where a draw has no object.
+        np.ndarray: (R,).
     """
     known, photo = np.unique(photos, return_inverse=True)
-    sums = np.bincount(photo, values, minlength=len(known))
-    counts = np.bincount(photo, minlength=len(known))
+    names, group = np.unique(np.zeros_like(photos) if groups is None else groups, return_inverse=True)
+    sums, counts = np.zeros((2, len(known), len(names)))
+    np.add.at(sums, (photo, group), values)
+    np.add.at(counts, (photo, group), 1)
     draws = photo_draws(len(known), resamples)
-    total = counts[draws].sum(axis=1)
-    return np.divide(sums[draws].sum(axis=1), total, out=np.full(resamples, np.nan), where=total > 0)
+    total = counts[draws].sum(axis=1)  # (R, classes)
+    means = np.divide(sums[draws].sum(axis=1), total, out=np.full_like(total, np.nan), where=total > 0)
+    return np.nanmean(means, axis=1)
 
 
 def paired_difference(ours: Sequence[float], theirs: Sequence[float], our_samples: np.ndarray,

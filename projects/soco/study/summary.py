@@ -17,10 +17,14 @@ from .plan import Job, Study
 from .records import Records
 from .resampling import paired_difference
 
+# What is shown of object features, by what made them: measure to its name in tables.
 OBJECTS = {
-    'knn_object': '5-NN, head', 'map_object': 'mAP, head', 'knn_backbone': '5-NN, backbone',
-    'map_backbone': 'mAP, backbone', 'found_again': 'found again',
-    'found_again_own': 'found again, own photo'}
+    'head': {
+        'knn_object': '5-NN', 'knn_classes_object': '5-NN, mean of classes', 'map_object': 'mAP',
+        'found_again': 'found again', 'found_again_own': 'found again, own photo'},
+    'backbone': {
+        'knn_backbone': '5-NN', 'knn_classes_backbone': '5-NN, mean of classes', 'map_backbone': 'mAP'},
+}
 DETECTION = ('box_AP', 'box_AP50', 'mask_AP', 'mask_AP50')
 
 
@@ -83,7 +87,8 @@ def tables(content: dict[str, Any]) -> list[str]:
     Returns:
         list[str]: In Markdown: object scores, comparisons, AP, cost, and trials of options.
     """
-    made = [_object_table(content), _object_differences(content)]
+    made = [make(content, features) for features in OBJECTS
+            for make in (_object_table, _object_differences)]
     for group in sorted({_share(key) for key in content['records'] if key.startswith('finetune/')},
                         reverse=True):
         made += [_detection_table(content, group), _detection_differences(content, group)]
@@ -118,14 +123,14 @@ def _spread(values: Sequence[float], scale: float = 100) -> str:
     return f'{text} ± {scale * np.std(values, ddof=1):.1f}' if len(values) > 1 else text
 
 
-def _object_table(content: dict[str, Any]) -> str:
-    rows = []
+def _object_table(content: dict[str, Any], features: str) -> str:
+    names, rows = OBJECTS[features], []
     for arm, title in content['titles'].items():
         runs = runs_of(content, 'objects', arm)
         if runs:
             rows.append([title, str(len(runs)),
-                         *(_spread([run['values'][name] for run in runs]) for name in OBJECTS)])
-    return _table(['arm', 'seeds', *OBJECTS.values()], rows)
+                         *(_spread([run['values'][name] for run in runs]) for name in names)])
+    return _table([f'{features} features', 'seeds', *names.values()], rows)
 
 
 def _difference_rows(content: dict[str, Any], group: str, names: Sequence[str]) -> list[list[str]]:
@@ -138,9 +143,10 @@ def _difference_rows(content: dict[str, Any], group: str, names: Sequence[str]) 
     return rows
 
 
-def _object_differences(content: dict[str, Any]) -> str:
-    return _table(['difference (95 % interval)', *OBJECTS.values()],
-                  _difference_rows(content, 'objects', list(OBJECTS)))
+def _object_differences(content: dict[str, Any], features: str) -> str:
+    names = OBJECTS[features]
+    return _table([f'{features} features, difference (95 % interval)', *names.values()],
+                  _difference_rows(content, 'objects', list(names)))
 
 
 def points_of(content: dict[str, Any], share: int) -> list[int]:
@@ -214,8 +220,10 @@ def draw(content: dict[str, Any], path: Path) -> Optional[Path]:
     arms = list(content['titles'])
     panels: list[Callable[[Axes], None]] = []
     if any(runs_of(content, 'objects', arm) for arm in arms):
-        for names, title in ((('knn_object', 'knn_backbone'), 'Class of the 5 nearest objects, %'),
-                             (('found_again', 'found_again_own'), 'Object found again, %')):
+        classes = {'knn_object': 'features of the head', 'knn_backbone': 'features of the backbone'}
+        again = {'found_again': 'among all photos', 'found_again_own': 'in its own photo'}
+        for names, title in ((classes, 'Class of the 5 nearest objects, %'),
+                             (again, 'Object found again, %')):
             panels.append(partial(_object_panel, content=content, names=names, title=title))
     for share in sorted({_share(key) for key in content['records'] if key.startswith('finetune/')},
                         reverse=True):
@@ -233,16 +241,16 @@ def draw(content: dict[str, Any], path: Path) -> Optional[Path]:
     return path
 
 
-def _object_panel(axes: Axes, content: dict[str, Any], names: Sequence[str], title: str) -> None:
+def _object_panel(axes: Axes, content: dict[str, Any], names: dict[str, str], title: str) -> None:
     titles = content['titles']
     shown = [arm for arm in titles if runs_of(content, 'objects', arm)]
-    for i, name in enumerate(names):
+    for i, (name, label) in enumerate(names.items()):
         for row, arm in enumerate(shown):
             values = [100 * run['values'][name] for run in runs_of(content, 'objects', arm)]
             place = row + (i - 0.5) * 0.25
             axes.plot(values, [place] * len(values), 'o', ms=4, alpha=0.5, color=COLORS[i])
             axes.plot(np.mean(values), place, '|', ms=16, mew=2.5, color=COLORS[i],
-                      label=OBJECTS[name] if row == 0 else None)
+                      label=label if row == 0 else None)
     axes.set_yticks(range(len(shown)), [titles[arm] for arm in shown])
     axes.invert_yaxis()
     axes.set_title(title)
