@@ -86,7 +86,7 @@ def test_tables_hold_the_figures(tmp_path: Path, study):
     assert '| SoCo − BYOL | +5.0 (5.0 to 5.0) |' in text
     assert '| SoCo | 1 | 100 | 1.2 | 1.2 | 1.2 | 1.2 |' in text  # one seed has no spread
     assert '| BYOL − random | +0.2 (0.2 to 0.2) | +0.4 (0.4 to 0.4) |' in text
-    assert '| soco | 1 | 4.50 | 30.0 | 1.5 | `lr=0.1` |' in text
+    assert '| soco | 1 | 4.50 | 30.0 | `lr=0.1` |' in text
     assert 'SoCo, FPN' not in text and points_of(content, 100) == [100, 200]
 
 

@@ -189,10 +189,9 @@ def _cost_table(content: dict[str, Any]) -> str:
         if runs:
             options = ', '.join(f'`{key}={value}`' for key, value in runs[0]['options'].items())
             rows.append([method, str(len(runs)), f'{runs[0]["gflop_per_image"]:.2f}',
-                         f'{np.median([run["ms_per_image"] for run in runs]):.1f}',
-                         f'{np.mean([run["seconds"] for run in runs]) / 60:.1f}', options])
-    return _table(['pretraining', 'seeds', 'GFLOP an image and step', 'ms an image', 'minutes',
-                   'options chosen'], rows)
+                         f'{np.median([run["ms_per_image"] for run in runs]):.1f}', options])
+    return _table(['pretraining', 'seeds', 'GFLOP an image and step', 'ms an image', 'options chosen'],
+                  rows)
 
 
 def _trial_table(content: dict[str, Any]) -> str:
