@@ -16,7 +16,7 @@ LOOK = 0.5  # seconds between two looks at whether to stop
 def run_training(command: Sequence[str], log: str | Path, what: str,
                  report: Callable[[int, str], None] = lambda done, state: None,
                  stop: threading.Event | None = None,
-                 environment: Mapping[str, str] | None = None) -> None:
+                 environment: Mapping[str, str] | None = None, held: Sequence[int] = ()) -> None:
     """Run a command of `tools/train.py`; its whole output goes to a file.
 
     Args:
@@ -28,16 +28,18 @@ def run_training(command: Sequence[str], log: str | Path, what: str,
         stop (threading.Event, optional): When it is set, the run is asked to write a checkpoint and
             leave (SIGTERM).
         environment (Mapping[str, str], optional): Variables that are set for it.
+        held (Sequence[int]): File descriptors that it keeps open, such as that of a lock on its work
+            directory. Defaults to none.
 
     Raises:
         Stopped: It was stopped, and can go on.
         ValueError: It failed; the end of its output says why.
     """
     last: deque[str] = deque(maxlen=12)
-    # In a session of its own: Ctrl-C is this process's to hear, which then asks the run to stop.
+    # Where it can be asked to stop, Ctrl-C is this process's to hear: the run has its own session.
     process = subprocess.Popen([sys.executable, *command], stdout=subprocess.PIPE,
-                               stderr=subprocess.STDOUT, text=True, start_new_session=True,
-                               env={**os.environ, **(environment or {})})
+                               stderr=subprocess.STDOUT, text=True, start_new_session=stop is not None,
+                               env={**os.environ, **(environment or {})}, pass_fds=held)
     over = threading.Event()
     if stop is not None:
         threading.Thread(target=_ask_to_stop, args=(process, stop, over), daemon=True).start()

@@ -10,6 +10,8 @@ from projects.soco.evaluation.annotated import LabelledPhotos
 from projects.soco.evaluation.class_score import (
     Figure,
     bootstrap_interval,
+    draw_photos,
+    drawn_means,
     rank_classes,
     score_labelled,
 )
@@ -124,3 +126,28 @@ class TestBootstrap:
         outcome = rank_classes(FEATS, CLASSES, PHOTOS, 1, True).correct.numpy()
         assert score.other_photos['knn'] == Figure(
             3 / 4, *bootstrap_interval(outcome, PHOTOS.numpy()), 4)
+
+
+OF_PHOTO, VALUES = np.array([2, 2, 2, 0, 1, 1]), np.array([1., 0., 1., 1., 0., 0.])
+
+
+def test_means_are_over_the_objects_of_the_drawn_photos():
+    drawn = draw_photos(3, 50, seed=0)
+    assert drawn.shape == (50, 3) and (drawn.sum(axis=1) == 3).all()
+    expected = [np.average(VALUES, weights=times[OF_PHOTO]) for times in drawn]
+    assert drawn_means(VALUES, OF_PHOTO, drawn) == pytest.approx(expected)
+
+
+def test_a_mean_of_classes_leaves_out_those_that_are_not_drawn():
+    classes, expected = np.array([0, 0, 1, 1, 2, 2]), []
+    drawn = draw_photos(3, 50, seed=0)
+    for times in drawn:
+        objects = np.repeat(np.arange(6), times[OF_PHOTO])
+        expected.append(np.mean([VALUES[objects][classes[objects] == c].mean()
+                                 for c in np.unique(classes[objects])]))
+    assert drawn_means(VALUES, OF_PHOTO, drawn, classes) == pytest.approx(expected)
+
+
+def test_a_draw_without_any_object_has_no_mean():
+    found = drawn_means(np.ones(2), np.array([1, 1]), np.array([[2, 0], [1, 1]]))
+    assert np.isnan(found[0]) and found[1] == 1

@@ -9,8 +9,12 @@ import pytest
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from projects.soco.study.detection import average_precision, judge_predictions, match
-from projects.soco.study.resampling import photo_draws
+from projects.soco.study.detection import (
+    average_precision,
+    judge_predictions,
+    lacks_points,
+    match,
+)
 
 
 def write_truth(path: Path, photos: int = 6, seed: int = 0) -> tuple[dict, list[dict]]:
@@ -63,7 +67,7 @@ def test_ap_is_that_of_pycocotools(tmp_path: Path, seed: int):
 def test_a_draw_of_photos_is_as_if_they_were_copied(tmp_path: Path):
     content, predictions = write_truth(tmp_path / 'truth.json', seed=3)
     matches = match(load(tmp_path / 'truth.json'), predictions, 'bbox')
-    for draw in photo_draws(len(content['images']), 5):
+    for draw in np.random.default_rng(0).integers(6, size=(5, 6)):
         images, annotations, rows = [], [], []
         for new, old in enumerate(content['images'][i]['id'] for i in draw):
             images.append(dict(id=new, width=100, height=80, file_name=f'{new}.png'))
@@ -103,3 +107,14 @@ def test_no_predictions_is_told(tmp_path: Path):
     write_truth(tmp_path / 'truth.json')
     with pytest.raises(FileNotFoundError, match='KeepPredictionsHook'):
         judge_predictions(tmp_path / 'truth.json', tmp_path, 3)
+
+
+def test_points_that_are_missing_or_torn_are_seen(tmp_path: Path):
+    (tmp_path / 'predictions').mkdir()
+    for point in (2, 4):
+        for kind in ('bbox', 'segm'):
+            assert lacks_points(tmp_path, (2, 4))
+            (tmp_path / f'predictions/iter_{point}.{kind}.json').write_text('[]')
+    assert not lacks_points(tmp_path, (2, 4)) and lacks_points(tmp_path, (2, 4, 6))
+    (tmp_path / 'predictions/iter_2.segm.json').write_text('[{"image_id": 4, ')
+    assert lacks_points(tmp_path, (2, 4))

@@ -6,9 +6,11 @@ Each result is written when it is there; the same command goes on where the last
 a table and a picture. See docs/results/transfer_study.md.
 """
 import argparse
+import math
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 from rich.console import Console
@@ -17,10 +19,10 @@ import projects.soco.compat  # noqa: F401  (before anything of OpenMMLab)
 from projects.soco.engine.checkpoint import check_work_dir
 from projects.soco.engine.stopping import STOPPED
 from projects.soco.launch import run_tool
-from projects.soco.run_record import code_version, describe_hardware
+from projects.soco.run_record import describe_hardware
 from projects.soco.study.data import StudyData
 from projects.soco.study.plan import Study, read_study
-from projects.soco.study.records import Records
+from projects.soco.study.records import Records, read_records
 from projects.soco.study.run import StudyRun
 from projects.soco.study.summary import compare, draw, write_tables
 
@@ -31,8 +33,8 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('study', help='config of a study, see configs/benchmarks/transfer_study')
-    parser.add_argument('--data', required=True, metavar='DIR', help="folder that the study's paths "
-                        'start from: photos, and COCO annotations with their photos')
+    parser.add_argument('--data', metavar='DIR', help="folder that the study's paths start from: "
+                        'photos, and COCO annotations with their photos')
     parser.add_argument('--work-dir', metavar='DIR', help='where runs and results go (default: '
                         'work_dirs/<name of the study>)')
     parser.add_argument('--minutes', type=float, metavar='M', help='stop after so long, with a '
@@ -43,15 +45,8 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def about(study: Study) -> dict:
-    """What a record depends on; a work directory holds one such study."""
-    return dict(study=study.name, seeds=list(study.seeds), epochs=study.epochs,
-                trial_epochs=study.trial_epochs, fingerprint=study.fingerprint())
-
-
-def prepare(data: StudyData) -> None:
-    """Write labels and lists, make the stores of proposals."""
-    data.prepare()
+def make_stores(data: StudyData) -> None:
+    """Make the stores of proposals."""
     for command in data.store_commands():
         console.print(f'$ python {" ".join(command)}', style='dim', soft_wrap=True)
         if subprocess.run([sys.executable, *command]).returncode:
@@ -73,28 +68,39 @@ def main() -> None:
     args = parse_args()
     if args.minutes is not None and args.minutes <= 0:
         raise ValueError(f'--minutes must be more than 0, not {args.minutes}.')
+    deadline = time.monotonic() + 60 * (args.minutes or math.inf)
     study = read_study(args.study)
     folder = Path(args.work_dir or f'work_dirs/{study.name}')
-    check_work_dir(folder)
-    records = Records(folder / 'results.json', about(study))
-    data = StudyData(study, args.data, folder / 'data')
     if args.plan:
+        path = folder / 'results.json'
+        done = read_records(path)['records'] if path.is_file() else {}
         for job in study.jobs():
-            console.print(f'{"done" if job.key in records else "    "} {job.key}')
+            console.print(f'{"done" if job.key in done else "    "} {job.key}')
         return
-    if not args.tables:
-        prepare(data)
-        records.set('titles', {name: arm.title for name, arm in study.arms.items()})
-        records.set('machine', dict(describe_hardware(), commit=code_version()))
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
-        try:
-            whole = StudyRun(study, data, records, folder, console).run(args.minutes)
-        except KeyboardInterrupt:
-            console.print('Stopped; what ran has written its checkpoint. The same command goes on.')
-            sys.exit(130)
-        if not whole:
-            console.print('Stopped after the time that was given; the same command goes on.')
-            sys.exit(STOPPED)
+    if args.tables:
+        read_records(folder / 'results.json')
+        return summarise(study, Records(folder / 'results.json', {}), folder)
+    if not args.data:
+        raise ValueError("A study needs its data: give --data DIR, the folder that the study's paths "
+                         'start from.')
+    check_work_dir(folder)
+    data = StudyData(study, args.data, folder / 'data')
+    data.prepare()
+    records = Records(folder / 'results.json', dict(
+        study=study.name, seeds=list(study.seeds), epochs=study.epochs, settings=study.fingerprint(),
+        data=data.fingerprint()))
+    make_stores(data)
+    records.set('titles', {name: arm.title for name, arm in study.arms.items()})
+    records.set('machine', describe_hardware())
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        whole = StudyRun(study, data, records, folder, console).run(deadline)
+    except KeyboardInterrupt:
+        console.print('Stopped; what ran has written its checkpoint. The same command goes on.')
+        sys.exit(130)
+    if not whole:
+        console.print('Stopped after the time that was given; the same command goes on.')
+        sys.exit(STOPPED)
     summarise(study, records, folder)
 
 

@@ -43,7 +43,7 @@ study = dict(
         soco_star=dict(title='SoCo*', method='soco_star', parts=everything)),
     references=['random', 'byol'],
     epochs=200,
-    trial_epochs=40,
+    trial_epochs=50,
     object_config=f'{here}/soco_r50.py',
     detector=f'{here}/mask-rcnn_r50.py',
     detector_options=[{'optim_wrapper.optimizer.lr': lr} for lr in (0.01, 0.02, 0.04)],

@@ -142,7 +142,7 @@ def subset_coco(content: Any, percent: float, seed: int, source: str | Path) -> 
         ValueError: If `content` is no COCO file of instances, with key and row, or the share is
             out of range.
     """
-    images, annotations, categories = check_coco(content, source)
+    images, _, _ = check_coco(content, source)
     info = content.get('info', {})
     if not isinstance(info, dict):
         raise ValueError(f'{source}: info should be an object, but is a {type(info).__name__}.')
@@ -151,9 +151,13 @@ def subset_coco(content: Any, percent: float, seed: int, source: str | Path) -> 
     chosen = choose_images([row['id'] for row in images], percent, seed)
     made_from = dict(source=Path(source).name, percent=percent, seed=seed,
                      made_by=f'mmsoco {__version__}')
-    return {**content, 'info': {**info, 'subset': made_from},
-            'images': [row for row in images if row['id'] in chosen],
-            'annotations': [row for row in annotations if row['image_id'] in chosen]}
+    return {**with_images(content, chosen), 'info': {**info, 'subset': made_from}}
+
+
+def with_images(content: dict[str, Any], chosen: Collection[int | str]) -> dict[str, Any]:
+    """Return a COCO data set with some of its images, by their ids, and their annotations."""
+    return {**content, 'images': [row for row in content['images'] if row['id'] in chosen],
+            'annotations': [row for row in content['annotations'] if row['image_id'] in chosen]}
 
 
 def default_output(source: str | Path, percent: float) -> Path:

@@ -53,11 +53,7 @@ class PreciseBNHook(Hook):
 
     def _update_when_due(self, runner: Runner, done: int, total: int) -> None:
         """Updates when the loop validates after `done` epochs (iterations), or ends there."""
-        loop = runner.train_loop
-        interval = loop.dynamic_intervals[bisect(loop.dynamic_milestones, done + 1) - 1]
-        validates = (runner.val_loop is not None and done >= loop.val_begin
-                     and done % interval == 0)
-        if validates or done == total:
+        if validation_is_due(runner, done) or done == total:
             self.update(runner)
 
     def _batches(self, runner: Runner) -> Iterator[dict]:
@@ -103,6 +99,13 @@ class PreciseBNHook(Hook):
         _average_over_processes(norms)
         runner.logger.info(f'PreciseBN: statistics of {len(norms)} layers from {count} batches '
                            'of each process')
+
+
+def validation_is_due(runner: Runner, done: int) -> bool:
+    """Tell whether the loop validates after `done` epochs, or iterations where it counts these."""
+    loop = runner.train_loop
+    interval = loop.dynamic_intervals[bisect(loop.dynamic_milestones, done + 1) - 1]
+    return runner.val_loop is not None and done >= loop.val_begin and done % interval == 0
 
 
 def _average_over_processes(norms: Sequence[nn.Module]) -> None:

@@ -14,10 +14,11 @@ import torch
 from mmengine.dist import is_distributed, is_main_process
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
-from mmengine.runner import EpochBasedTrainLoop, Runner
+from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner
 from torch import distributed
 
 from .checkpoint import find_newest_checkpoint
+from .precise_bn import validation_is_due
 
 STOPPED = 75  # exit code of a run that was asked to stop and can go on: EX_TEMPFAIL
 
@@ -34,7 +35,8 @@ class StopSignalHook(Hook):
     same step, whichever of them got the signal, and none leaves before the checkpoint is whole. The
     checkpoint is `iter_N.pth`, or `epoch_N.pth` at an epoch's end; `--resume` goes on from it.
     MMEngine's epoch loop cannot go on inside an epoch: there nothing is written, and the run goes on
-    from its last checkpoint. A run that is at its last iteration ends as ever.
+    from its last checkpoint. A run that is at its last iteration ends as ever, and one that is about to
+    validate does so first.
 
     The file that the variable SOCO_STOPPED names, if any, is made then: launchers such as srun and
     torchrun do not always hand the exit code on.
@@ -75,6 +77,8 @@ class StopSignalHook(Hook):
             return
         if isinstance(loop, EpochBasedTrainLoop) and self.end_of_epoch(loop.dataloader, batch_idx):
             return  # what belongs to the epoch's end comes first
+        if isinstance(loop, IterBasedTrainLoop) and validation_is_due(runner, done):
+            return  # a resumed run would not make up for it
         if self._anyone_asked():
             resumable = type(loop) is not EpochBasedTrainLoop
             self._stop(runner, done, self._save(runner, f'iter_{done}.pth', by_epoch=False)

@@ -117,17 +117,41 @@ def bootstrap_interval(values: np.ndarray, photos: np.ndarray, groups: Optional[
         tuple: The 2.5th and the 97.5th percentile of the means.
     """
     _, photo = np.unique(photos, return_inverse=True)
-    _, group = np.unique(np.zeros_like(photos) if groups is None else groups, return_inverse=True)
-    shape = photo.max() + 1, group.max() + 1
-    sums, counts = np.zeros(shape), np.zeros(shape)
-    np.add.at(sums, (photo, group), values)
-    np.add.at(counts, (photo, group), 1)
-    drawn = np.random.default_rng(seed).multinomial(len(sums), np.full(len(sums), 1 / len(sums)),
-                                                    size=resamples)  # how often each photo
-    totals = drawn @ counts
-    means = np.divide(drawn @ sums, totals, out=np.full(totals.shape, np.nan), where=totals > 0)
-    low, high = np.percentile(np.nanmean(means, axis=1), (2.5, 97.5))
+    drawn = draw_photos(photo.max() + 1, resamples, seed)
+    low, high = np.percentile(drawn_means(values, photo, drawn, groups), (2.5, 97.5))
     return float(low), float(high)
+
+
+def draw_photos(num_photos: int, resamples: int, seed: int) -> np.ndarray:
+    """Draw photos with replacement: how often each is there, (resamples, num_photos) int64."""
+    return np.random.default_rng(seed).multinomial(num_photos, np.full(num_photos, 1 / num_photos),
+                                                   size=resamples)
+
+
+def drawn_means(values: np.ndarray, photos: np.ndarray, drawn: np.ndarray,
+                groups: Optional[np.ndarray] = None) -> np.ndarray:
+    """Compute the mean over objects again for each draw of photos.
+
+    Args:
+        values (np.ndarray): (n,) one for each object.
+        photos (np.ndarray): (n,) index of its photo.
+        drawn (np.ndarray): (R, photos), from `draw_photos`.
+        groups (np.ndarray, optional): (n,) class of each, for the mean of the classes' means; a class
+            that is not drawn is left out of that draw. Defaults to None: the plain mean.
+
+    Returns:
+        np.ndarray: (R,); NaN where no object is drawn.
+    """
+    _, group = np.unique(np.zeros_like(photos) if groups is None else groups, return_inverse=True)
+    shape = drawn.shape[1], group.max() + 1
+    sums, counts = np.zeros(shape), np.zeros(shape)
+    np.add.at(sums, (photos, group), values)
+    np.add.at(counts, (photos, group), 1)
+    totals = drawn @ counts
+    there = totals > 0
+    means = np.divide(drawn @ sums, totals, out=np.zeros(totals.shape), where=there)
+    return np.divide(means.sum(axis=1), there.sum(axis=1), out=np.full(len(drawn), np.nan),
+                     where=there.any(axis=1))
 
 
 def score_labelled(feats: Tensor, labelled: LabelledPhotos, k: int = 5, resamples: int = 1000,

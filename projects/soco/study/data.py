@@ -1,15 +1,19 @@
 """The data of a study: photos without labels, and labels for training, choosing and judging."""
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
 
-from ..datasets.subset import check_coco, choose_images, subset_coco
+from ..datasets.subset import check_coco, choose_images, subset_coco, with_images
 from ..proposals.files import whole_file
 from ..proposals.formats import read_json
 from ..proposals.sources import open_source
 from .plan import BOXES, Study
 
 TUNE_SEED = 1  # of the split on which options are chosen
+# Plus a study's seed, of the choice of a share of the labels. Never TUNE_SEED: shares of one seed lie
+# within each other.
+SHARE_SEED = 1000
 
 
 class StudyData:
@@ -67,7 +71,7 @@ class StudyData:
         for share in shares:
             for seed in self._study.seeds:
                 self._write(self.labels(str(share), seed),
-                            json.dumps(subset_coco(train, share, seed, data['train'])))
+                            json.dumps(subset_coco(train, share, SHARE_SEED + seed, data['train'])))
         lists = {'unlabelled': self._unlabelled(),
                  'val': [row['file_name'] for row in splits['val']['images']]}
         source = open_source(self.root)
@@ -78,6 +82,11 @@ class StudyData:
                     f'{len(missing)} of {len(names)} photos are not in {self.root}, such as '
                     f'{missing[0]}. --data must be the folder that holds them all.')
             self._write(self.list_of(what), '\n'.join(names) + '\n')
+
+    def fingerprint(self) -> str:
+        """Describe in a few letters what `prepare` has written."""
+        paths = sorted([*self.folder.glob('*.json'), *self.folder.glob('*.txt')])
+        return hashlib.sha256(b''.join(path.read_bytes() for path in paths)).hexdigest()[:12]
 
     def store_commands(self) -> list[list[str]]:
         """Return the commands that make the stores of proposals; done ones end at once."""
@@ -117,12 +126,6 @@ class StudyData:
         if not path.is_file() or path.read_text() != text:  # jobs may be reading it
             with whole_file(path) as file:
                 file.write(text)
-
-
-def with_images(content: dict, chosen: set) -> dict:
-    """Return a COCO data set with some of its images, by their ids, and their annotations."""
-    return {**content, 'images': [row for row in content['images'] if row['id'] in chosen],
-            'annotations': [row for row in content['annotations'] if row['image_id'] in chosen]}
 
 
 def by_supercategory(content: dict, images: str) -> dict:

@@ -3,13 +3,15 @@ import contextlib
 import io
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from .resampling import photo_draws
+from ..evaluation.class_score import draw_photos
+from .resampling import DRAWS
 
 KINDS = {'bbox': 'box', 'segm': 'mask'}
 
@@ -37,7 +39,8 @@ def judge_predictions(labels: str | Path, folder: str | Path, resamples: int
                                 'the KeepPredictionsHook, and a validation.')
     with contextlib.redirect_stdout(io.StringIO()):
         truth = COCO(str(labels))
-    draws = photo_draws(len(truth.getImgIds()), resamples)
+    photos = len(truth.getImgIds())
+    draws = [np.repeat(np.arange(photos), times) for times in draw_photos(photos, resamples, DRAWS)]
     values, samples = {}, {}
     for path in paths:
         found = re.fullmatch(r'iter_(\d+)\.(bbox|segm)\.json', path.name)
@@ -51,6 +54,24 @@ def judge_predictions(labels: str | Path, folder: str | Path, resamples: int
             values[key] = average_precision(matches)[i]
             samples[key] = drawn[:, i]
     return values, samples
+
+
+def lacks_points(folder: str | Path, points: Sequence[int]) -> bool:
+    """Tell whether a run's predictions are missing or torn at one of its points.
+
+    A run that is killed while it validates goes on behind that point.
+
+    Args:
+        folder (str | Path): Work directory of the run.
+        points (Sequence[int]): Iterations after which it validates.
+    """
+    for point in points:
+        for kind in KINDS:
+            try:
+                json.loads((Path(folder) / f'predictions/iter_{point}.{kind}.json').read_bytes())
+            except (FileNotFoundError, ValueError):
+                return True
+    return False
 
 
 def match(truth: COCO, predictions: list[dict], kind: str) -> COCOeval | None:

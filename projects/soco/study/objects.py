@@ -8,11 +8,11 @@ from torch import Tensor
 
 from ..datasets.dataset import SoCoDataset
 from ..evaluation.annotated import LABELLED_FEATURES, LabelledPhotos, embed_labelled
-from ..evaluation.class_score import rank_classes
+from ..evaluation.class_score import draw_photos, drawn_means, rank_classes
 from ..evaluation.loading import build_model
 from ..evaluation.objects import embed_objects, found_again, same_photo_counts
 from ..models.soco import SoCo
-from .resampling import resampled_means
+from .resampling import DRAWS
 
 NEIGHBOURS = 5
 NUM_PHOTOS = 1000  # more than there are
@@ -75,10 +75,14 @@ def judge(model: SoCo, labelled: LabelledPhotos, seed: int, resamples: int,
         outcomes.update(_found_again(model, views, seed))
     values, samples = {}, {}
     for name, (value, photos, classes) in outcomes.items():
+        # over all photos, with or without an object, so that draws do not depend on the network
+        total = len(views.store) if views is not None and name.startswith('found') else len(
+            labelled.names)
         means = [value] if classes is None else [value[classes == c] for c in classes.unique()]
         values[name] = float(torch.stack([part.double().mean() for part in means]).mean())
-        samples[name] = resampled_means(value.double().numpy(), photos.numpy(), resamples,
-                                        None if classes is None else classes.numpy())
+        samples[name] = drawn_means(
+            value.double().numpy(), photos.numpy(), draw_photos(total, resamples, DRAWS),
+            None if classes is None else classes.numpy())
     return values, samples
 
 

@@ -3,7 +3,7 @@ import hashlib
 import inspect
 import json
 import os
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Iterator, NamedTuple, Optional, Sequence
 
@@ -106,7 +106,6 @@ class Study:
     detector_options: Sequence[dict] = ({}, )
     workers: int = 1
     resamples: int = 1000
-    path: str = field(default='', compare=False)
 
     def jobs(self) -> Iterator[Job]:
         """Yield all jobs, each once, those that others need before them."""
@@ -126,13 +125,14 @@ class Study:
         yield job
 
     def fingerprint(self) -> str:
-        """Describe in a few letters what results depend on: all but the order and the bootstrap."""
+        """Describe in a few letters what results depend on: all but order, workers and titles."""
         configs = sorted({self.object_config, self.detector,
                           *(method.config for method in self.methods.values())})
         fields = {name: value for name, value in asdict(self).items()
-                  if name not in ('order', 'workers', 'references', 'resamples', 'path')}
-        texts = [json.dumps(fields, sort_keys=True)] + [
-            Config.fromfile(path, import_custom_modules=False).pretty_text for path in configs]
+                  if name not in ('order', 'workers', 'references')}
+        fields['arms'] = {name: [arm.method, list(arm.parts)] for name, arm in self.arms.items()}
+        contents = [Config.fromfile(path, import_custom_modules=False).to_dict() for path in configs]
+        texts = [json.dumps(content, sort_keys=True) for content in (fields, *contents)]
         # a checkout may be moved
         return hashlib.sha256('\n'.join(texts).replace(os.getcwd(), '').encode()).hexdigest()[:12]
 
@@ -178,7 +178,7 @@ def read_study(path: str | Path) -> Study:
                           for name, value in _dict_of(content, 'methods', path).items()}
     content['arms'] = {name: _make(Arm, value, f'{path}: arms.{name}')
                        for name, value in _dict_of(content, 'arms', path).items()}
-    study = _make(Study, {**content, 'path': str(path)}, str(path))
+    study = _make(Study, content, str(path))
     _check(study, path)
     return study
 

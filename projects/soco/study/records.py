@@ -1,4 +1,5 @@
 """What a study has found so far: one JSON, written whole after each job."""
+import fcntl
 import json
 import threading
 from pathlib import Path
@@ -14,17 +15,28 @@ VERSION = 1
 class Records:
     """The records of a study's jobs by their keys, and their draws of photos beside them.
 
+    One process has them at a time. Trainings keep its lock open: one that outlives a killed study
+    holds off the next, which would write into the same folder.
+
     Args:
         path (str | Path): The JSON; made when the first record comes.
         about (dict): What is being run; a file of another study is refused.
 
     Raises:
-        ValueError: The file is no such JSON, or of another study.
+        ValueError: The file is no such JSON, is of another study, or another process has it.
     """
 
     def __init__(self, path: str | Path, about: dict) -> None:
         self.path = Path(path)
         self._lock = threading.Lock()
+        self._file = open(self.path.parent / 'lock', 'a')
+        self.lock = self._file.fileno()  # what trainings keep open
+        try:
+            fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ValueError(f'Another study writes into {self.path.parent}, or a training that it '
+                             'has started: wait for it, or stop it (ps aux | grep tools/train.py).'
+                             ) from error
         self.content: dict[str, Any] = dict(version=VERSION, **about, records={})
         if self.path.is_file():
             self.content = read_records(self.path)

@@ -1,11 +1,15 @@
 """Do the jobs of a study, several at a time, and go on where it was stopped."""
+import math
 import os
+import shutil
 import threading
 import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -19,9 +23,10 @@ from ..evaluation.objects import held_out_dataset
 from ..launch import load_config
 from ..models.soco import SoCo
 from ..proposals.sources import open_source
+from ..run_record import code_version
 from . import training
 from .data import StudyData
-from .detection import judge_predictions
+from .detection import judge_predictions, lacks_points
 from .objects import build_arm, judge
 from .plan import BOXES, Job, Study
 from .records import Records
@@ -47,16 +52,18 @@ class StudyRun:
         self._stop = threading.Event()
         self._labelled: dict[str, LabelledPhotos] = {}
         self._views: SoCoDataset | None = None
+        self._commit = code_version()
         self._one_at_a_time = threading.Lock()  # for what this process computes itself
         self._do: dict[str, Callable[[Job, Callable], None]] = {
             'trial': self._trial, 'pretrain': self._pretrain, 'objects': self._objects,
             'finetune_trial': self._finetune_trial, 'finetune': self._finetune}
 
-    def run(self, minutes: float | None = None) -> bool:
+    def run(self, deadline: float = math.inf) -> bool:
         """Do what is left.
 
         Args:
-            minutes (float, optional): After so long, have what runs write its checkpoint and stop.
+            deadline (float): Of `time.monotonic()`; then what runs writes its checkpoint and stops.
+                Defaults to none.
 
         Returns:
             bool: Whether all is done; else the next run goes on.
@@ -66,7 +73,6 @@ class StudyRun:
         """
         jobs = list(self.study.jobs())
         left = [job for job in jobs if job.key not in self.records]
-        deadline = float('inf') if minutes is None else time.monotonic() + 60 * minutes
         columns = (TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn(),
                    TimeElapsedColumn(), TextColumn('{task.fields[state]}'))
         running: dict[Future, Job] = {}
@@ -86,10 +92,11 @@ class StudyRun:
                         progress.advance(whole)
             finally:
                 self._stop.set()
-                for future in running:
-                    future.exception()  # waits; Stopped is what was asked for
-            unfinished = [job for future, job in running.items() if future.exception()]
-        return not (left or unfinished)
+                wait(running)
+            stopped = [future for future in running if isinstance(future.exception(), Stopped)]
+            for future in running.keys() - set(stopped):
+                future.result()
+        return not (left or stopped)
 
     def _ready(self, left: list[Job], running: dict[Future, Job]) -> list[Job]:
         """The next jobs in order whose needs are there, as many as there are workers free."""
@@ -131,12 +138,24 @@ class StudyRun:
     def _trial(self, job: Job, report: Callable) -> None:
         options = self.study.methods[job.name].options[job.number]
         folder = self.folder / job.key
-        seconds, checkpoint, command = self._train_method(job, options, folder, report)
-        with self._one_at_a_time:
-            model = self._network(self.study.seeds[0], training.state_of(checkpoint, ['backbone']))
-            values, _ = judge(model, self._photos('tune'), 0, resamples=0)
-        self._add(job, dict(options=options, command=command, seconds=seconds, values=values))
-        training.clear(folder)
+        with self._may_diverge(job, options):
+            seconds, checkpoint, command = self._train_method(job, options, folder, report)
+            with self._one_at_a_time:
+                model = self._network(self.study.seeds[0],
+                                      training.state_of(checkpoint, ['backbone']))
+                values, _ = judge(model, self._photos('tune'), 0, resamples=0)
+            self._add(job, dict(options=options, command=command, seconds=seconds, values=values))
+        shutil.rmtree(folder, ignore_errors=True)
+
+    @contextmanager
+    def _may_diverge(self, job: Job, options: dict) -> Iterator[None]:
+        """Have a trial whose numbers are not finite lost, and not the study."""
+        try:
+            yield
+        except ValueError as error:
+            if 'not finite' not in ' '.join(str(error).split()):
+                raise
+            self._add(job, dict(options=options, seconds=0., values={}, lost=str(error)[-500:]))
 
     def _pretrain(self, job: Job, report: Callable) -> None:
         options = self._chosen('trial', job.name, self.study.methods[job.name].options)
@@ -166,7 +185,9 @@ class StudyRun:
         self._add(job, dict(seconds=time.monotonic() - started, values=values), samples)
 
     def _finetune_trial(self, job: Job, report: Callable) -> None:
-        self._fine_tune(job, self.study.detector_options[job.number], 0, report)
+        options = self.study.detector_options[job.number]
+        with self._may_diverge(job, options):
+            self._fine_tune(job, options, 0, report)
 
     def _finetune(self, job: Job, report: Callable) -> None:
         options = self._chosen('finetune_trial', job.name, self.study.detector_options)
@@ -180,6 +201,15 @@ class StudyRun:
             weights = training.write_weights(parts, folder / 'start.pth')
         command = training.finetuning_command(self.study, self.data, job, options, folder, weights)
         seconds = self._train(command, folder, job, report)
+        train_cfg = load_config(self.study.detector, {}, register=False).train_cfg
+        points = range(train_cfg.val_interval, train_cfg.max_iters + 1, train_cfg.val_interval)
+        if lacks_points(folder, points):
+            self.console.print(f'{job.key} was killed while it validated; it is done again.')
+            shutil.rmtree(folder)
+            self._fine_tune(job, options, resamples, report)
+            return
+        if self._stop.is_set():  # judging takes a while, and the predictions stay
+            raise Stopped(STOPPED)
         _, labels = training.judged_splits(self.data, job)
         values, samples = judge_predictions(labels, folder, resamples)
         self._add(job, dict(options=options, command=self._as_text(command), seconds=seconds,
@@ -190,7 +220,8 @@ class StudyRun:
     def _train(self, command: list[str], folder: Path, job: Job, report: Callable) -> float:
         threads = max(1, (os.cpu_count() or 1) // self.study.workers)
         environment = {} if torch.cuda.is_available() else {'OMP_NUM_THREADS': str(threads)}
-        return training.train(command, folder, job.key, report, self._stop, environment)
+        return training.train(command, folder, job.key, report, self._stop, environment,
+                              [self.records.lock])
 
     def _as_text(self, command: list[str]) -> str:
         """A command for the record, which is read on other machines."""
@@ -211,7 +242,11 @@ class StudyRun:
         if len(options) == 1:
             return dict(options[0])
         trials = [self.records[Job(kind, name, i).key] for i in range(len(options))]
-        return max(trials, key=lambda trial: score_of_trial(kind, trial['values']))['options']
+        best = max(trials, key=lambda trial: score_of_trial(kind, trial['values']))
+        if not best['values']:
+            raise ValueError(f'All trials of {name} were lost, such as: {best["lost"]} Give the study '
+                             'other options, and another --work-dir.')
+        return best['options']
 
     def _object_config(self) -> Any:
         return load_config(self.study.object_config, {})
@@ -227,12 +262,15 @@ class StudyRun:
         return self._labelled[split]
 
     def _add(self, job: Job, record: dict, samples: dict | None = None) -> None:
-        self.records.add(job.key, dict(date=date.today().isoformat(), **record), samples)
+        about = dict(date=date.today().isoformat(), commit=self._commit)
+        self.records.add(job.key, {**about, **record}, samples)
 
 
 def score_of_trial(kind: str, values: dict[str, float]) -> float:
-    """What trials are chosen by: of a detector, box AP50 at the last point."""
+    """Tell what trials are chosen by: of a detector, box AP50 at the last point; -inf if it is lost."""
     name = CHOSEN_BY[kind]
+    if not values:
+        return -math.inf
     if kind == 'trial':
         return values[name]
     points = [key for key in values if key.startswith(f'{name}@')]

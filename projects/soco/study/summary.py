@@ -32,14 +32,16 @@ def compare(study: Study, records: Records) -> dict[str, dict[str, dict[str, lis
     """Compare each arm with the reference arms, in all that both have for every seed.
 
     Returns:
-        dict: By group of runs (such as 'objects' or 'finetune/100'), then 'arm - reference', then
+        dict: By group of runs (such as 'objects' or 'finetune/100'), then 'arm - reference', each pair
+        once, then
         measure: difference, and its 95 % interval (`resampling.paired_difference`).
     """
     found: dict[str, dict[str, dict[str, list[float]]]] = {}
     for group, runs in _groups(study, records).items():
         for reference in study.references:
             for arm in study.arms:
-                if arm != reference and arm in runs and reference in runs:
+                mirrored = f'{reference} - {arm}' in found.get(group, {})
+                if arm != reference and not mirrored and arm in runs and reference in runs:
                     found.setdefault(group, {})[f'{arm} - {reference}'] = _differences(
                         records, runs[arm], runs[reference])
     return found

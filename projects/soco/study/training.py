@@ -1,5 +1,5 @@
 """Pretraining and fine-tuning of a study's arms, by tools/train.py."""
-import shutil
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -78,19 +78,22 @@ def _words(changes: dict) -> list[str]:
 
 
 def train(command: list[str], folder: Path, what: str, report: Callable[[int, str], None],
-          stop: threading.Event, environment: dict) -> float:
+          stop: threading.Event, environment: dict, held: Sequence[int]) -> float:
     """Run a training, or go on with it; return the seconds that it took, over all its sessions.
+
+    Arguments are those of `run_training`.
 
     Raises:
         Stopped: It was stopped, and can go on.
         ValueError: It failed.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    clock = folder / 'seconds.txt'
-    before = float(clock.read_text()) if clock.is_file() else 0.
+    clock, before = folder / 'seconds.txt', 0.
+    with contextlib.suppress(FileNotFoundError, ValueError):
+        before = float(clock.read_text())
     started = time.monotonic()
     try:
-        run_training(command, folder / 'output.log', what, report, stop, environment)
+        run_training(command, folder / 'output.log', what, report, stop, environment, held)
     finally:
         seconds = before + time.monotonic() - started
         clock.write_text(f'{seconds:.1f}')
@@ -142,8 +145,3 @@ def write_weights(parts: dict[str, torch.Tensor], out: Path) -> Path:
     with whole_file(out, 'wb') as file:
         torch.save(dict(state_dict=parts), file)
     return out
-
-
-def clear(folder: Path) -> None:
-    """Remove what a run has left."""
-    shutil.rmtree(folder, ignore_errors=True)
