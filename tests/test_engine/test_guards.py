@@ -15,7 +15,7 @@ from miniatures import ROOTS, WRITERS, point_to, shrink
 from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.logging import MMLogger
-from mmengine.runner import EpochBasedTrainLoop, Runner
+from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner
 from scripts import free_port
 from small import ROOT, assert_same, tiny_config
 
@@ -220,6 +220,21 @@ def test_a_loop_that_cannot_go_on_inside_an_epoch_writes_nothing_there(tmp_path,
 
 
 @pytest.mark.slow
+def test_a_run_that_is_about_to_validate_does_so_before_it_stops(monkeypatch):
+    """Else the validation would be lost: a resumed run goes on behind it."""
+    loop = IterBasedTrainLoop.__new__(IterBasedTrainLoop)
+    loop.dynamic_milestones, loop.dynamic_intervals, loop.val_begin = [0], [4], 1
+    hook, stopped = StopSignalHook(), []
+    hook.asked = True
+    monkeypatch.setattr(hook, '_save', lambda *args, **kwargs: None)
+    monkeypatch.setattr(hook, '_stop', lambda runner, done, path: stopped.append(done))
+    for i in range(2, 6):  # the third of them is the fourth iteration
+        hook.after_train_iter(SimpleNamespace(
+            train_loop=loop, val_loop=object(), iter=i, max_iters=12,
+            optim_wrapper=SimpleNamespace(_accumulative_counts=1)), i)
+    assert stopped == [3, 5, 6]
+
+
 def test_a_killed_rank_ends_the_other_and_is_named_and_resume_goes_on(tmp_path, whole_of_two):
     config, work_dir = dumped(tmp_path, **{**TWO_RANKS, 'default_hooks.checkpoint.by_epoch': False,
                                            'default_hooks.checkpoint.interval': 1})

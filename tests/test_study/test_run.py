@@ -7,9 +7,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 from small import ROOT, make_photos
 
-from projects.soco.study.run import score_of_trial
+from projects.soco.study.data import StudyData
+from projects.soco.study.plan import Job, read_study
+from projects.soco.study.records import Records
+from projects.soco.study.run import StudyRun, score_of_trial
 
 STUDIES = ROOT / 'configs/benchmarks/transfer_study'
 TOOL = ROOT / 'tools/benchmarks/transfer_study.py'
@@ -131,15 +135,90 @@ def test_a_whole_study(tmp_path: Path):
     code, told = run_tool(*arguments, '--plan')
     assert code == 0 and told.count('done ') == len(records) == 12
 
+    # a detector that was killed while it validated: a point lacks, and it is done again
+    key = 'finetune/random/50percent/seed3'
+    del content['records'][key]
+    (tmp_path / 'work/results.json').write_text(json.dumps(content))
+    (tmp_path / 'work' / key / 'predictions/iter_2.segm.json').write_text('[{"image')
+    code, told = run_tool(*arguments)
+    assert code == 0 and f'{key} was killed while it validated; it is done again.' in told, told
+    again = json.loads((tmp_path / 'work/results.json').read_text())['records'][key]
+    assert again['values'] == records[key]['values']
+
 
 @pytest.mark.parametrize('change, message', [
     (('--minutes', '0'), '--minutes must be more than 0'),
     (('--data', 'nowhere'), 'There is no .*nowhere/coco_mini/annotations/train.json'),
+    (('--tables', ), 'There are no results at .*work/results.json'),
 ])
 def test_what_users_get_wrong(tmp_path: Path, change: tuple, message: str):
     code, told = run_tool(STUDIES / 'study_cpu.py', '--data', tmp_path, '--work-dir', tmp_path / 'work',
                           *change)
     assert code == 2 and re.search(message, ' '.join(told.split())), told
+
+
+@pytest.fixture
+def study_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StudyRun:
+    """The jobs of one seed of the CPU study, each of which only leaves a record."""
+    monkeypatch.chdir(ROOT)
+    path = tmp_path / 'study.py'
+    path.write_text(f"_base_ = '{STUDIES}/study_cpu.py'\nstudy = dict(seeds=[0])\n")
+    study = read_study(path)
+    run = StudyRun(study, StudyData(study, tmp_path, tmp_path), Records(tmp_path / 'results.json', {}),
+                   tmp_path, Console(quiet=True))
+    run.order = []
+
+    def do(job: Job, report: object) -> None:
+        missing = [need.key for need in study.needs(job) if need.key not in run.records]
+        assert not missing, f'{job.key} began before {missing}'
+        run.order.append(job.key)
+        run.records.add(job.key, dict(values={}))
+
+    monkeypatch.setattr(run, '_do', dict.fromkeys(run._do, do))
+    monkeypatch.setattr(run, '_iterations', lambda job: None)
+    return run
+
+
+def test_every_job_is_done_once_after_what_it_needs(study_run: StudyRun):
+    assert study_run.run()
+    keys = [job.key for job in study_run.study.jobs()]
+    assert sorted(study_run.order) == sorted(keys) and len(keys) == 12 + 6 * 3
+    assert study_run.order.index('objects/soco/seed0') < study_run.order.index(
+        'finetune/random/100percent/seed0')
+
+
+def test_after_the_deadline_nothing_begins(study_run: StudyRun):
+    assert not study_run.run(deadline=0)
+    assert not study_run.order
+
+
+def test_a_job_that_fails_is_told_and_what_was_done_stays(study_run: StudyRun):
+    def fail(job: Job, report: object) -> None:
+        raise ValueError('no photos')
+
+    study_run._do['finetune'] = fail
+    with pytest.raises(ValueError, match='no photos'):
+        study_run.run()
+    assert {f'objects/{arm}/seed0' for arm in study_run.study.arms} <= set(study_run.order)
+    assert not any(key.startswith('finetune') for key in study_run.order)
+
+
+def test_a_trial_that_diverges_is_lost_and_the_study_is_not(study_run: StudyRun):
+    job, options = Job('trial', 'soco', 0), study_run.study.methods['soco'].options
+    with study_run._may_diverge(job, options[0]):
+        raise ValueError('trial failed. Its end: error: The loss is not\nfinite since iteration 7.')
+    assert 'since iteration 7' in study_run.records[job.key]['lost']
+    for i, knn in ((1, 0.2), (2, 0.3)):
+        study_run.records.add(Job('trial', 'soco', i).key,
+                              dict(options=options[i], values={'knn_backbone': knn}))
+    assert study_run._chosen('trial', 'soco', options) == options[2]
+    for i in (1, 2):
+        study_run.records.add(Job('trial', 'soco', i).key,
+                              dict(options=options[i], values={}, lost='not finite'))
+    with pytest.raises(ValueError, match='All trials of soco were lost'):
+        study_run._chosen('trial', 'soco', options)
+    with pytest.raises(ValueError, match='disk'), study_run._may_diverge(job, {}):
+        raise ValueError('the disk is full')
 
 
 def test_a_detector_is_chosen_by_its_last_point():
