@@ -10,9 +10,9 @@ from small import make_photos, make_store, tiny_config
 from projects.soco.evaluation.annotated import embed_labelled, read_labelled
 from projects.soco.evaluation.class_score import score_labelled
 from projects.soco.evaluation.loading import build_model
-from projects.soco.evaluation.objects import held_out_dataset, score_objects
+from projects.soco.evaluation.objects import ViewObjects, held_out_dataset, score_objects
 from projects.soco.proposals.sources import open_source
-from projects.soco.study.objects import build_arm, judge
+from projects.soco.study.objects import _overlaps, build_arm, judge
 
 
 @pytest.fixture
@@ -72,3 +72,16 @@ def test_values_are_those_of_evaluate_objects(cfg: Config, tmp_path: Path):
     assert values['found_again_own'] == pytest.approx(again.top1_same_photo)
     assert samples.keys() == values.keys()
     assert all(sample.shape == (25, ) for sample in samples.values())
+
+
+def test_place_is_the_overlap_with_the_nearest_object_of_another_photo():
+    same, far = [0., 0., 10., 10.], [50., 50., 60., 60.]
+    half = [0., 0., 10., 5.]
+    objects = ViewObjects(
+        0, 1, (64, 64), torch.tensor([0, 0, 1, 2]),
+        torch.tensor([[same, same], [far, far], [same, half], [far, far]]),
+        # the first is nearest to itself, then to the second, of its own photo, then to the third
+        torch.tensor([[[1., 0.], [0.9, 0.1], [0.8, 0.2], [0., 1.]]] * 2), 0.)
+    place, chance = _overlaps(objects)
+    assert place.tolist() == [0.5, 0, 1, 0]
+    assert chance.tolist() == pytest.approx([0.25, 0.5, 1 / 3, 1 / 3])

@@ -5,12 +5,13 @@ import numpy as np
 import torch
 from mmengine.config import Config
 from torch import Tensor
+from torchvision.ops import box_iou
 
 from ..datasets.dataset import SoCoDataset
 from ..evaluation.annotated import LABELLED_FEATURES, LabelledPhotos, embed_labelled
 from ..evaluation.class_score import draw_photos, drawn_means, rank_classes
 from ..evaluation.loading import build_model
-from ..evaluation.objects import embed_objects, found_again, same_photo_counts
+from ..evaluation.objects import ViewObjects, embed_objects, found_again, same_photo_counts
 from ..models.soco import SoCo
 from .resampling import DRAWS
 
@@ -60,7 +61,10 @@ def judge(model: SoCo, labelled: LabelledPhotos, seed: int, resamples: int,
         `map_…` the mean average precision of retrieving its class; `…_object` with the RoI head's
         features, which the detector starts from, `…_backbone` with those of the backbone.
         `found_again` is the share of objects that are nearest to themselves in another view,
-        `found_again_own` that among the objects of their own photo.
+        `found_again_own` that among the objects of their own photo; `place` the overlap (IoU) of an
+        object's box with that of the nearest object of another photo, each in its view, and
+        `place_chance` that with any object of another photo: features that tell where an object is,
+        and not what it is, have a high one.
     """
     # of each object value, photo and, for a mean over classes, class
     outcomes: dict[str, tuple[Tensor, Tensor, Tensor | None]] = {}
@@ -86,9 +90,18 @@ def judge(model: SoCo, labelled: LabelledPhotos, seed: int, resamples: int,
     return values, samples
 
 
+def _overlaps(objects: ViewObjects) -> tuple[Tensor, Tensor]:
+    """Each object's IoU (n,) with the nearest object of another photo, and its mean one with any."""
+    alien = objects.rows[:, None] != objects.rows
+    iou = box_iou(objects.boxes[:, 0], objects.boxes[:, 1]) * alien
+    nearest = (objects.feats[0] @ objects.feats[1].T).masked_fill(~alien, -2).argmax(dim=1)
+    return iou.gather(1, nearest[:, None])[:, 0], iou.sum(dim=1) / alien.sum(dim=1).clamp_min(1)
+
+
 def _found_again(model: SoCo, views: SoCoDataset, seed: int) -> dict[str, tuple[Tensor, Tensor, None]]:
     """Value and photo of each object that is looked for in another view of the same size."""
-    found: dict[str, list[tuple[Tensor, Tensor]]] = {'found_again': [], 'found_again_own': []}
+    found: dict[str, list[tuple[Tensor, Tensor]]] = {
+        name: [] for name in ('found_again', 'found_again_own', 'place', 'place_chance')}
     for objects in embed_objects(model, views, NUM_PHOTOS, 1, seed=seed, features='object'):
         if objects.sizes[0] == objects.sizes[1]:
             first, other = objects.feats
@@ -96,5 +109,8 @@ def _found_again(model: SoCo, views: SoCoDataset, seed: int) -> dict[str, tuple[
             several = same_photo_counts(objects.rows) > 1
             found['found_again_own'].append(
                 (found_again(first, other, 1, objects.rows)[several], objects.rows[several]))
+            overlaps, chance = _overlaps(objects)
+            found['place'].append((overlaps, objects.rows))
+            found['place_chance'].append((chance, objects.rows))
     return {name: (torch.cat([v for v, _ in parts]), torch.cat([r for _, r in parts]), None)
             for name, parts in found.items()}

@@ -21,7 +21,7 @@ from .resampling import paired_difference
 OBJECTS = {
     'head': {
         'knn_object': '5-NN', 'knn_classes_object': '5-NN, mean of classes', 'map_object': 'mAP',
-        'found_again': 'found again', 'found_again_own': 'found again, own photo'},
+        'found_again': 'found again', 'found_again_own': 'found again, own photo', 'place': 'place'},
     'backbone': {
         'knn_backbone': '5-NN', 'knn_classes_backbone': '5-NN, mean of classes', 'map_backbone': 'mAP'},
 }
