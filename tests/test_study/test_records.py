@@ -10,6 +10,8 @@ from projects.soco.study.plan import Job, read_study
 from projects.soco.study.records import Records, read_records
 from projects.soco.study.summary import OBJECTS, compare, draw, points_of, tables
 
+ARMS = dict(random=dict(title='random', method=None), byol=dict(title='BYOL', method='byol'),
+            soco=dict(title='SoCo', method='soco'), soco_fpn=dict(title='SoCo, FPN', method='soco'))
 ABOUT = dict(study='made_up', seeds=[0, 1])
 
 
@@ -43,7 +45,7 @@ def fill(records: Records) -> None:
                 dict(options={'lr': 0.1}, seconds=30., values=object_values(0.2)))
     records.add('pretrain/soco/seed0', dict(
         options={'lr': 0.1}, seconds=90., gflop_per_image=4.5, ms_per_image=30.))
-    records.set('titles', dict(random='random', byol='BYOL', soco='SoCo', soco_fpn='SoCo, FPN'))
+    records.set('arms', ARMS)
 
 
 def test_records_stay_and_other_studies_are_refused(tmp_path: Path):
@@ -93,10 +95,24 @@ def test_tables_hold_the_figures(tmp_path: Path, study):
     assert 'SoCo, FPN' not in text and points_of(content, 100) == [100, 200]
 
 
+def test_arms_that_share_their_backbone_stand_once(tmp_path: Path, study):
+    records = Records(tmp_path / 'results.json', ABOUT)
+    fill(records)
+    for seed in (0, 1):  # the head's features differ, the backbone's do not
+        values = dict(records[f'objects/soco/seed{seed}']['values'], knn_object=0.5)
+        records.add(f'objects/soco_fpn/seed{seed}', dict(values=values),
+                    records.samples(f'objects/soco/seed{seed}'))
+    records.set('comparisons', compare(study, records))
+    head, head_differences, backbone, backbone_differences, *_ = tables(records.content)
+    for table, times in ((head, 1), (head_differences, 2), (backbone, 0), (backbone_differences, 0)):
+        assert table.count('| SoCo, FPN ') == times, table
+    assert backbone.count('| SoCo |') == 1 and backbone.index('BYOL') < backbone.index('SoCo')
+
+
 def test_the_picture_has_a_panel_for_each_kind(tmp_path: Path):
     from PIL import Image
     records = Records(tmp_path / 'results.json', ABOUT)
-    records.set('titles', dict(random='random'))
+    records.set('arms', ARMS)
     assert draw(records.content, tmp_path / 'none.png') is None
     fill(records)
     path = draw(records.content, tmp_path / 'study.png')

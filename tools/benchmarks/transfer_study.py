@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 from rich.console import Console
@@ -55,6 +56,7 @@ def make_stores(data: StudyData) -> None:
 
 def summarise(study: Study, records: Records, folder: Path) -> None:
     """Compare the arms, and write table and picture."""
+    records.set('arms', {name: asdict(arm) for name, arm in study.arms.items()})
     records.set('comparisons', compare(study, records))
     tables = write_tables(records.content, folder / 'tables.md')
     picture = draw(records.content, folder / 'transfer_study.png')
@@ -90,7 +92,6 @@ def main() -> None:
         study=study.name, seeds=list(study.seeds), epochs=study.epochs, settings=study.fingerprint(),
         data=data.fingerprint()))
     make_stores(data)
-    records.set('titles', {name: arm.title for name, arm in study.arms.items()})
     records.set('machine', describe_hardware())
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:

@@ -127,7 +127,7 @@ def _spread(values: Sequence[float], scale: float = 100) -> str:
 
 def _object_table(content: dict[str, Any], features: str) -> str:
     names, rows = OBJECTS[features], []
-    for arm, title in content['titles'].items():
+    for arm, title in _arms(content, features).items():
         runs = runs_of(content, 'objects', arm)
         if runs:
             rows.append([title, str(len(runs)),
@@ -135,20 +135,33 @@ def _object_table(content: dict[str, Any], features: str) -> str:
     return _table([f'{features} features', 'seeds', *names.values()], rows)
 
 
-def _difference_rows(content: dict[str, Any], group: str, names: Sequence[str]) -> list[list[str]]:
-    rows = []
+def _arms(content: dict[str, Any], features: str = '') -> dict[str, str]:
+    """Titles of the arms; for backbone features one of each method, whose arms share their backbone."""
+    arms, titles = content['arms'], {}
+    for name, arm in arms.items():
+        earlier = [arms[other]['method'] for other in titles]
+        if features != 'backbone' or arm['method'] is None or arm['method'] not in earlier:
+            titles[name] = arm['title']
+    return titles
+
+
+def _difference_rows(content: dict[str, Any], group: str, names: Sequence[str], features: str = ''
+                     ) -> list[list[str]]:
+    rows, titles = [], _arms(content, features)
     for pair, values in content.get('comparisons', {}).get(group, {}).items():
         arm, _, reference = pair.partition(' - ')
+        if arm not in titles:
+            continue
         cells = [f'{100 * v:+.1f} ({100 * low:.1f} to {100 * high:.1f})' for v, low, high in
                  (values[name] for name in names)]
-        rows.append([f'{content["titles"][arm]} − {content["titles"][reference]}', *cells])
+        rows.append([f'{titles[arm]} − {content["arms"][reference]["title"]}', *cells])
     return rows
 
 
 def _object_differences(content: dict[str, Any], features: str) -> str:
     names = OBJECTS[features]
     return _table([f'{features} features, difference (95 % interval)', *names.values()],
-                  _difference_rows(content, 'objects', list(names)))
+                  _difference_rows(content, 'objects', list(names), features))
 
 
 def points_of(content: dict[str, Any], share: int) -> list[int]:
@@ -160,7 +173,7 @@ def points_of(content: dict[str, Any], share: int) -> list[int]:
 
 def _detection_table(content: dict[str, Any], share: int) -> str:
     points, rows = points_of(content, share), []
-    for arm, title in content['titles'].items():
+    for arm, title in _arms(content).items():
         runs = runs_of(content, 'finetune', arm, share)
         for point in points if runs else ():
             rows.append([title if point == points[0] else '', str(len(runs)), str(point),
@@ -198,7 +211,7 @@ def _cost_table(content: dict[str, Any]) -> str:
 
 def _trial_table(content: dict[str, Any]) -> str:
     rows = []
-    for key, record in content['records'].items():
+    for key, record in sorted(content['records'].items()):
         if key.split('/')[0].endswith('trial'):
             options = ', '.join(f'`{k}={v}`' for k, v in record['options'].items())
             shown = {name: value for name, value in record['values'].items()
@@ -218,7 +231,7 @@ def draw(content: dict[str, Any], path: Path) -> Optional[Path]:
     Returns:
         Path, optional: None where there is nothing to draw.
     """
-    arms = list(content['titles'])
+    arms = _arms(content)
     panels: list[Callable[[Axes], None]] = []
     if any(runs_of(content, 'objects', arm) for arm in arms):
         classes = {'knn_object': 'features of the head', 'knn_backbone': 'features of the backbone'}
@@ -243,7 +256,7 @@ def draw(content: dict[str, Any], path: Path) -> Optional[Path]:
 
 
 def _object_panel(axes: Axes, content: dict[str, Any], names: dict[str, str], title: str) -> None:
-    titles = content['titles']
+    titles = _arms(content)
     shown = [arm for arm in titles if runs_of(content, 'objects', arm)]
     for i, (name, label) in enumerate(names.items()):
         for row, arm in enumerate(shown):
@@ -261,7 +274,7 @@ def _object_panel(axes: Axes, content: dict[str, Any], names: dict[str, str], ti
 
 def _detection_panel(axes: Axes, content: dict[str, Any], share: int) -> None:
     points = points_of(content, share)
-    for i, (arm, title) in enumerate(content['titles'].items()):
+    for i, (arm, title) in enumerate(_arms(content).items()):
         runs = runs_of(content, 'finetune', arm, share)
         if runs:
             values = 100 * np.array([[run['values'][f'box_AP50@{p}'] for p in points] for run in runs])
