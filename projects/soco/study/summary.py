@@ -281,7 +281,8 @@ def _detection_panel(axes: Axes, content: dict[str, Any], share: int) -> None:
             axes.plot(points, values.mean(axis=0), marker='o', color=COLORS[i % len(COLORS)],
                       ls='-' if i < len(COLORS) else '--', label=title)
             axes.plot(points, values.T, '.', ms=4, alpha=0.5, color=COLORS[i % len(COLORS)])
-    axes.set_title(f'Box AP50 along fine-tuning, {share} % of the labels')
+    axes.set_title(f'Box AP50 along fine-tuning, {share} % of the labels, %')
+    axes.set_ylim(bottom=0)
     axes.set_xlabel('iterations')
     axes.set_xticks(points)
     axes.grid(alpha=0.3)
