@@ -135,15 +135,6 @@ def test_a_whole_study(tmp_path: Path):
     code, told = run_tool(*arguments, '--plan')
     assert code == 0 and told.count('done ') == len(records) == 12
 
-    # a detector that was killed while it validated: a point lacks, and it is done again
-    key = 'finetune/random/50percent/seed3'
-    del content['records'][key]
-    (tmp_path / 'work/results.json').write_text(json.dumps(content))
-    (tmp_path / 'work' / key / 'predictions/iter_2.segm.json').write_text('[{"image')
-    code, told = run_tool(*arguments)
-    assert code == 0 and f'{key} was killed while it validated; it is done again.' in told, told
-    again = json.loads((tmp_path / 'work/results.json').read_text())['records'][key]
-    assert again['values'] == records[key]['values']
 
 
 @pytest.mark.parametrize('change, message', [
@@ -196,11 +187,37 @@ def test_a_job_that_fails_is_told_and_what_was_done_stays(study_run: StudyRun):
     def fail(job: Job, report: object) -> None:
         raise ValueError('no photos')
 
+    works = study_run._do['finetune']
     study_run._do['finetune'] = fail
     with pytest.raises(ValueError, match='no photos'):
         study_run.run()
-    assert {f'objects/{arm}/seed0' for arm in study_run.study.arms} <= set(study_run.order)
-    assert not any(key.startswith('finetune') for key in study_run.order)
+    done = list(study_run.order)
+    assert 'objects/random/seed0' in done and not any(key.startswith('finetune') for key in done)
+    study_run._do['finetune'] = works
+    study_run._stop.clear()  # as in a new process
+    assert study_run.run() and study_run.order[:len(done)] == done
+    assert len(set(study_run.order)) == len(study_run.order) == 30
+
+
+def test_a_detector_that_was_killed_while_it_validated_is_done_again(
+        study_run: StudyRun, monkeypatch: pytest.MonkeyPatch):
+    job, runs = Job('finetune', 'random', 0), []
+
+    def train(command: list, folder: Path, job: Job, report: object) -> float:
+        """The first time without the second point, as after a resume behind it."""
+        (folder / 'predictions').mkdir(parents=True)
+        for point in (200, 600) if not runs else (200, 400, 600):
+            for kind in ('bbox', 'segm'):
+                (folder / f'predictions/iter_{point}.{kind}.json').write_text('[]')
+        runs.append(command)
+        return 1.0
+
+    monkeypatch.setattr(study_run, '_train', train)
+    monkeypatch.setattr('projects.soco.study.run.judge_predictions',
+                        lambda labels, folder, resamples: ({'box_AP50@600': 0.1}, {}))
+    study_run._finetune(job, lambda done, state: None)
+    assert len(runs) == 2 and runs[0] == runs[1]
+    assert study_run.records[job.key]['values'] == {'box_AP50@600': 0.1}
 
 
 def test_a_trial_that_diverges_is_lost_and_the_study_is_not(study_run: StudyRun):
