@@ -89,11 +89,12 @@ def test_a_whole_study(tmp_path: Path):
     study = write_study(tmp_path)
     arguments = (study, '--data', tmp_path / 'data', '--work-dir', tmp_path / 'work')
 
-    code, told = run_tool(*arguments, '--minutes', '0.15')  # nine seconds: the first runs are under way
+    # Some seconds: on a quick machine the first runs are under way, on a slow one nothing is.
+    code, told = run_tool(*arguments, '--minutes', '0.2')
     assert code == 75, told
     assert 'the same command goes on' in told
     first = json.loads((tmp_path / 'work/results.json').read_text())['records']
-    assert 'objects/random/seed3' in first and len(first) < 12
+    assert len(first) < 12
 
     code, told = run_tool(*arguments)
     assert code == 0, told
