@@ -218,6 +218,11 @@ def test_a_detector_that_was_killed_while_it_validated_is_done_again(
     assert len(runs) == 2 and runs[0] == runs[1]
     assert study_run.records[job.key]['values'] == {'box_AP50@600': 0.1}
 
+    # a detector that never leaves them is told, and not trained for ever
+    monkeypatch.setattr(study_run, '_train', lambda *args: 1.0)
+    with pytest.raises(ValueError, match='needs the KeepPredictionsHook'):
+        study_run._finetune(Job('finetune', 'random', 1), lambda done, state: None)
+
 
 def test_a_trial_that_diverges_is_lost_and_the_study_is_not(study_run: StudyRun):
     job, options = Job('trial', 'soco', 0), study_run.study.methods['soco'].options

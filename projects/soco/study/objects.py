@@ -75,13 +75,12 @@ def judge(model: SoCo, labelled: LabelledPhotos, seed: int, resamples: int,
         outcomes[f'knn_{features}'] = found.correct[found.counted], photos, None
         outcomes[f'knn_classes_{features}'] = found.correct[found.counted], photos, classes
         outcomes[f'map_{features}'] = found.precision[found.counted], photos, None
-    if views is not None:
-        outcomes.update(_found_again(model, views, seed))
+    again = {} if views is None else _found_again(model, views, seed)
+    outcomes.update(again)
     values, samples = {}, {}
     for name, (value, photos, classes) in outcomes.items():
         # over all photos, with or without an object, so that draws do not depend on the network
-        total = len(views.store) if views is not None and name.startswith('found') else len(
-            labelled.names)
+        total = len(views.store) if name in again else len(labelled.names)
         means = [value] if classes is None else [value[classes == c] for c in classes.unique()]
         values[name] = float(torch.stack([part.double().mean() for part in means]).mean())
         samples[name] = drawn_means(

@@ -193,7 +193,8 @@ class StudyRun:
         options = self._chosen('finetune_trial', job.name, self.study.detector_options)
         self._fine_tune(job, options, self.study.resamples, report)
 
-    def _fine_tune(self, job: Job, options: dict, resamples: int, report: Callable) -> None:
+    def _fine_tune(self, job: Job, options: dict, resamples: int, report: Callable,
+                   again: bool = False) -> None:
         folder, weights = self.folder / job.key, None
         folder.mkdir(parents=True, exist_ok=True)
         parts = self._parts(job)
@@ -203,11 +204,14 @@ class StudyRun:
         seconds = self._train(command, folder, job, report)
         train_cfg = load_config(self.study.detector, {}, register=False).train_cfg
         points = range(train_cfg.val_interval, train_cfg.max_iters + 1, train_cfg.val_interval)
+        if lacks_points(folder, points) and again:
+            raise ValueError(f'{job.key} has left no predictions of boxes and masks at some of its '
+                             f'points, {", ".join(map(str, points))}: {self.study.detector} needs the '
+                             'KeepPredictionsHook, and a CocoMetric of bbox and segm.')
         if lacks_points(folder, points):
             self.console.print(f'{job.key} was killed while it validated; it is done again.')
             shutil.rmtree(folder)
-            self._fine_tune(job, options, resamples, report)
-            return
+            return self._fine_tune(job, options, resamples, report, again=True)
         if self._stop.is_set():  # judging takes a while, and the predictions stay
             raise Stopped(STOPPED)
         _, labels = training.judged_splits(self.data, job)
