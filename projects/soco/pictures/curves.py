@@ -16,7 +16,6 @@ from matplotlib.ticker import MaxNLocator
 
 from .visualization import INK, PALETTE, save_image
 
-logger = logging.getLogger(__name__)
 
 # Without the palette's light colours, which fade on white.
 COLORS = [np.divide(PALETTE[i], 255) for i in (5, 0, 3, 4, 6, 1)]
@@ -116,100 +115,6 @@ def panel_figures(records: Sequence[dict], obj_std_floor: float | None = None) -
         figures[title] = Figure(figsize=(3.6, 2.5), layout='constrained')
         _draw_panel(figures[title].add_subplot(), title, curves, True, obj_std_floor)
     return figures
-
-
-def read_runs(work_dirs: Sequence[str | Path]) -> dict[str, list[dict]]:
-    """Read the logs of runs, each under the end of its path that tells it from the others.
-
-    Args:
-        work_dirs (Sequence[str | Path]): As `read_run` takes them.
-
-    Returns:
-        dict[str, list[dict]]: Name to records; see `read_run`.
-
-    Raises:
-        FileNotFoundError: If one has no log.
-        ValueError: If one is given twice, or a log cannot be read.
-    """
-    parts = [Path(folder).resolve().parts for folder in work_dirs]
-    for i, twice in enumerate(parts):
-        if twice in parts[:i]:
-            raise ValueError(f'{work_dirs[i]} is given twice. Name each run once.')
-    depth = 1
-    while len({path[-depth:] for path in parts}) < len(parts):
-        depth += 1
-    return {'/'.join(path[-depth:]): read_run(folder) for path, folder in zip(parts, work_dirs)}
-
-
-def read_run(work_dir: str | Path) -> list[dict]:
-    """Read all that a run logged, the starts that resumed it included.
-
-    Of what several starts logged of the same iterations, the latest counts: what an earlier one
-    logged from there on is left out.
-
-    Args:
-        work_dir (str | Path): The run's work directory, which holds a folder for each start.
-
-    Returns:
-        list[dict]: The records, in order.
-
-    Raises:
-        FileNotFoundError: If there is no log.
-        ValueError: If a log cannot be read; file and line are named.
-    """
-    logs = sorted(Path(work_dir).glob('*/vis_data/scalars.json'))
-    if not logs:
-        raise FileNotFoundError(
-            f'{work_dir} holds no log of a run (*/vis_data/scalars.json). Give the work directory of a '
-            'training that logged at least one iteration, such as work_dirs/quickstart/pretrain.')
-    joined: list[dict] = []
-    for path in logs:
-        records = read_scalars(path)
-        first: dict[str, float] = {}
-        for record in records:
-            for key in record.keys() - {'step', 'iter', 'epoch'}:
-                first.setdefault(key, _iteration(record))
-        joined = [{key: value for key, value in record.items()
-                   if _iteration(record) < first.get(key, math.inf)} for record in joined]
-        joined += records
-    return joined
-
-
-def read_scalars(path: str | Path) -> list[dict]:
-    """Read the JSON lines that mmengine's visualizer writes, one record per line.
-
-    Args:
-        path (str | Path): A `vis_data/scalars.json`.
-
-    Returns:
-        list[dict]: The records. An unfinished last line, as a killed run leaves it, is skipped
-        with a warning.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If another line is not a JSON object; file and line are named.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f'No scalars at {path}. A run writes them to '
-                                'WORK_DIR/TIMESTAMP/vis_data/scalars.json; give that file.')
-    lines = path.read_bytes().splitlines(keepends=True)
-    records = []
-    for row, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            record = json.loads(line.decode('utf-8'))
-            if not isinstance(record, dict):
-                raise ValueError('it is JSON, but no object')
-        except ValueError as error:
-            if row == len(lines) and not line.endswith(b'\n'):
-                logger.warning('%s, line %d is unfinished and was skipped.', path, row)
-                continue
-            raise ValueError(f'{path}, line {row} is not a record of scalars ({error}). Remove '
-                             'that line, or give the scalars.json of another run.') from error
-        records.append(record)
-    return records
 
 
 def _iteration(record: dict, default: float = 0) -> float:

@@ -20,60 +20,10 @@ from .proposals.fit import check_store_fits
 from .proposals.sources import open_source
 from .proposals.store import ProposalStore
 
-# How the system says that a disk is full: it names no file.
-FULL = [str(OSError(code, os.strerror(code))) for code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)]
 SCOPES = ('mmengine', 'mmcv', 'mmdet', 'mmcls', 'mmselfsup')
 # Keys that a Runner understands although the configs do not spell them out.
 RUNNER_KEYS = {*inspect.signature(Runner.__init__).parameters, 'activation_checkpointing',
                'compile', 'efficient_conv_bn_eval', 'find_unused_parameters', 'model_wrapper_cfg'}
-
-
-def run_tool(main: Callable[[], None]) -> None:
-    """Run a tool; what a user can get wrong ends as one paragraph and exit code 2.
-
-    Set `SOCO_TRACEBACK=1` to see the whole traceback.
-    """
-    try:
-        main()
-        if torch.distributed.is_initialized():
-            # Else a thread of the group may outlive the interpreter, which aborts the process.
-            torch.distributed.barrier()
-            torch.distributed.destroy_process_group()
-    except (ValueError, OSError, TypeError, KeyError, FloatingPointError) as error:
-        if os.environ.get('SOCO_TRACEBACK') == '1' or not is_for_the_user(error):
-            raise
-        sys.stdout.flush()
-        print(f'\nerror: {error_text(error)}', file=sys.stderr)
-        sys.exit(2)
-
-
-def is_for_the_user(error: BaseException) -> bool:
-    """Tell what a user can mend, such as a config's key that no class takes, from our own bugs."""
-    if isinstance(error, TypeError):
-        return 'got an unexpected keyword argument' in str(error)
-    if isinstance(error, KeyError):
-        return ' is not in the ' in str(error) and 'registry' in str(error)
-    return True
-
-
-def error_text(error: BaseException) -> str:
-    """Return an error's message without what registries and worker processes put around it."""
-    text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
-    if isinstance(error, OSError) and text in FULL:
-        text = (f'A file could not be written ({error.strerror}); what was complete before is intact. '
-                'Free some disk space; training then goes on with --resume.')
-    if isinstance(error, TypeError):
-        text = f'{text}: the config gives a key that does not exist, or misspells one.'
-    if 'Original Traceback' in text:  # from a DataLoader worker: the last line is the message
-        text = text.strip().splitlines()[-1]
-    if 'need at least one array to concatenate' in text:  # how mmengine says it
-        text = ('No image of a data set is left: none has an object of its classes (metainfo) that is '
-                'large enough (filter_cfg). Compare the class list with the annotation.')
-    text = re.sub(r'class `\w+` in \S+?\.py: ', '', text)
-    text = re.sub(r'^(\w+\.)*\w*Error: ', '', text)
-    # line by line: some messages show a tree
-    return '\n'.join(textwrap.fill(line, width=96, break_long_words=False, break_on_hyphens=False)
-                     if len(line) > 96 else line for line in text.split('\n'))
 
 
 def add_config_arguments(parser: argparse.ArgumentParser) -> None:
@@ -209,104 +159,6 @@ def check_type_name(key: str, value: Any) -> None:
     if key.split('.')[-1] == 'type' and dot and (scope not in SCOPES or '.' in name):
         raise ValueError(f'--cfg-options {key}: {value} is not the name of a registered class. Options '
                          'are values; a class from elsewhere is named in a config, which is code.')
-
-
-def check_devices(cfg: Config, asked: int, found: int) -> None:
-    """Refuse to start with fewer GPUs than asked for.
-
-    Without any GPU, a config that was made for a CPU may run that many processes.
-
-    Args:
-        cfg (Config): What would be trained.
-        asked (int): Processes wanted on this machine.
-        found (int): CUDA devices of this machine.
-
-    Raises:
-        ValueError: What was asked, what was found, what to do.
-    """
-    if asked < 1:
-        raise ValueError(f'GPUS must be at least 1, not {asked}.')
-    if found >= asked:
-        return
-    if found:
-        raise ValueError(
-            f'Asked for {asked} GPUs, found {found}. Start with {found} instead and keep the total '
-            'batch: raise optim_wrapper.accumulative_counts, or lower it and add --auto-scale-lr.')
-    reasons = compat.needs_cuda(cfg)
-    if reasons:
-        raise ValueError(
-            f'Asked for {asked} GPUs, found no CUDA device, and this config needs one: it uses '
-            f'{"; ".join(reasons)}. Run it on a machine with {asked} GPUs (nvidia-smi should list '
-            'them, and `python -c "import torch; print(torch.cuda.device_count())"` should say so '
-            'too). To see the whole way on a CPU: bash tools/dist_train.sh '
-            'configs/soco_r18_fpn_quickstart.py 2')
-
-
-def check_inputs(cfg: Config) -> None:
-    """Look at the files that a run starts from, so that what is missing is told once and early.
-
-    Args:
-        cfg (Config): What would be trained or evaluated.
-
-    Raises:
-        FileNotFoundError: No proposal store, no photos, no data set.
-        ValueError: The store cannot be read, or is of other images than `data_root` holds.
-    """
-    dataset = cfg.get('train_dataloader', {}).get('dataset', {})
-    if dataset.get('type', '').endswith('SoCoDataset'):
-        store = ProposalStore.open(dataset.proposals)
-        images = open_source(dataset.data_root, follow_links=dataset.get('follow_links', False))
-        check_store_fits(store, images)
-    else:
-        check_layout(cfg)
-
-
-def check_family(cfg: Config, family: str) -> None:
-    """Refuse a detector of the other family than a script is for.
-
-    Args:
-        cfg (Config): A detector.
-        family (str): 'fpn' or 'c4'.
-
-    Raises:
-        ValueError: It is of the other family.
-    """
-    found = 'fpn' if cfg.get('model', {}).get('neck') else 'c4'
-    if found != family:
-        raise ValueError(f'This script is for detectors of the family {family}, and the config is of '
-                         f'{found} (it has {"a" if found == "fpn" else "no"} neck). Use the script '
-                         f'with {found} in its name, and weights of that family.')
-
-
-def prepare_processes(cfg: Config, launcher: str) -> None:
-    """Make a config run with a launcher where there is no CUDA device.
-
-    Raises:
-        ValueError: The config needs CUDA devices.
-    """
-    cfg.launcher = launcher
-    if torch.cuda.is_available():
-        return
-    check_devices(cfg, asked=int(os.environ.get('LOCAL_WORLD_SIZE', 1)), found=0)
-    if launcher != 'none':
-        compat.init_cpu_process_group()
-        cfg.model_wrapper_cfg = compat.cpu_config(cfg).model_wrapper_cfg
-
-
-def main() -> None:
-    """Check, before any process starts, that a run can: CONFIG GPUS [arguments of train.py]."""
-    parser = argparse.ArgumentParser()
-    add_config_arguments(parser)
-    add_train_arguments(parser)
-    parser.add_argument('gpus', type=int)
-    args, _ = parser.parse_known_args()
-    cfg = load_config(args.config, args.cfg_options, register=False, cpu=args.cpu)
-    if args.family:
-        check_family(cfg, args.family)
-    if args.pretrained:
-        set_pretrained(cfg, args.pretrained)
-    check_devices(cfg, args.gpus, torch.cuda.device_count())
-    check_inputs(cfg)
 
 
 if __name__ == '__main__':

@@ -152,38 +152,6 @@ def check_output(path: PathLike, to: str, overwrite: bool = False) -> None:
         raise FileExistsError(f'{path} exists: choose another name, or --overwrite it.')
 
 
-def read_weights(path: PathLike) -> Dict[str, Tensor]:
-    """Read the weights of a checkpoint or a .safetensors file without running anything in it.
-
-    Returns:
-        dict: Name to tensor: what lies under `state_dict` (this project, mmdet) or `model` (official
-        SoCo, detectron2), or else the whole file.
-
-    Raises:
-        FileNotFoundError: No such file.
-        ValueError: A pickle, a file that is no checkpoint, or one that holds no weights.
-    """
-    path = Path(path)
-    if path.suffix.lower() in ('.pkl', '.pickle'):
-        raise ValueError(f'{path} is a pickle, which can run any code when it is opened: it is not '
-                         'read. Give the .pth that it was made of (the official release has both), '
-                         'or a .safetensors.')
-    if path.suffix == '.safetensors':
-        try:
-            return safetensors.torch.load_file(path)
-        except SafetensorError as error:
-            raise ValueError(f'{path} is not a safetensors file or is cut off ({error}).') from error
-    content = load_plain(path, allow=[argparse.Namespace])  # the official options, under `opt`
-    weights = next((content[key] for key in ('state_dict', 'model')
-                    if isinstance(content.get(key), dict)), content)
-    other = [str(key) for key, value in weights.items()
-             if not (isinstance(key, str) and isinstance(value, Tensor))]
-    if other or not weights:
-        raise ValueError(f'{path} holds no weights: expected tensors under `state_dict`, `model`, or '
-                         f'at the top, found {", ".join(other[:8]) or "nothing"}.')
-    return dict(weights)
-
-
 def write_weights(conversion: Conversion, path: PathLike, overwrite: bool = False) -> None:
     """Write converted weights: whole, or not at all.
 

@@ -18,8 +18,6 @@ from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
-PathLike = Union[str, os.PathLike]
-
 
 def write_atomically(data: Union[bytes, memoryview], path: PathLike) -> None:
     """Write beside, flush to the disk, then rename; on failure nothing is left behind.
@@ -39,20 +37,6 @@ def write_atomically(data: Union[bytes, memoryview], path: PathLike) -> None:
         os.replace(beside, path)
     finally:
         Path(beside).unlink(missing_ok=True)
-
-
-def check_work_dir(path: PathLike) -> None:
-    """Make a work directory, and refuse one that cannot be written to before anything is built.
-
-    Raises:
-        OSError: No file can be made there; the message says why and what to do.
-    """
-    try:
-        Path(path).mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=str(path)).close()
-    except OSError as error:
-        raise OSError(error.errno, f'The work directory {path} cannot be written to '
-                      f'({error.strerror}). Give another place by --work-dir.') from error
 
 
 class AtomicBackend(LocalBackend):
@@ -157,88 +141,3 @@ class PlainCheckpointHook(CheckpointHook):
             scalars[key] = from_plain(value)
 
 
-def _first_line(error: Exception) -> str:
-    found = re.search(r'Unsupported (global: GLOBAL|operand) \S+', str(error))
-    return found[0] if found else (str(error).splitlines() or [type(error).__name__])[0]
-
-
-def load_plain(path: PathLike, map_location: str = 'cpu', allow: Sequence[type] = ()) -> Dict:
-    """Read a file of tensors and plain values without running anything that it may contain.
-
-    Args:
-        path (PathLike): A file written by `torch.save`.
-        map_location (str): Device of the tensors. Defaults to 'cpu'.
-        allow (Sequence[type]): Harmless classes that it may hold besides. Defaults to none.
-
-    Returns:
-        dict: Its content, which is not empty.
-
-    Raises:
-        FileNotFoundError: No such file.
-        ValueError: It is no checkpoint, is cut off, or holds more than tensors and plain values.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f'There is no checkpoint at {path}. Check the path; the checkpoints '
-                                'of a run lie in its work directory as epoch_*.pth or iter_*.pth.')
-    try:
-        with torch.serialization.safe_globals(list(allow)):
-            content = torch.load(path, map_location=map_location, weights_only=True)
-    except pickle.UnpicklingError as error:
-        official = (' An official SoCo checkpoint is to be converted first: python '
-                    f'tools/convert_weights.py {path} OUT.pth --to mmdet'
-                    if 'argparse.Namespace' in str(error) else '')
-        raise ValueError(f'{path} holds more than tensors and plain Python values, which could run '
-                         'code when loaded, or is no checkpoint at all; it was not loaded '
-                         f'({_first_line(error)}).{official}') from error
-    except OSError:
-        raise
-    except Exception as error:  # bytes that are no checkpoint make the unpickler fail in any way
-        raise ValueError(f'{path} is not a checkpoint or is cut off ({_first_line(error)}). Use '
-                         'another one of the run, or copy the file again.') from error
-    if not isinstance(content, dict) or not content:
-        raise ValueError(f'{path} holds a {type(content).__name__}, not a checkpoint with weights.')
-    return content
-
-
-def read_checkpoint(path: PathLike, map_location: str = 'cpu') -> Dict:
-    """Read a checkpoint of this project or of mmdet; see `load_plain`.
-
-    Args:
-        path (PathLike): A file written by `torch.save`.
-        map_location (str): Device of the tensors. Defaults to 'cpu'.
-
-    Returns:
-        dict: Its content; a bare state dict comes back as `dict(state_dict=...)`.
-
-    Raises:
-        FileNotFoundError: No such file.
-        ValueError: See `load_plain`, or it holds no weights.
-    """
-    content = load_plain(path, map_location)
-    if 'state_dict' not in content:
-        if not all(isinstance(v, torch.Tensor) for v in content.values()):
-            raise ValueError(f'{path} has no `state_dict`; it holds {sorted(map(str, content))[:8]}. '
-                             'If it is of the official SoCo code or for detectron2, convert it '
-                             f'first: python tools/convert_weights.py {path} OUT.pth --to mmdet')
-        content = dict(state_dict=content)
-    return content
-
-
-def find_newest_checkpoint(work_dir: PathLike) -> Optional[Path]:
-    """Return the checkpoint of a run that is furthest along and can be opened, or None.
-
-    Torn and foreign files are named in the log and passed over.
-
-    Args:
-        work_dir (PathLike): Work directory of a run.
-    """
-    found = []
-    for path in Path(work_dir).glob('*.pth'):
-        if not re.fullmatch(r'(epoch|iter)_\d+\.pth', path.name):
-            continue
-        try:
-            found.append((int(read_checkpoint(path)['meta']['iter']), path))
-        except (ValueError, KeyError, TypeError) as error:
-            MMLogger.get_current_instance().warning(f'Passed over: {path} ({error})')
-    return max(found)[1] if found else None

@@ -101,13 +101,6 @@ class PreciseBNHook(Hook):
                            'of each process')
 
 
-def validation_is_due(runner: Runner, done: int) -> bool:
-    """Tell whether the loop validates after `done` epochs, or iterations where it counts these."""
-    loop = runner.train_loop
-    interval = loop.dynamic_intervals[bisect(loop.dynamic_milestones, done + 1) - 1]
-    return runner.val_loop is not None and done >= loop.val_begin and done % interval == 0
-
-
 def _average_over_processes(norms: Sequence[nn.Module]) -> None:
     """Sets running mean and variance to their averages over all processes, in one message."""
     stats = [s for norm in norms for s in (norm.running_mean, norm.running_var)]

@@ -1,0 +1,40 @@
+"""When the target network is updated, and by how much."""
+from typing import Dict, List, Optional
+import torch
+from mmengine.dist import get_world_size
+from mmengine.hooks import Hook, LoggerHook, RuntimeInfoHook
+from mmengine.model import is_model_wrapper
+from mmengine.registry import HOOKS
+from mmengine.runner import Runner
+from torch import Tensor, nn
+from .schedules import cosine_momentum
+
+
+
+@HOOKS.register_module()
+class MomentumUpdateHook(Hook):
+    """Move the target network before each optimizer step's first forward pass.
+
+    The momentum depends on nothing but `runner.iter` and `runner.max_iters`, so a resumed run is
+    right by construction. Under gradient accumulation the target moves once per optimizer step.
+
+    Args:
+        momentum (float): EMA momentum at the start, within [0, 1]; it rises to 1 by a cosine.
+            Defaults to 0.99.
+    """
+
+    def __init__(self, momentum: float = 0.99) -> None:
+        if not 0 <= momentum <= 1:
+            raise ValueError(f'The EMA momentum must lie in [0, 1], not {momentum}.')
+        self.momentum = momentum
+
+    def before_train_iter(self, runner: Runner, batch_idx: int,
+                          data_batch: Optional[dict] = None) -> None:
+        """Compute, log and apply the momentum."""
+        per_step = runner.optim_wrapper._accumulative_counts
+        if runner.iter % per_step:
+            return
+        momentum = cosine_momentum(self.momentum, runner.iter // per_step,
+                                   max(1, runner.max_iters // per_step))
+        runner.message_hub.update_scalar('train/momentum', momentum)
+        unwrapped(runner).momentum_update(momentum)

@@ -1,0 +1,30 @@
+"""Questions that several hooks ask of a Runner."""
+from typing import Dict, List, Optional
+import torch
+from mmengine.dist import get_world_size
+from mmengine.hooks import Hook, LoggerHook, RuntimeInfoHook
+from mmengine.model import is_model_wrapper
+from mmengine.registry import HOOKS
+from mmengine.runner import Runner
+from torch import Tensor, nn
+from .schedules import cosine_momentum
+
+
+
+def unwrapped(runner: Runner) -> nn.Module:
+    """Return the model without what distributed training wraps it in."""
+    return runner.model.module if is_model_wrapper(runner.model) else runner.model
+
+
+def log_is_due(hook: Hook, runner: Runner, batch_idx: int) -> bool:
+    """Tell whether what a hook collects is wanted after this iteration: at a log, at an epoch's end."""
+    interval = next((h.interval for h in runner.hooks if isinstance(h, LoggerHook)), 1)
+    return (hook.every_n_inner_iters(batch_idx, interval)
+            or hook.end_of_epoch(runner.train_dataloader, batch_idx))
+
+
+def validation_is_due(runner: Runner, done: int) -> bool:
+    """Tell whether the loop validates after `done` epochs, or iterations where it counts these."""
+    loop = runner.train_loop
+    interval = loop.dynamic_intervals[bisect(loop.dynamic_milestones, done + 1) - 1]
+    return runner.val_loop is not None and done >= loop.val_begin and done % interval == 0

@@ -1,0 +1,50 @@
+"""A check that all ranks run the same thing."""
+import hashlib
+from pathlib import Path
+from typing import Any, Dict, List, Optional
+import torch
+from mmengine.config import Config
+from mmengine.dist import all_gather_object, get_rank, get_world_size
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
+from mmengine.runner import Runner
+from torch import Tensor
+from .checkpoint import find_newest_checkpoint
+
+
+
+@HOOKS.register_module()
+class SameRunHook(Hook):
+    """Stop before the first step when ranks disagree on config, code, libraries or data.
+
+    Raises:
+        ValueError: They do; the message names the ranks and what differs.
+    """
+
+    def before_train(self, runner: Runner) -> None:
+        """Compare what all ranks are about to do."""
+        if get_world_size() == 1:
+            return
+        everywhere = all_gather_object(run_identity(runner))
+        differing = {what: sorted({rank for rank, other in enumerate(everywhere)
+                                   if other[what] != everywhere[0][what]}) for what in everywhere[0]}
+        told = [f'{what} (rank 0: {everywhere[0][what]}; rank {ranks[0]}: {everywhere[ranks[0]][what]})'
+                for what, ranks in differing.items() if ranks]
+        if told:
+            raise ValueError(f'The processes do not do the same: they differ in {"; ".join(told)}. '
+                             'Give every machine the same checkout, environment, config and data.')
+
+
+def run_identity(runner: Runner) -> Dict[str, str]:
+    """Describe a run in a few words that have to be the same on every rank."""
+    cfg = Config(runner.cfg._cfg_dict.to_dict())
+    for key in ('work_dir', 'launcher', 'local_rank', 'load_from'):
+        cfg.pop(key, None)
+    code = hashlib.sha256()
+    root = Path(__file__).resolve().parents[1]
+    for path in sorted(root.rglob('*.py')):
+        code.update(str(path.relative_to(root)).encode() + path.read_bytes())
+    dataset = runner.train_dataloader.dataset
+    data = getattr(dataset, 'fingerprint', lambda: str(len(dataset)))()
+    return {'the config': hashlib.sha256(cfg.dump().encode()).hexdigest()[:12],
+            'the code': code.hexdigest()[:12], 'torch': torch.__version__, 'the data': data}

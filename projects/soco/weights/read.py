@@ -1,0 +1,141 @@
+"""Reading weights and checkpoints without running anything that a file may contain."""
+import os
+import pickle
+import re
+import shutil
+import tempfile
+from collections import deque
+from pathlib import Path
+from typing import Any, Dict, Optional, Sequence, Union
+import numpy as np
+import torch
+from mmengine.dist import is_main_process
+from mmengine.fileio import LocalBackend, register_backend
+from mmengine.hooks import CheckpointHook
+from mmengine.logging import HistoryBuffer, MMLogger
+from mmengine.model import is_model_wrapper
+from mmengine.registry import HOOKS
+from mmengine.runner import Runner
+
+
+
+PathLike = Union[str, os.PathLike]
+
+
+def _first_line(error: Exception) -> str:
+    found = re.search(r'Unsupported (global: GLOBAL|operand) \S+', str(error))
+    return found[0] if found else (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def load_plain(path: PathLike, map_location: str = 'cpu', allow: Sequence[type] = ()) -> Dict:
+    """Read a file of tensors and plain values without running anything that it may contain.
+
+    Args:
+        path (PathLike): A file written by `torch.save`.
+        map_location (str): Device of the tensors. Defaults to 'cpu'.
+        allow (Sequence[type]): Harmless classes that it may hold besides. Defaults to none.
+
+    Returns:
+        dict: Its content, which is not empty.
+
+    Raises:
+        FileNotFoundError: No such file.
+        ValueError: It is no checkpoint, is cut off, or holds more than tensors and plain values.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f'There is no checkpoint at {path}. Check the path; the checkpoints '
+                                'of a run lie in its work directory as epoch_*.pth or iter_*.pth.')
+    try:
+        with torch.serialization.safe_globals(list(allow)):
+            content = torch.load(path, map_location=map_location, weights_only=True)
+    except pickle.UnpicklingError as error:
+        official = (' An official SoCo checkpoint is to be converted first: python '
+                    f'tools/convert_weights.py {path} OUT.pth --to mmdet'
+                    if 'argparse.Namespace' in str(error) else '')
+        raise ValueError(f'{path} holds more than tensors and plain Python values, which could run '
+                         'code when loaded, or is no checkpoint at all; it was not loaded '
+                         f'({_first_line(error)}).{official}') from error
+    except OSError:
+        raise
+    except Exception as error:  # bytes that are no checkpoint make the unpickler fail in any way
+        raise ValueError(f'{path} is not a checkpoint or is cut off ({_first_line(error)}). Use '
+                         'another one of the run, or copy the file again.') from error
+    if not isinstance(content, dict) or not content:
+        raise ValueError(f'{path} holds a {type(content).__name__}, not a checkpoint with weights.')
+    return content
+
+
+def read_checkpoint(path: PathLike, map_location: str = 'cpu') -> Dict:
+    """Read a checkpoint of this project or of mmdet; see `load_plain`.
+
+    Args:
+        path (PathLike): A file written by `torch.save`.
+        map_location (str): Device of the tensors. Defaults to 'cpu'.
+
+    Returns:
+        dict: Its content; a bare state dict comes back as `dict(state_dict=...)`.
+
+    Raises:
+        FileNotFoundError: No such file.
+        ValueError: See `load_plain`, or it holds no weights.
+    """
+    content = load_plain(path, map_location)
+    if 'state_dict' not in content:
+        if not all(isinstance(v, torch.Tensor) for v in content.values()):
+            raise ValueError(f'{path} has no `state_dict`; it holds {sorted(map(str, content))[:8]}. '
+                             'If it is of the official SoCo code or for detectron2, convert it '
+                             f'first: python tools/convert_weights.py {path} OUT.pth --to mmdet')
+        content = dict(state_dict=content)
+    return content
+
+
+def find_newest_checkpoint(work_dir: PathLike) -> Optional[Path]:
+    """Return the checkpoint of a run that is furthest along and can be opened, or None.
+
+    Torn and foreign files are named in the log and passed over.
+
+    Args:
+        work_dir (PathLike): Work directory of a run.
+    """
+    found = []
+    for path in Path(work_dir).glob('*.pth'):
+        if not re.fullmatch(r'(epoch|iter)_\d+\.pth', path.name):
+            continue
+        try:
+            found.append((int(read_checkpoint(path)['meta']['iter']), path))
+        except (ValueError, KeyError, TypeError) as error:
+            MMLogger.get_current_instance().warning(f'Passed over: {path} ({error})')
+    return max(found)[1] if found else None
+
+
+def read_weights(path: PathLike) -> Dict[str, Tensor]:
+    """Read the weights of a checkpoint or a .safetensors file without running anything in it.
+
+    Returns:
+        dict: Name to tensor: what lies under `state_dict` (this project, mmdet) or `model` (official
+        SoCo, detectron2), or else the whole file.
+
+    Raises:
+        FileNotFoundError: No such file.
+        ValueError: A pickle, a file that is no checkpoint, or one that holds no weights.
+    """
+    path = Path(path)
+    if path.suffix.lower() in ('.pkl', '.pickle'):
+        raise ValueError(f'{path} is a pickle, which can run any code when it is opened: it is not '
+                         'read. Give the .pth that it was made of (the official release has both), '
+                         'or a .safetensors.')
+    if path.suffix == '.safetensors':
+        try:
+            return safetensors.torch.load_file(path)
+        except SafetensorError as error:
+            raise ValueError(f'{path} is not a safetensors file or is cut off ({error}).') from error
+    content = load_plain(path, allow=[argparse.Namespace])  # the official options, under `opt`
+    weights = next((content[key] for key in ('state_dict', 'model')
+                    if isinstance(content.get(key), dict)), content)
+    other = [str(key) for key, value in weights.items()
+             if not (isinstance(key, str) and isinstance(value, Tensor))]
+    if other or not weights:
+        raise ValueError(f'{path} holds no weights: expected tensors under `state_dict`, `model`, or '
+                         f'at the top, found {", ".join(other[:8]) or "nothing"}.')
+    return dict(weights)
