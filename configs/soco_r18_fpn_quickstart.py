@@ -16,12 +16,6 @@ norm_cfg = dict(type='BN', requires_grad=True)
 colours = dict(
     brightness=0.2, contrast=0.2, saturation=0.1, hue=0.05, grey_prob=0.05, blur_sigma=(0.1, 0.6))
 model = dict(
-    data_preprocessor=dict(
-        views=[
-            dict(blur_prob=1.0, **colours),
-            dict(blur_prob=0.1, **colours),
-            dict(blur_prob=0.1, **colours),
-        ]),
     backbone=dict(depth=18, norm_cfg=norm_cfg, zero_init_residual=False),
     neck=dict(in_channels=[64, 128, 256, 512], out_channels=64, norm_cfg=norm_cfg),
     roi_head=dict(
@@ -44,9 +38,9 @@ train_dataloader = dict(
         proposals='work_dirs/quickstart/proposals.arrow',
         repeat=10))
 _base_.train_dataloader.dataset.pipeline[1].views = [
-    dict(size=64),
-    dict(size=64, area=(0.5, 1.0)),
-    dict(size=48, area=(0.5, 1.0)),
+    dict(size=64, blur_prob=1.0, **colours),
+    dict(size=64, area=(0.5, 1.0), blur_prob=0.1, **colours),
+    dict(size=48, area=(0.5, 1.0), blur_prob=0.1, **colours),
 ]
 
 optim_wrapper = dict(
@@ -60,7 +54,9 @@ param_scheduler = [
 train_cfg = dict(type='ResumableEpochLoop', max_epochs=10)
 
 default_hooks = dict(
-    logger=dict(interval=5), checkpoint=dict(interval=5, max_keep_ckpts=2), views=dict(interval=50))
-_base_.custom_hooks[0].momentum = 0.9
-_base_.custom_hooks[3].update(interval=5, patience=3)
+    logger=dict(interval=5),
+    checkpoint=dict(interval=5, max_keep_ckpts=2),
+    views=dict(interval=50),
+    momentum=dict(momentum=0.9),
+    collapse=dict(interval=5, patience=3))
 env_cfg = dict(cudnn_benchmark=False, dist_cfg=dict(backend='gloo'))

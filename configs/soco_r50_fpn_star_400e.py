@@ -19,4 +19,3 @@ _base_ = [
     '_base_/schedules/lars_400e.py',
     '_base_/default_runtime.py',
 ]
-_base_.model.data_preprocessor.views += [dict(blur_prob=0.1, solarize_prob=0.2)]

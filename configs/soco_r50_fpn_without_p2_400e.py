@@ -18,4 +18,5 @@
 #
 # No official result: the official code has no such recipe.
 _base_ = 'soco_r50_fpn_400e.py'
-model = dict(finest_levels=(1, 1, 0))
+_base_.train_dataloader.dataset.pipeline[1].views[0].finest_level = 1
+_base_.train_dataloader.dataset.pipeline[1].views[1].finest_level = 1

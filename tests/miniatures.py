@@ -161,6 +161,5 @@ def shrink(cfg: Config, iterations: int = 1) -> None:
     cfg.train_cfg.update(max_iters=iterations, val_interval=iterations)
     cfg.default_hooks.checkpoint.interval = iterations
     cfg.default_hooks.logger.interval = 1
-    for hook in cfg.custom_hooks:
-        if hook.type == 'PreciseBNHook':
-            hook.num_iters = 1
+    if 'precise_bn' in cfg.default_hooks:
+        cfg.default_hooks.precise_bn.num_iters = 1

@@ -19,6 +19,7 @@ from PIL import Image, ImageFilter, ImageOps
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from projects.soco.datasets.transforms import GEOMETRY
 from projects.soco.proposals.sources import open_source
 from projects.soco.proposals.store import ProposalStore
 
@@ -187,5 +188,8 @@ def official_data(cfg: Config) -> OfficialData:
     data, model = cfg.train_dataloader.dataset, cfg.model.data_preprocessor
     steps = {step['type']: {k: v for k, v in step.items() if k != 'type'} for step in data.pipeline}
     cutout = {f'cutout_{key}': value for key, value in steps.get('ProposalCutout', {}).items()}
-    return OfficialData(data.data_root, data.proposals, colours=model.views, mean=model.mean,
-                        std=model.std, **steps['ProposalViews'], **cutout)
+    views = steps['ProposalViews'].pop('views')
+    return OfficialData(
+        data.data_root, data.proposals, views=views, mean=model.mean, std=model.std,
+        colours=[{key: value for key, value in view.items() if key not in GEOMETRY} for view in views],
+        **steps['ProposalViews'], **cutout)

@@ -14,6 +14,7 @@ from mmengine.registry import MODELS, DefaultScope
 from torch import Tensor
 
 import reference
+from projects.soco.datasets.transforms import transform_in
 from projects.soco.evaluation.step import Contender, with_precision
 
 
@@ -84,7 +85,7 @@ def build_official(cfg: Config) -> OfficialSoCo:
     Raises:
         ValueError: The official code has no such model (an ablation without box head).
     """
-    model, views = cfg.model, len(cfg.model.data_preprocessor.views)
+    model, views = cfg.model, len(transform_in(cfg, 'ProposalViews').views)
     arch, mlp = f'resnet{model.backbone.depth}', model.projector
     widths = dict(arch=arch, hidden=mlp.hid_channels, projection=mlp.out_channels)
     if model.roi_head.type == 'SoCoC4RoIHead':

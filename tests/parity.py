@@ -20,8 +20,8 @@ from mmengine.config import Config  # noqa: E402
 from mmengine.registry import init_default_scope  # noqa: E402
 
 import reference  # noqa: E402
-from projects.soco.compat import cpu_config  # noqa: E402
-from projects.soco.converters import from_official  # noqa: E402
+from projects.soco.compat.cpu import cpu_config  # noqa: E402
+from projects.soco.weights.convert import from_official  # noqa: E402
 
 LOSS_TOLERANCE = 1e-4  # absolute
 FEATURE_TOLERANCE = 1e-4  # relative to the mean magnitude of the level

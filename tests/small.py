@@ -48,8 +48,9 @@ def tiny_config(folder: Path, photos: int = 12, **changes) -> Config:
         'train_dataloader.dataset.data_root': str(folder / 'photos'),
         'train_dataloader.dataset.proposals': str(store),
         'train_dataloader.dataset.repeat': 1,
-        'train_dataloader.dataset.pipeline.1.views': [
-            dict(size=48), dict(size=48, area=(0.5, 1.0)), dict(size=32, area=(0.5, 1.0))],
+        'train_dataloader.dataset.pipeline.1.views.0.size': 48,
+        'train_dataloader.dataset.pipeline.1.views.1.size': 48,
+        'train_dataloader.dataset.pipeline.1.views.2.size': 32,
         'train_dataloader.batch_size': 2,
         'work_dir': str(folder / 'work'),
         'log_level': 'WARNING',

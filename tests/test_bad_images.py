@@ -17,7 +17,8 @@ from small import ROOT, tiny_config
 
 from projects.soco.datasets import SoCoDataset
 from projects.soco.datasets.decoding import decode_photo
-from projects.soco.engine import BadImageHook, bad_images
+from projects.soco.engine import BadImageHook
+from projects.soco.engine import bad_image_hook as bad_images
 from projects.soco.proposals import ProposalStore, StoreWriter
 from projects.soco.proposals.executors import SerialExecutor
 from projects.soco.proposals.generate import GenerateOptions, generate
@@ -220,7 +221,7 @@ def test_exif_that_is_broken_turns_nothing(tail):
 
 class TestHook:
 
-    def start(self, folder: Path, broken: int, **changes) -> Runner:
+    def start(self, folder: Path, broken: int, without: str = '', **changes) -> Runner:
         """A run over 12 photos of which the first so many are broken; what it says is kept."""
         cfg = tiny_config(folder, **{
             'train_cfg.max_epochs': 1, 'experiment_name': folder.name,
@@ -228,6 +229,7 @@ class TestHook:
             'train_dataloader.persistent_workers': False, **changes})
         for i in range(broken):
             (folder / f'photos/photo_{i:03}.png').write_bytes(b'text')
+        cfg.default_hooks.pop(without, None)
         runner = Runner.from_cfg(cfg)
         self.told, self.said = [], []
         runner.logger.warning = lambda text, *args: self.told.append(str(text))
@@ -259,8 +261,8 @@ class TestHook:
         assert len(self.table(tmp_path)) == 2 and runner.iter < 6
 
     def test_no_run_without_the_hook_has_stand_ins(self, tmp_path):
-        runner = self.start(tmp_path, broken=0, custom_hooks=[])
-        with pytest.raises(ValueError, match='max_bad_share.*add dict.type="BadImageHook"'):
+        runner = self.start(tmp_path, broken=0, without='bad_images')
+        with pytest.raises(ValueError, match='max_bad_share.*add bad_images=dict.type="BadImageHook"'):
             runner.train()
 
     def test_a_good_run_says_so_and_writes_no_table(self, tmp_path):

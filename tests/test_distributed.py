@@ -54,7 +54,7 @@ def build(folder: Path) -> tuple:
 def gradient_worker(folder: Path) -> None:
     from mmengine.model import MMDistributedDataParallel
 
-    from projects.soco.compat import init_cpu_process_group
+    from projects.soco.compat.cpu import init_cpu_process_group
     init_cpu_process_group()
     rank = torch.distributed.get_rank()
     cfg, model = build(folder)
@@ -81,7 +81,7 @@ def train_worker(folder: Path) -> None:
     from mmengine.config import Config
     from mmengine.runner import Runner
 
-    from projects.soco.launch import prepare_processes
+    from projects.soco.launch.checks import prepare_processes
     cfg = Config.fromfile(folder / 'config.py')
     prepare_processes(cfg, 'pytorch')
     runner = Runner.from_cfg(cfg)

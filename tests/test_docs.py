@@ -18,7 +18,7 @@ import torch
 from mmengine.runner import Runner
 from small import ROOT, make_photos, make_store, tiny_config
 
-from projects.soco.run_record import describe_session
+from projects.soco.runs.record import describe_session
 
 NEEDS = {'several GPUs', 'a cluster', 'a data set', 'a compiler', 'a browser'}
 PAGES = [ROOT / 'README.md', *sorted((ROOT / 'docs').rglob('*.md'))]

@@ -15,7 +15,8 @@ from miniatures import write_coco
 from mmengine.config import Config
 from small import ROOT, tiny_config
 
-from projects.soco.launch import add_config_arguments, load_config, run_tool
+from projects.soco.launch.configs import add_config_arguments, load_config
+from projects.soco.launch.errors import run_tool
 
 ENV = {**os.environ, 'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1'}
 DETECTOR = 'configs/benchmarks/mmdetection/coco/mask-rcnn_r18_fpn_quickstart.py'
@@ -152,7 +153,7 @@ def test_options_are_values_and_never_code(tmp_path: Path, around: str) -> None:
 
 
 @pytest.mark.parametrize('key', [
-    'custom_hooks.0.type', 'train_dataloader.collate_fn.type', 'model.type',
+    'default_hooks.momentum.type', 'train_dataloader.collate_fn.type', 'model.type',
     'train_dataloader.dataset.pipeline.0.type'])
 @pytest.mark.parametrize('name', ['subprocess.Popen', 'os.system', 'mmengine.utils.path.os.system'])
 def test_options_name_no_class_from_elsewhere(key: str, name: str) -> None:
@@ -163,5 +164,6 @@ def test_options_name_no_class_from_elsewhere(key: str, name: str) -> None:
 
 @pytest.mark.parametrize('name', ['MomentumUpdateHook', 'mmdet.ResNet'])
 def test_options_name_registered_classes(name: str) -> None:
-    cfg = load_config(str(ROOT / 'configs/soco_r18_fpn_quickstart.py'), {'custom_hooks.0.type': name})
-    assert cfg.custom_hooks[0].type == name
+    cfg = load_config(str(ROOT / 'configs/soco_r18_fpn_quickstart.py'),
+                      {'default_hooks.momentum.type': name})
+    assert cfg.default_hooks.momentum.type == name

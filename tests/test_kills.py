@@ -22,8 +22,9 @@ from mmengine.runner import Runner
 from scripts import free_port
 from small import ROOT, assert_same, tiny_config
 
-from projects.soco.engine import check_work_dir, find_newest_checkpoint, read_checkpoint
-from projects.soco.launch import error_text, run_tool
+from projects.soco.launch.checks import check_work_dir
+from projects.soco.launch.errors import error_text, run_tool
+from projects.soco.weights.read import find_newest_checkpoint, read_checkpoint
 
 KILLS = int(os.environ.get('SOCO_KILLS', 4))
 ENV = {**os.environ, 'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1'}
@@ -148,7 +149,7 @@ def build(folder: Path, **changes) -> Runner:
         'train_cfg.max_epochs': 1, 'default_hooks.checkpoint.by_epoch': False, 'log_level': 'INFO',
         'default_hooks.checkpoint.interval': 1, 'default_hooks.logger.interval': 2,
         'experiment_name': folder.name, **changes})
-    cfg.custom_hooks = [hook for hook in cfg.custom_hooks if hook.type != 'StopSignalHook']
+    del cfg.default_hooks['stop_signal']
     return Runner.from_cfg(cfg)
 
 

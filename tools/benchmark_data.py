@@ -35,7 +35,8 @@ from torch.utils.data import DataLoader, default_collate
 import projects.soco.compat  # noqa: F401  (before anything of OpenMMLab)
 from projects.soco.datasets import ProposalViews, SampleKey, SoCoDataset
 from projects.soco.datasets.transforms import cut_view
-from projects.soco.launch import load_config, run_tool
+from projects.soco.launch.configs import load_config
+from projects.soco.launch.errors import run_tool
 from projects.soco.models import SoCoDataPreprocessor
 from projects.soco.proposals.images import image_size
 from projects.soco.proposals.sources import open_source

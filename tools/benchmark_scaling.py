@@ -24,8 +24,9 @@ from rich.table import Table
 from torch import distributed
 
 import projects.soco.compat  # noqa: F401  (before anything of OpenMMLab)
-from projects.soco.evaluation.cost import made_up_batch
-from projects.soco.launch import load_config, run_tool
+from projects.soco.evaluation.step import made_up_data
+from projects.soco.launch.configs import load_config
+from projects.soco.launch.errors import run_tool
 
 
 def parse_args() -> argparse.Namespace:
@@ -83,11 +84,7 @@ class Trainer:
 
     def made_up(self) -> Iterator[Dict]:
         """Endlessly the same batch, as the data path would give it."""
-        views, boxes = made_up_batch(self.cfg, self.args.batch)
-        batch = dict(
-            inputs=[(v.clamp(-2, 2) * 63 + 127).to(torch.uint8) for v in views], bboxes=boxes,
-            uniforms=torch.rand(self.args.batch, len(views), 13),
-            cutouts=torch.zeros(self.args.batch, len(views), boxes.shape[3], 4, dtype=torch.int16))
+        batch = made_up_data(self.cfg, self.args.batch)
         while True:
             yield batch
 

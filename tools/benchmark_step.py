@@ -23,7 +23,8 @@ from projects.soco.evaluation.step import (
     measure_steps,
     project_contender,
 )
-from projects.soco.launch import load_config, run_tool
+from projects.soco.launch.configs import load_config
+from projects.soco.launch.errors import run_tool
 
 ROOT = Path(__file__).resolve().parents[1]
 REFERENCE = 'reference'

@@ -14,8 +14,9 @@ from rich.progress import track
 import projects.soco.compat  # noqa: F401  (before anything of OpenMMLab)
 from projects.soco.datasets import SampleKey
 from projects.soco.engine import ViewDrawer
-from projects.soco.launch import load_config, run_tool
-from projects.soco.visualization import save_image
+from projects.soco.launch.configs import load_config
+from projects.soco.launch.errors import run_tool
+from projects.soco.pictures.canvas import save_image
 
 
 def parse_args() -> argparse.Namespace:

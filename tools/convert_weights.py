@@ -5,15 +5,10 @@
 import argparse
 from pathlib import Path
 
-from projects.soco.converters import (
-    TARGETS,
-    Conversion,
-    check_output,
-    convert,
-    read_weights,
-    write_weights,
-)
-from projects.soco.launch import run_tool
+from projects.soco.converters import TARGETS
+from projects.soco.launch.errors import run_tool
+from projects.soco.weights.convert import Conversion, check_output, convert, write_weights
+from projects.soco.weights.read import read_weights
 
 CONFIG = 'configs/benchmarks/mmdetection/coco/mask-rcnn_r50_{}_ms-1x_coco.py'
 

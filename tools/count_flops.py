@@ -8,7 +8,8 @@ from rich.table import Table
 
 import projects.soco.compat  # noqa: F401  (before anything of OpenMMLab)
 from projects.soco.evaluation.cost import match_detector, measure_cost
-from projects.soco.launch import load_config, run_tool
+from projects.soco.launch.configs import load_config
+from projects.soco.launch.errors import run_tool
 
 ROOT = Path(__file__).resolve().parents[1]
 DETECTORS = ROOT / 'configs/benchmarks/mmdetection/coco'

@@ -9,8 +9,11 @@ from rich.console import Console
 from rich.table import Table
 
 import projects.soco.compat  # noqa: F401  (before anything of OpenMMLab)
+from projects.soco.datasets.transforms import transform_in
 from projects.soco.evaluation.levels import count_levels
-from projects.soco.launch import load_config, run_tool
+from projects.soco.launch.configs import load_config
+from projects.soco.launch.errors import run_tool
+from projects.soco.models.roi_heads import level_name
 
 
 def parse_args() -> argparse.Namespace:
@@ -31,12 +34,13 @@ def main() -> None:
     cfg = load_config(args.config, args.cfg_options)
     counts = count_levels(cfg, args.samples)
     shares = 100 * counts / counts.sum(dim=1, keepdim=True)
-    finest = cfg.model.get('finest_levels') or [0] * len(counts)
+    finest = [view.get('finest_level', 0) for view in transform_in(cfg, 'ProposalViews').views]
+    names = [level_name(stride) for stride in cfg.model.roi_head.bbox_roi_extractor.featmap_strides]
     table = Table(title='% of the boxes, by size', box=None)
-    for column in ('view', *(f'P{level + 2}' for level in range(counts.shape[1])), 'moved'):
+    for column in ('view', *names, 'moved'):
         table.add_column(column, justify='right')
     for v, (row, first) in enumerate(zip(shares, finest, strict=True)):
-        moved = f'{row[:first].sum():.2f} to P{first + 2}' if first else '0'
+        moved = f'{row[:first].sum():.2f} to {names[first]}' if first else '0'
         table.add_row(f'{v + 1}', *(f'{share:.2f}' for share in row), moved)
     console = Console()
     console.print(table)

@@ -21,11 +21,10 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 import projects.soco.compat  # noqa: F401  (before anything of OpenMMLab)
-from projects.soco.engine.checkpoint import write_atomically
 from projects.soco.evaluation.annotated import (
     LABELLED_FEATURES,
     embed_labelled,
-    first_view_size,
+    first_view,
     read_labelled,
 )
 from projects.soco.evaluation.class_score import LabelledScore, score_labelled
@@ -39,13 +38,15 @@ from projects.soco.evaluation.objects import (
     summarise,
 )
 from projects.soco.evaluation.tables import class_tables, view_table
-from projects.soco.launch import load_config, run_tool
+from projects.soco.files import write_whole
+from projects.soco.launch.configs import load_config
+from projects.soco.launch.errors import run_tool
 from projects.soco.models.soco import SoCo
+from projects.soco.pictures.canvas import save_image
 from projects.soco.proposals.executors import SerialExecutor
 from projects.soco.proposals.generate import GenerateOptions, generate
 from projects.soco.proposals.selective_search import compile_kernels
 from projects.soco.proposals.sources import open_source
-from projects.soco.visualization import save_image
 
 RANDOM = 'random'
 NUM_PHOTOS = 64
@@ -206,13 +207,15 @@ def judge_views(args: argparse.Namespace, cfg: Config) -> Dict[str, Any]:
 
 def judge_classes(args: argparse.Namespace, cfg: Config) -> Dict[str, Any]:
     """Score with labels; return the settings, what was left out, and figures by model."""
-    view_size = args.view_size or first_view_size(cfg)
+    view = first_view(cfg)
+    view_size = args.view_size or view['size']
     source = open_source(args.images)
     scores: Dict[str, LabelledScore] = {}
     with progress() as bar:
         task = bar.add_task('photos')
         labelled = read_labelled(args.annotations, source, view_size, args.num_photos,
-                                 lambda done, total: bar.update(task, completed=done, total=total))
+                                 lambda done, total: bar.update(task, completed=done, total=total),
+                                 view.get('finest_level', 0))
         for name, model in models(args, cfg):
             task = bar.add_task(name, total=len(labelled.names))
             feats = embed_labelled(model, labelled, args.batch_size,
@@ -253,7 +256,7 @@ def main() -> None:
     if args.json:
         about = dict(config=args.config, checkpoints=args.checkpoints, images=args.images,
                      annotations=args.annotations, seed=args.seed, device=args.device)
-        write_atomically(json.dumps({**about, **result}, indent=1).encode(), args.json)
+        write_whole(args.json, json.dumps({**about, **result}, indent=1).encode())
         console.print(f'All figures lie in {args.json}', soft_wrap=True)
 
 

@@ -36,7 +36,8 @@ def parse_args() -> argparse.Namespace:
 
 
 def make_store(args: argparse.Namespace) -> None:
-    from projects.soco.proposals import ProposalStore, operations
+    from projects.soco.proposals import ProposalStore
+    from projects.soco.proposals import store_operations as operations
     if not (args.merge or args.subset):
         return
     if os.path.exists(args.store) and not args.overwrite:
@@ -61,11 +62,11 @@ def export(args: argparse.Namespace, store: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     import numpy as np
 
+    from projects.soco.pictures.store import draw_store
     from projects.soco.proposals import ProposalStore
-    from projects.soco.proposals.operations import validate_store
     from projects.soco.proposals.sources import open_source
-    from projects.soco.proposals.statistics import measure
-    from projects.soco.store_pictures import draw_store
+    from projects.soco.proposals.store_operations import validate_store
+    from projects.soco.proposals.store_statistics import measure
 
     make_store(args)
     store = ProposalStore.open(args.store)

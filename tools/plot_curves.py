@@ -8,8 +8,9 @@ A run that was resumed is drawn as one.
 import argparse
 from pathlib import Path
 
-from projects.soco.curves import draw_training, read_runs
-from projects.soco.launch import run_tool
+from projects.soco.launch.errors import run_tool
+from projects.soco.pictures.curves import draw_training
+from projects.soco.runs.log import read_runs
 
 
 def parse_args() -> argparse.Namespace:

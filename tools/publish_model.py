@@ -4,8 +4,8 @@
 """
 import argparse
 
-from projects.soco.launch import run_tool
-from projects.soco.publishing import publish, read_results
+from projects.soco.launch.errors import run_tool
+from projects.soco.runs.publish import publish, read_results
 
 
 def parse_args() -> argparse.Namespace:

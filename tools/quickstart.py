@@ -18,9 +18,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from projects.soco.launch import run_tool
+from projects.soco.launch.errors import run_tool
 from projects.soco.proposals.sources import open_source
-from projects.soco.watching import run_training
+from projects.soco.runs.follow import run_training
 
 OUT = Path('work_dirs/quickstart')
 PRETRAINING = 'configs/soco_r18_fpn_quickstart.py'
@@ -105,10 +105,11 @@ def pretrain(num_photos: int) -> tuple[Path, dict]:
 
 def judge(checkpoint: Path, options: dict) -> bool:
     """Print whether it learned: loss, spread, and retrieval against the random initialisation."""
-    from projects.soco.curves import draw_training, read_run
     from projects.soco.evaluation import held_out_dataset, score_objects
     from projects.soco.evaluation.loading import build_model
-    from projects.soco.launch import load_config
+    from projects.soco.launch.configs import load_config
+    from projects.soco.pictures.curves import draw_training
+    from projects.soco.runs.log import read_run
 
     cfg = load_config(PRETRAINING, options)
     dataset = held_out_dataset(cfg, OUT / 'photos', OUT / 'proposals.arrow')
@@ -146,8 +147,9 @@ def draw_views_of(options: dict) -> None:
     """Draw a photo's proposals, and its views after augmentation with the matched boxes."""
     from projects.soco.datasets import SampleKey
     from projects.soco.engine import ViewDrawer
-    from projects.soco.launch import load_config
-    from projects.soco.visualization import draw_proposals, save_image
+    from projects.soco.launch.configs import load_config
+    from projects.soco.pictures.canvas import save_image
+    from projects.soco.pictures.photos import draw_proposals
     drawer = ViewDrawer.from_config(load_config(PRETRAINING, options))
     store = drawer.dataset.store
     counts = np.array([len(store[i].boxes) for i in range(len(store))])
@@ -164,9 +166,9 @@ def hand_over(checkpoint: Path) -> None:
     from mmengine.utils import import_modules_from_strings
 
     import projects.soco.compat  # noqa: F401
-    from projects.soco.engine import read_checkpoint
-    from projects.soco.engine.transfer import match_weights
-    from projects.soco.launch import load_config
+    from projects.soco.launch.configs import load_config
+    from projects.soco.weights.match import match_weights
+    from projects.soco.weights.read import read_checkpoint
 
     cfg = load_config(DETECTOR, {})
     import_modules_from_strings('mmdet.models')
@@ -183,7 +185,7 @@ def hand_over(checkpoint: Path) -> None:
 def finetune(checkpoint: Path) -> None:
     """Fine-tune the demonstration detector on the packaged photos and print its AP."""
     os.environ['SOCO_QUICKSTART_PHOTOS'] = str((OUT / 'photos').resolve())
-    from projects.soco.launch import load_config
+    from projects.soco.launch.configs import load_config
     total = load_config(DETECTOR, {}, register=False).max_iters
     run_logged(['tools/train.py', DETECTOR, '--work-dir', str(OUT / 'finetune'), '--cfg-options',
                 f'load_from={checkpoint}'], OUT / 'finetune.log', 'fine-tuning', total)
@@ -220,7 +222,7 @@ def main() -> None:
         console.rule('(d) fine-tuning')
         finetune(checkpoint)
 
-    from projects.soco.report import write_report
+    from projects.soco.runs.report import write_report
     report = write_report(OUT / 'pretrain')
 
     console.rule('where everything lies')

@@ -4,8 +4,8 @@
 """
 import argparse
 
-from projects.soco.launch import run_tool
-from projects.soco.report import write_report
+from projects.soco.launch.errors import run_tool
+from projects.soco.runs.report import write_report
 
 
 def parse_args() -> argparse.Namespace:

@@ -210,7 +210,7 @@ import sys
 from importlib.metadata import PackageNotFoundError, version
 
 import torch
-from projects.soco.compat import ops_backend
+from projects.soco.compat.ops import ops_backend
 
 rows = [('environment', sys.argv[1]), ('python', sys.version.split()[0])]
 for name in ('torch', 'torchvision', 'mmengine', 'mmcv', 'mmcv-lite', 'mmdet', 'mmselfsup',

@@ -5,14 +5,10 @@ from pathlib import Path
 from mmengine.runner import Runner
 
 import projects.soco.compat  # noqa: F401  (before anything of OpenMMLab)
-from projects.soco.engine import read_checkpoint
-from projects.soco.launch import (
-    add_config_arguments,
-    check_inputs,
-    load_config,
-    prepare_processes,
-    run_tool,
-)
+from projects.soco.launch.checks import check_inputs, prepare_processes
+from projects.soco.launch.configs import add_config_arguments, load_config
+from projects.soco.launch.errors import run_tool
+from projects.soco.weights.read import read_checkpoint
 
 
 def parse_args() -> argparse.Namespace:

@@ -7,18 +7,16 @@ from mmengine.dist import is_main_process
 from mmengine.runner import Runner
 
 import projects.soco.compat  # noqa: F401  (before anything of OpenMMLab)
-from projects.soco.engine import check_work_dir, find_newest_checkpoint, read_checkpoint
-from projects.soco.launch import (
+from projects.soco.launch.checks import check_family, check_inputs, check_work_dir, prepare_processes
+from projects.soco.launch.configs import (
     add_config_arguments,
     add_train_arguments,
-    check_family,
-    check_inputs,
     load_config,
-    prepare_processes,
-    run_tool,
     set_pretrained,
 )
-from projects.soco.run_record import recorded
+from projects.soco.launch.errors import run_tool
+from projects.soco.runs.record import recorded
+from projects.soco.weights.read import find_newest_checkpoint, read_checkpoint
 
 
 def parse_args() -> argparse.Namespace:

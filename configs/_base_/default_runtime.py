@@ -1,6 +1,7 @@
 # What every pretraining run shares.
 custom_imports = dict(
-    imports=['projects.soco.models', 'projects.soco.datasets', 'projects.soco.engine'],
+    imports=['projects.soco.models', 'projects.soco.datasets', 'projects.soco.engine',
+             'projects.soco.evaluation'],
     allow_failed_imports=False)
 default_scope = 'mmselfsup'
 
@@ -14,15 +15,13 @@ default_hooks = dict(
     batch_info=dict(type='BatchInfoHook'),  # images a second, boxes by level
     views=dict(type='ViewPicturesHook', interval=5000),  # what the model sees, as pictures
     # objects of held-out photos, every so many epochs; off until photos and their boxes are given
-    scores=dict(type='ObjectScoreHook', images=None, proposals=None, interval=10))
-custom_hooks = [
-    dict(type='MomentumUpdateHook', momentum=0.99),
-    dict(type='StopSignalHook'),  # SIGTERM: a checkpoint, then exit code 75
-    dict(type='FiniteLossHook'),  # NaN or Inf in the loss: stop and say where
-    dict(type='CollapseHook'),  # warn when all objects look alike
-    dict(type='SameRunHook'),  # ranks must agree on config, code and data
-    dict(type='BadImageHook'),  # photos that cannot be used: named, counted, at most so many
-]
+    scores=dict(type='ObjectScoreHook', images=None, proposals=None, interval=10),
+    momentum=dict(type='MomentumUpdateHook', momentum=0.99),  # of the target network
+    stop_signal=dict(type='StopSignalHook'),  # SIGTERM: a checkpoint, then exit code 75
+    finite_loss=dict(type='FiniteLossHook'),  # NaN or Inf in the loss: stop and say where
+    collapse=dict(type='CollapseHook'),  # warn when all objects look alike
+    same_run=dict(type='SameRunHook'),  # ranks must agree on config, code and data
+    bad_images=dict(type='BadImageHook'))  # photos that cannot be used: listed, counted, limited
 
 env_cfg = dict(
     cudnn_benchmark=True,  # view sizes never change

@@ -2,7 +2,7 @@
 #
 #   bash tools/dist_train.sh configs/ablations/components_1_whole_image.py 8
 #
-# Its detector gets backbone only: add --cfg-options custom_hooks.0.require=[backbone]
+# Its detector gets backbone only: add --cfg-options default_hooks.pretrained.require=[backbone]
 # to dist_train_fpn.sh.
 _base_ = 'components_2_selective_search.py'
 _base_.train_dataloader.dataset.pipeline[0].max_proposals = 0

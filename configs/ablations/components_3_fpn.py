@@ -2,7 +2,7 @@
 #
 #   bash tools/dist_train.sh configs/ablations/components_3_fpn.py 8
 #
-# Its detector gets backbone and FPN: add --cfg-options custom_hooks.0.require=[backbone,neck]
+# Its detector gets backbone and FPN: add --cfg-options default_hooks.pretrained.require=[backbone,neck]
 # to dist_train_fpn.sh.
 _base_ = 'components_4_head.py'
 model = dict(

@@ -2,6 +2,4 @@
 #
 #   bash tools/dist_train.sh configs/ablations/components_6_box_jitter.py 8
 _base_ = '../soco_r50_fpn_100e.py'
-_base_.train_dataloader.dataset.pipeline[1].views = (
-    _base_.train_dataloader.dataset.pipeline[1].views[:2])
-_base_.model.data_preprocessor.views = _base_.model.data_preprocessor.views[:2]
+_base_.train_dataloader.dataset.pipeline[1].views.pop(2)

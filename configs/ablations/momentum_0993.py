@@ -2,4 +2,4 @@
 #
 #   bash tools/dist_train.sh configs/ablations/momentum_0993.py 8
 _base_ = '../soco_r50_fpn_100e.py'
-_base_.custom_hooks[0].momentum = 0.993
+default_hooks = dict(momentum=dict(momentum=0.993))

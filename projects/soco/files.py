@@ -1,52 +1,102 @@
-"""Files that appear whole or not at all."""
+"""Files that are written whole or not at all: the one writer of the project."""
 import contextlib
+import fcntl
+import glob
 import os
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
+PathLike = str | os.PathLike
+ADVICE = 'Free some disk space or choose another place, then start the same command again.'
+
+
+class NotWrittenError(OSError):
+    """A file could not be written; the message names the file and what to do."""
+
+    def __str__(self) -> str:
+        return str(self.args[1])
+
 
 @contextlib.contextmanager
-def told_where(path: str | Path) -> Iterator[None]:
-    """Say of an error of the disk what could not be written, and what to do.
+def naming_file(path: PathLike, advice: str = ADVICE) -> Iterator[None]:
+    """Turn an error of the file system inside the block into one that names the file.
 
     Args:
-        path (str | Path): What is written in the block.
+        path (PathLike): The file that the block writes.
+        advice (str): What the user can do; the last sentence of the message.
 
     Raises:
-        OSError: In place of that of the block.
+        NotWrittenError: In place of an `OSError` of the block.
     """
     try:
         yield
+    except NotWrittenError:
+        raise
     except OSError as error:
-        raise OSError(error.errno, f'{path} could not be written ({error.strerror or error}); what was '
-                      f'there before is intact. Free some disk space or choose another place, then '
-                      f'start the same command again.') from error
+        raise NotWrittenError(
+            error.errno, f'{path} could not be written ({error.strerror or error}); what was there '
+            f'before is intact. {advice}') from error
 
 
 @contextlib.contextmanager
-def whole_file(path: str | Path, mode: str = 'w') -> Iterator[IO]:
-    """Open a file that is written beside its place, flushed, and moved there at the block's end.
+def whole_file(path: PathLike, mode: str = 'w', advice: str = ADVICE) -> Iterator[IO]:
+    """Open a file that appears at its path only when the block ends without an error.
+
+    It is written under a temporary name of its own in the same folder, flushed to the disk, and
+    renamed. Several writers of one path do not disturb each other: the last to finish wins. Temporary
+    files of writers that were killed are removed.
 
     Args:
-        path (str | Path): The file; one that is there is replaced.
-        mode (str): ``'w'`` for UTF-8 text with line ends as they are written, ``'wb'`` for bytes.
+        path (PathLike): The file; an existing one is replaced.
+        mode (str): 'w' for UTF-8 text with line ends as they are written, 'wb' for bytes.
+        advice (str): What the user can do when it cannot be written.
 
     Yields:
         IO: The open file.
 
     Raises:
-        OSError: If it cannot be written. An exception leaves nothing behind.
+        NotWrittenError: It cannot be written. Nothing is left behind.
     """
-    partial = Path(f'{path}.partial')
+    path = Path(path)
     text = {} if 'b' in mode else dict(encoding='utf-8', newline='')
+    remove_torn(path)
+    temporary = path.with_name(f'.{path.name}.{secrets.token_hex(4)}')
     try:
-        with told_where(path):
-            with open(partial, mode, **text) as file:
-                yield file
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(partial, path)
+        # 'x' and not mkstemp: the file gets the permissions that the user's umask gives
+        with naming_file(path, advice), open(temporary, mode.replace('w', 'x'), **text) as file:
+            with contextlib.suppress(OSError):  # a file system without locks
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # its writer lives
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+            os.replace(temporary, path)
     finally:
         with contextlib.suppress(OSError):
-            partial.unlink()
+            temporary.unlink()
+
+
+def write_whole(path: PathLike, data: bytes | memoryview, advice: str = ADVICE) -> None:
+    """Write bytes with `whole_file`; missing folders are made.
+
+    Raises:
+        NotWrittenError: The file cannot be written; an existing one is intact.
+    """
+    with naming_file(path, advice):
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+    with whole_file(path, 'wb', advice) as file:
+        file.write(data)
+
+
+def remove_torn(path: PathLike) -> None:
+    """Remove the temporary files that killed writers of a path have left.
+
+    Args:
+        path (PathLike): The path; its name may be a glob pattern, such as '*.pth'.
+    """
+    folder, name = os.path.split(path)
+    for found in glob.glob(f'{glob.escape(folder or ".")}/.{name}.' + '[0-9a-f]' * 8):
+        with contextlib.suppress(OSError), open(found, 'rb') as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # fails while its writer lives
+            os.unlink(found)

@@ -15,7 +15,7 @@ from mmengine.runner import Runner
 from scripts import run_script, write_fake_srun
 from torch import Tensor, nn
 
-from projects.soco.compat import cpu_config, needs_cuda
+from projects.soco.compat.cpu import cpu_config, needs_cuda
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = ROOT / 'configs/benchmarks/classification'
@@ -55,9 +55,9 @@ def test_the_setting(path: Path) -> None:
     assert cfg.train_dataloader.batch_size * 8 == cfg.auto_scale_lr.base_batch_size == 256
     assert cfg.train_cfg.max_epochs == 100 and cfg.model.backbone.frozen_stages == 4
     assert cfg.default_hooks.checkpoint.type == 'PlainCheckpointHook'
-    assert cfg.custom_hooks[0] == dict(type='PretrainedWeightsHook', require=['backbone'])
-    assert [hook.type for hook in cfg.custom_hooks[1:]] == [
-        'FiniteLossHook', 'SameRunHook', 'StopSignalHook']
+    assert cfg.default_hooks.pretrained == dict(type='PretrainedWeightsHook', require=['backbone'])
+    assert {'FiniteLossHook', 'SameRunHook', 'StopSignalHook'} <= {
+        hook.type for hook in cfg.default_hooks.values()}
     assert cfg.randomness.seed == 0
 
 

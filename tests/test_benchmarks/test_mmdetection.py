@@ -15,9 +15,9 @@ from mmengine.runner import Runner
 from scripts import SCRIPTS, run_script, write_fake_srun
 from torch import nn
 
-from projects.soco.compat import cpu_config
-from projects.soco.engine.transfer import fit_names
-from projects.soco.launch import set_pretrained
+from projects.soco.compat.cpu import cpu_config
+from projects.soco.launch.configs import set_pretrained
+from projects.soco.weights.match import fit_names
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = ROOT / 'configs/benchmarks/mmdetection'
@@ -38,9 +38,8 @@ def test_r50_config_is_the_official_setting() -> None:
     assert model.roi_head.bbox_head.type == 'Shared4Conv1FCBBoxHead'
     assert cfg.train_cfg.max_iters == 90000 and cfg.train_dataloader.batch_size == 2
     assert cfg.auto_scale_lr == dict(enable=False, base_batch_size=16)
-    assert [h.type for h in cfg.custom_hooks] == [
-        'PretrainedWeightsHook', 'ClassesHook', 'PreciseBNHook', 'FiniteLossHook',
-        'SameRunHook', 'StopSignalHook']
+    assert {'PretrainedWeightsHook', 'ClassesHook', 'PreciseBNHook', 'FiniteLossHook', 'SameRunHook',
+            'StopSignalHook'} <= {hook.type for hook in cfg.default_hooks.values()}
     assert cfg.default_hooks.checkpoint.type == 'PlainCheckpointHook'
 
 
@@ -207,7 +206,7 @@ def test_ranks_wait_until_old_results_of_cityscapes_are_cleared(
     """Else a slow rank 0 takes away what a quick one has written."""
     from mmdet.evaluation import CityScapesMetric
 
-    from projects.soco.evaluation import old_metrics
+    from projects.soco.compat import metrics as old_metrics
     old = tmp_path / 'out/results/old.txt'
     old.parent.mkdir(parents=True)
     old.write_text('of an earlier run')
@@ -257,7 +256,7 @@ def test_quickstart_detector_learns_a_users_own_classes(
     cfg = Config.fromfile(QUICKSTART)
     cfg.merge_from_dict(dict(work_dir=str(tmp_path / 'work'), experiment_name=tmp_path.name))
     cfg.train_cfg.update(max_iters=2, val_interval=2)
-    cfg.custom_hooks[2].num_iters = 1
+    cfg.default_hooks.precise_bn.num_iters = 1
     runner = Runner.from_cfg(cfg)
     runner.train()
     assert runner.model.roi_head.bbox_head.fc_cls.out_features == 3

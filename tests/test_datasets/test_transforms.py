@@ -10,7 +10,6 @@ from PIL import Image
 
 from projects.soco.datasets.geometry import overlaps
 from projects.soco.datasets.transforms import (
-    NUM_UNIFORMS,
     LoadProposals,
     PackSoCoInputs,
     ProposalCutout,
@@ -242,7 +241,8 @@ class TestProposalViews:
 
     @pytest.mark.parametrize('views', [
         [dict(size=64)], [dict(size=64), dict(area=(0.5, 1.0))],
-        [dict(size=64), dict(size=64, scale=(0.5, 1))], [dict(size=64), dict(size=4, same_window_as=1)]
+        [dict(size=64), dict(size=64, scale=(0.5, 1))], [dict(size=64), dict(size=4, same_window_as=1)],
+        [dict(size=64), dict(size=64, finest_level=-1)], [dict(size=64, blurr=1), dict(size=64)],
     ])
     def test_refuses_views_that_make_no_sense(self, views):
         with pytest.raises(ValueError, match='view'):
@@ -295,4 +295,5 @@ def test_packing():
     assert [tuple(v.shape) for v in packed['inputs']] == [(3, 64, 64), (3, 64, 64), (3, 32, 32)]
     assert (packed['inputs'][2].permute(1, 2, 0).numpy() == results['views'][2]).all()
     assert packed['bboxes'].shape == (2, 2, 4, 4)
-    assert packed['uniforms'].shape == (3, NUM_UNIFORMS) and not packed['cutouts'].any()
+    assert packed['colours']['weights'].shape == (3, 7, 3) and not packed['cutouts'].any()
+    assert packed['finest_levels'].tolist() == [0, 0, 0]

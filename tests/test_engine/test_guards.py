@@ -19,18 +19,12 @@ from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner
 from scripts import free_port
 from small import ROOT, assert_same, tiny_config
 
-from projects.soco.compat import cpu_config
-from projects.soco.engine import (
-    CollapseHook,
-    FiniteLossHook,
-    SameRunHook,
-    StopSignalHook,
-    find_newest_checkpoint,
-    read_checkpoint,
-)
-from projects.soco.engine.guards import run_identity
-from projects.soco.engine.stopping import STOPPED, Stopped
+from projects.soco.compat.cpu import cpu_config
+from projects.soco.engine import CollapseHook, FiniteLossHook, SameRunHook, StopSignalHook
+from projects.soco.engine.same_run_hook import run_identity
+from projects.soco.launch.errors import STOPPED, Stopped
 from projects.soco.proposals.store import StoreWriter
+from projects.soco.weights.read import find_newest_checkpoint, read_checkpoint
 
 ENV = {**os.environ, 'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1'}
 
@@ -309,7 +303,7 @@ class TestFiniteLoss:
                                                   'default_hooks.checkpoint.interval': 1,
                                                   'default_hooks.checkpoint.max_keep_ckpts': -1,
                                                   'experiment_name': tmp_path.name})
-        cfg.custom_hooks[2] = dict(type='FiniteLossHook', **hook)
+        cfg.default_hooks.finite_loss.update(hook)
         runner = Runner.from_cfg(cfg)
         loss, calls = runner.model.loss, []
 
@@ -394,7 +388,7 @@ class TestCollapse:
     def test_a_collapsed_network_is_noticed_in_training(self, tmp_path, monkeypatch, constant):
         cfg = tiny_config(tmp_path, photos=12, **{'train_cfg.max_epochs': 1,
                                                   'experiment_name': tmp_path.name})
-        cfg.custom_hooks[3].update(interval=1, patience=2)
+        cfg.default_hooks.collapse.update(interval=1, patience=2)
         runner = Runner.from_cfg(cfg)
         told = []
         monkeypatch.setattr(runner.logger, 'warning', lambda text, *args: told.append(str(text)))

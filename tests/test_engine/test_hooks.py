@@ -10,7 +10,8 @@ from mmengine.runner import Runner
 from small import tiny_config
 from syncs import HostSyncs
 
-from projects.soco.engine import BatchInfoHook, cosine_momentum, hooks
+from projects.soco.engine import BatchInfoHook, cosine_momentum
+from projects.soco.engine import info_hook as hooks
 from projects.soco.models import SoCoRoIExtractor, assign_levels
 
 
@@ -21,23 +22,26 @@ def batch(sizes: list) -> torch.Tensor:
                        dim=-1)
 
 
-def runner_of(name: str, finest_levels=None, pyramid: bool = True) -> SimpleNamespace:
+def runner_of(name: str, pyramid: bool = True) -> SimpleNamespace:
     """A runner that logs every second iteration of six; `written` is what the visualizer got."""
     written = []
     extractor = SoCoRoIExtractor(roi_layer=dict(type='RoIAlign', output_size=7, sampling_ratio=0),
                                  out_channels=4, featmap_strides=[4, 8, 16, 32])
     model = SimpleNamespace(
-        roi_head=SimpleNamespace(bbox_roi_extractor=extractor),
-        box_levels=lambda bboxes: assign_levels(extractor, bboxes, finest_levels) if pyramid else None)
+        roi_head=SimpleNamespace(bbox_roi_extractor=extractor), level_names=['P2', 'P3', 'P4', 'P5'],
+        box_levels=lambda bboxes, finest_levels: (
+            assign_levels(extractor, bboxes, finest_levels) if pyramid else None))
     return SimpleNamespace(
         iter=0, model=model, hooks=[LoggerHook(interval=2)], train_dataloader=range(6),
         message_hub=MessageHub(name), written=written, visualizer=SimpleNamespace(
             add_scalars=lambda scalars, step: written.append((scalars, step))))
 
 
-def iterate(hook: BatchInfoHook, runner: SimpleNamespace, bboxes: torch.Tensor, seconds: float) -> None:
+def iterate(hook: BatchInfoHook, runner: SimpleNamespace, bboxes: torch.Tensor, seconds: float,
+            finest_levels: tuple = (0, 0, 0)) -> None:
     runner.message_hub.update_scalar('train/time', seconds)  # as the timer does, a moment before
-    hook.after_train_iter(runner, runner.iter % 6, dict(bboxes=bboxes), {})
+    hook.after_train_iter(runner, runner.iter % 6, dict(
+        bboxes=bboxes, finest_levels=torch.tensor([finest_levels] * len(bboxes))), {})
     runner.iter += 1
 
 
@@ -69,9 +73,9 @@ def test_shares_count_the_boxes_of_each_view_since_the_last_log():
 
 
 def test_shares_are_of_the_levels_that_are_made():
-    runner, hook = runner_of('finest', finest_levels=(1, 2, 0)), BatchInfoHook()
+    runner, hook = runner_of('finest'), BatchInfoHook()
     for _ in range(2):
-        iterate(hook, runner, batch([[[[20, 60], [20, 200]], [[20, 20], [20, 60]]]]), 1.)
+        iterate(hook, runner, batch([[[[20, 60], [20, 200]], [[20, 20], [20, 60]]]]), 1., (1, 2, 0))
     ((scalars, _), ) = runner.written
     assert {name: share for name, share in scalars.items() if share} == {
         'share_v1_p3': 1, 'share_v2_p4': 0.5, 'share_v2_p5': 0.5,
@@ -79,11 +83,11 @@ def test_shares_are_of_the_levels_that_are_made():
 
 
 def test_nothing_waits_for_the_device():
-    runner, hook = runner_of('waits', finest_levels=(1, 1, 0)), BatchInfoHook()
+    runner, hook = runner_of('waits'), BatchInfoHook()
     bboxes = batch([[[[20, 60], [20, 200]], [[20, 20], [20, 60]]]])
     with HostSyncs([bboxes]) as syncs:
         for _ in range(4):
-            iterate(hook, runner, bboxes, 1.)
+            iterate(hook, runner, bboxes, 1., (1, 1, 0))
     assert syncs.found == [] and len(runner.written) == 2
 
 

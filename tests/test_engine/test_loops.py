@@ -10,7 +10,8 @@ from mmengine.runner import Runner
 from small import assert_same, tiny_config
 
 from projects.soco.datasets import SampleKey
-from projects.soco.engine import ResumableBatchSampler, find_newest_checkpoint
+from projects.soco.engine import ResumableBatchSampler
+from projects.soco.weights.read import find_newest_checkpoint
 
 
 def batches(sampler: ResumableBatchSampler) -> list:
@@ -75,7 +76,7 @@ def train(folder: Path, accumulation: int, workers: int, kill_after: int | None 
         'experiment_name': f'{folder.name}_{kill_after}_{resume}_{workers}_{accumulation}',
     })
     if kill_after:
-        cfg.custom_hooks.append(dict(type='KillHook', after=kill_after))
+        cfg.custom_hooks = [dict(type='KillHook', after=kill_after)]
     if resume:
         cfg.resume, cfg.load_from = True, str(find_newest_checkpoint(cfg.work_dir))
     runner = Runner.from_cfg(cfg)

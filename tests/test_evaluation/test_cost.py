@@ -27,7 +27,6 @@ def test_a_cost_is_per_image_and_of_the_whole_step():
     buffers = ('running_mean', 'running_var', 'num_batches_tracked')
     assert two.parameters == sum(two.state[k].numel() for k in online if not k.endswith(buffers))
     wide = Config.fromfile(QUICKSTART)
-    wide.model.data_preprocessor.views = wide.model.data_preprocessor.views[:2]
     wide.train_dataloader.dataset.pipeline[1].views = [dict(size=64), dict(size=64)]
     double = Config(wide._cfg_dict.to_dict())
     double.train_dataloader.dataset.pipeline[1].views = [dict(size=64), dict(size=128)]

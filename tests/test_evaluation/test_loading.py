@@ -7,7 +7,7 @@ from mmengine.config import Config
 from small import ROOT, tiny_config
 
 from projects.soco.evaluation.loading import _load_weights, build_model
-from projects.soco.weight_names import name_table
+from projects.soco.weights.names import name_table
 
 
 @pytest.fixture(scope='module')

@@ -14,8 +14,8 @@ from PIL import Image
 from scripts import free_port
 from small import ROOT, assert_same, make_photos, make_store, tiny_config
 
-from projects.soco.engine import ObjectScoreHook
 from projects.soco.evaluation import held_out_dataset, score_objects
+from projects.soco.evaluation.score_hook import ObjectScoreHook
 
 
 def train(folder: Path, **hook) -> Runner:

@@ -6,8 +6,15 @@ import torch
 import torchvision.transforms.functional as TF
 from official_data import colour_transform
 
+from projects.soco.datasets.colours import PhotometricPolicy
 from projects.soco.models import photometric
-from projects.soco.models.photometric import PhotometricPolicy, augment, build_policies
+from projects.soco.models.photometric import Plan, augment
+
+
+def plan_of(policy: PhotometricPolicy, uniforms: torch.Tensor) -> Plan:
+    return Plan.from_colours({name: torch.from_numpy(values)
+                              for name, values in policy.colours(uniforms.numpy()).items()})
+
 
 
 @pytest.fixture
@@ -66,7 +73,7 @@ def test_the_compiled_way_is_the_same(settings):
     generator = torch.Generator().manual_seed(5)
     pixels = torch.randint(0, 256, (200, 3, 11, 16), dtype=torch.uint8, generator=generator)
     pixels[0] = 77  # without any hue
-    plan = PhotometricPolicy(**settings).plan(torch.rand(200, 13, generator=generator))
+    plan = plan_of(PhotometricPolicy(**settings), torch.rand(200, 13, generator=generator))
     mean, scale = torch.rand(2, 1, 3, 1, 1, generator=generator)
     expected = (augment(pixels.float() / 255, plan) - mean) * scale
     painted = torch.empty_like(expected)
@@ -102,8 +109,8 @@ def test_draws_have_the_recipes_distribution():
 def test_an_images_result_does_not_depend_on_its_batch(images):
     policy = PhotometricPolicy(blur_prob=0.5, solarize_prob=0.5, grey_prob=0.5)
     uniforms = torch.rand(5, 13, generator=torch.Generator().manual_seed(2))
-    together = augment(images.clone(), policy.plan(uniforms))
-    alone = torch.cat([augment(images[i:i + 1].clone(), policy.plan(uniforms[i:i + 1]))
+    together = augment(images.clone(), plan_of(policy, uniforms))
+    alone = torch.cat([augment(images[i:i + 1].clone(), plan_of(policy, uniforms[i:i + 1]))
                        for i in range(5)])
     torch.testing.assert_close(together, alone)
     assert (together - images).abs().amax(dim=(1, 2, 3)).min() > 0.01
@@ -120,17 +127,17 @@ def test_the_steps_come_in_their_order(order):
     amounts = (1 + 0.4 * 0.8, 1 + 0.4 * 0.8, 1 + 0.2 * 0.8, 0.1 * 0.8)
     for step in order:
         expected = steps[step](expected, [amounts[step]])
-    torch.testing.assert_close(augment(image, policy.plan(uniforms)), expected)
+    torch.testing.assert_close(augment(image, plan_of(policy, uniforms)), expected)
 
 
 def test_nothing_at_probability_zero(images):
     policy = PhotometricPolicy(jitter_prob=0.0, grey_prob=0.0, blur_prob=0.0)
-    assert torch.equal(augment(images.clone(), policy.plan(torch.rand(5, 13))), images)
+    assert torch.equal(augment(images.clone(), plan_of(policy, torch.rand(5, 13))), images)
 
 
 def test_unknown_setting_names_the_view():
     with pytest.raises(ValueError, match=r'views\[1\].*blurr'):
-        build_policies([dict(), dict(blurr=1)])
+        PhotometricPolicy.of_views([dict(), dict(blurr=1)])
 
 
 def describe(images: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -163,7 +170,7 @@ def test_the_official_augmentation_has_the_same_distribution(settings):
     picture = torch.nn.functional.interpolate(coarse, (24, 24), mode='nearest')
     picture = (picture * 255).round().div(255)
     uniforms = torch.rand(6000, 13, generator=generator)
-    ours = augment(picture.repeat(6000, 1, 1, 1), PhotometricPolicy(**settings).plan(uniforms))
+    ours = augment(picture.repeat(6000, 1, 1, 1), plan_of(PhotometricPolicy(**settings), uniforms))
     official = colour_transform(**settings)
     image = TF.to_pil_image(picture[0])
     theirs = torch.stack([TF.to_tensor(official(image)) for _ in range(2000)])

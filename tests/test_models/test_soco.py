@@ -10,11 +10,11 @@ from small import ROOT
 from syncs import HostSyncs
 
 import reference
-from projects.soco.compat import cpu_config
-from projects.soco.converters import from_official
+from projects.soco.compat.cpu import cpu_config
 from projects.soco.engine import SoCoLARS
 from projects.soco.evaluation.step import made_up_data
 from projects.soco.models import feature_spread
+from projects.soco.weights.convert import from_official
 
 WIDTHS = dict(fpn_channels=16, head_channels=12, fc_channels=24, hidden=20, projection=8)
 
@@ -178,17 +178,15 @@ def test_a_step_in_mixed_precision(inputs):
 
 def test_levels_left_out_of_the_large_views():
     """Boxes of P2 move to P3 there, all else is the same, and every weight still learns."""
-    whole, fast = build().eval(), build()
-    fast.load_state_dict(whole.state_dict())
-    fast.finest_levels = (1, 1, 0)
+    model, finest_levels = build().eval(), (1, 1, 0)
     sizes = [224, 224, 112]
     views = reference.fill_views(sizes, 2, seed=5)
     share = torch.tensor([0.15, 0.3, 0.6, 0.95]).view(4, 1)
     boxes = torch.cat([(1 - share) / 2] * 2 + [(1 + share) / 2] * 2, dim=1).expand(2, 2, 2, 4, 4)
     boxes = boxes * torch.tensor([[224, 224], [224, 112]]).view(2, 2, 1, 1)
-    extractor = whole.roi_head.bbox_roi_extractor
+    extractor = model.roi_head.bbox_roi_extractor
     with torch.no_grad():
-        before, after = whole.eval()(views, boxes), fast.eval()(views, boxes)
+        before, after = model(views, boxes), model(views, boxes, finest_levels)
     for v in range(3):
         of_view = (boxes[:, :, 0] if v == 0 else boxes[:, v - 1:v, 1]).transpose(0, 1)  # (B, N, K, 4)
         rois = torch.nn.functional.pad(of_view.reshape(-1, 4), (1, 0))
@@ -196,16 +194,15 @@ def test_levels_left_out_of_the_large_views():
         assert (levels == 0).any() and (levels > 0).any()
         same = torch.isclose(before[v], after[v], atol=1e-5).all(dim=-1)
         assert torch.equal(same, (levels > 0) | (v == 2))
-    losses = fast.train().loss(views, boxes)
+    losses = model.train().loss(views, boxes, finest_levels)
     sum(v for k, v in losses.items() if k.startswith('loss')).backward()
-    assert all(p.grad is not None and p.grad.any() for name, p in fast.neck.named_parameters()
+    assert all(p.grad is not None and p.grad.any() for name, p in model.neck.named_parameters()
                if 'convs.0' in name)
 
 
 @pytest.mark.parametrize('finest_levels', [None, (1, 2, 0)])
 def test_box_levels_are_those_that_boxes_are_pooled_from(finest_levels, inputs, monkeypatch):
     model = build()
-    model.finest_levels = finest_levels
     views, boxes = inputs
     boxes = boxes.clone()
     boxes[..., 2:] = boxes[..., :2] + (boxes[..., 2:] - boxes[..., :2]) * 2.5  # up to P5
@@ -213,21 +210,19 @@ def test_box_levels_are_those_that_boxes_are_pooled_from(finest_levels, inputs, 
     choose = extractor.map_roi_levels
     monkeypatch.setattr(extractor, 'map_roi_levels', lambda rois, num_levels: (
         pooled.append(choose(rois, num_levels) + 4 - num_levels), choose(rois, num_levels))[1])
-    model.extract_feat(views, boxes)
+    model.extract_feat(views, boxes, finest_levels)
     first, second, third = (levels.clone() for levels in pooled)
-    levels = model.box_levels(boxes)
+    levels = model.box_levels(boxes, finest_levels)
     assert torch.equal(levels[:, :, 0].flatten(), first)
     assert torch.equal(levels[:, 0, 1].flatten(), second)
     assert torch.equal(levels[:, 1, 1].flatten(), third)
     assert len(levels.unique()) >= 3
 
 
-def test_levels_left_out_are_the_configs_choice_and_checked():
-    init_default_scope('mmselfsup')
-    cfg = cpu_config(Config.fromfile(ROOT / 'configs/soco_r50_fpn_400e.py')).model
+def test_levels_left_out_are_checked(inputs):
     for wrong in ((1, 0), (1, 1, 1), (4, 0, 0)):
-        with pytest.raises(ValueError, match='finest_levels'):
-            MODELS.build(dict(cfg, finest_levels=wrong))
+        with pytest.raises(ValueError, match='finest_level'):
+            build().loss(*inputs, wrong)
 
 
 def test_a_step_makes_the_host_wait_for_nothing():

@@ -4,13 +4,13 @@ import pytest
 
 from projects.soco.proposals import ProposalStore, StoreWriter, store
 from projects.soco.proposals.formats import export_coco, export_official
-from projects.soco.proposals.operations import (
+from projects.soco.proposals.store_operations import (
     box_dtype_for,
     merge_stores,
     validate_store,
     write_subset,
 )
-from projects.soco.proposals.statistics import measure
+from projects.soco.proposals.store_statistics import measure
 
 METADATA = dict(generator=dict(name='hand'), rules=['all', 'nothing'], source=dict(kind='hand'))
 

@@ -19,8 +19,8 @@ from projects.soco.proposals.filters import get_filter
 from projects.soco.proposals.generate import GenerateOptions, generate
 from projects.soco.proposals.generators import GridBoxes, RandomBoxes, SearchBoxes
 from projects.soco.proposals.journal import skipped_path
-from projects.soco.proposals.operations import validate_store
 from projects.soco.proposals.sources import open_source
+from projects.soco.proposals.store_operations import validate_store
 
 SIDES = st.integers(1, 3000)
 PHOTO_SIDES = st.integers(200, 700)

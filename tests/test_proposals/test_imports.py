@@ -13,8 +13,8 @@ from projects.soco.proposals.filters import get_filter
 from projects.soco.proposals.formats import export_coco, export_official
 from projects.soco.proposals.generate import GenerateOptions, generate
 from projects.soco.proposals.imports import read_coco, read_official
-from projects.soco.proposals.operations import validate_store
 from projects.soco.proposals.sources import open_source
+from projects.soco.proposals.store_operations import validate_store
 
 IMAGES = [dict(id=10, file_name='c.png', width=160, height=120),
           dict(id=3, file_name='./b/1.png')]

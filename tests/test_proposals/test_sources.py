@@ -14,7 +14,7 @@ import pytest
 from projects.soco.proposals.executors import SerialExecutor
 from projects.soco.proposals.generate import GenerateOptions, generate
 from projects.soco.proposals.imports import read_coco
-from projects.soco.proposals.names import NameRefused, name_problem
+from projects.soco.proposals.source_base import NameRefused, name_problem
 from projects.soco.proposals.sources import KINDS, open_source
 
 NAMES = ['a.png', 'b/1.png', 'b/2.PNG', 'b/deep/x.png', 'c.png', 'z.png']

@@ -14,7 +14,7 @@ from hypothesis.extra import numpy as hnp
 from test_proposals.worker_functions import read_width
 
 from projects.soco.proposals import ProposalStore, StoreWriter, store
-from projects.soco.proposals.operations import validate_store
+from projects.soco.proposals.store_operations import validate_store
 
 METADATA = dict(generator=dict(name='hand', version=1), filter=dict(name='all'), rules=['all'])
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from small import ROOT, make_photos
 
-from projects.soco.datasets.subset import with_images
+from projects.soco.datasets.coco_subset import with_images
 from projects.soco.study.data import StudyData, by_supercategory
 from projects.soco.study.plan import Study, read_study
 

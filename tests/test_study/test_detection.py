@@ -9,12 +9,7 @@ import pytest
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from projects.soco.study.detection import (
-    average_precision,
-    judge_predictions,
-    lacks_points,
-    match,
-)
+from projects.soco.study.detection import average_precision, judge_predictions, lacks_points, match
 
 
 def write_truth(path: Path, photos: int = 6, seed: int = 0) -> tuple[dict, list[dict]]:

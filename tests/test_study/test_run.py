@@ -56,8 +56,8 @@ _base_.train_dataloader.dataset.pipeline[2].scale = (128, 96)
 train_cfg = dict(max_iters=4, val_interval=2)
 _base_.param_scheduler[0].end = 1
 _base_.param_scheduler[1].update(begin=1, end=4)
-default_hooks = dict(checkpoint=dict(interval=2), logger=dict(interval=1))
-_base_.custom_hooks[2].num_iters = 1
+default_hooks = dict(
+    checkpoint=dict(interval=2), logger=dict(interval=1), precise_bn=dict(num_iters=1))
 """)
     (folder / 'study.py').write_text(f"""_base_ = '{STUDIES}/study_cpu.py'
 rates = [{{'optim_wrapper.optimizer.lr': lr}} for lr in (1e-3, 3e-3)]

@@ -10,8 +10,9 @@ from mmengine.registry import MODELS, DefaultScope
 from mmengine.runner import Runner
 from small import ROOT, make_photos, make_store
 
-from projects.soco.compat import cpu_config, needs_cuda
+from projects.soco.compat.cpu import cpu_config, needs_cuda
 from projects.soco.evaluation.cost import match_detector
+from projects.soco.launch.configs import find_hook
 from projects.soco.study.detection import judge_predictions
 from projects.soco.study.plan import read_study
 
@@ -61,7 +62,7 @@ def test_every_part_reaches_the_detector(name: str, monkeypatch: pytest.MonkeyPa
     report = match_detector(detector, build(load(Path(study.object_config).stem)).state_dict())
     assert report.complete and report.required[0] == (392 if 'gpu' in name else 194)
     points = detector.train_cfg.max_iters / detector.train_cfg.val_interval
-    assert points == 3 and any(hook.type == 'KeepPredictionsHook' for hook in detector.custom_hooks)
+    assert points == 3 and find_hook(detector, 'KeepPredictionsHook')
     last = max(scheduler.get('end', 0) for scheduler in detector.param_scheduler)
     assert last == detector.train_cfg.max_iters
 
@@ -99,7 +100,7 @@ def test_the_detector_of_the_gpu_study_takes_a_step(tmp_path: Path):
         cfg[f'{split}_dataloader'].batch_size = 2
     cfg.val_evaluator.ann_file = cfg.test_evaluator.ann_file = labels
     cfg.update(work_dir=str(tmp_path / 'work'), log_level='WARNING')
-    cfg.custom_hooks[0].source = 'random'
+    cfg.default_hooks.pretrained.source = 'random'
     Runner.from_cfg(cfg).train()
     values, _ = judge_predictions(labels, tmp_path / 'work', 0)
     assert set(values) == {'box_AP@1', 'box_AP50@1', 'mask_AP@1', 'mask_AP50@1'}

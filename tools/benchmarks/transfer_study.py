@@ -17,10 +17,9 @@ from pathlib import Path
 from rich.console import Console
 
 import projects.soco.compat  # noqa: F401  (before anything of OpenMMLab)
-from projects.soco.engine.checkpoint import check_work_dir
-from projects.soco.engine.stopping import STOPPED
-from projects.soco.launch import run_tool
-from projects.soco.run_record import describe_hardware
+from projects.soco.launch.checks import check_work_dir
+from projects.soco.launch.errors import STOPPED, run_tool
+from projects.soco.runs.record import describe_hardware
 from projects.soco.study.data import StudyData
 from projects.soco.study.plan import Study, read_study
 from projects.soco.study.records import Records, read_records

@@ -29,7 +29,7 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     from rich.console import Console
 
-    from projects.soco.datasets.subset import default_output, write_subset
+    from projects.soco.datasets.coco_subset import default_output, write_subset
 
     args = parse_args()
     out = args.out or default_output(args.source, args.percent)
@@ -46,5 +46,5 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    from projects.soco.launch import run_tool
+    from projects.soco.launch.errors import run_tool
     run_tool(main)

@@ -19,10 +19,11 @@ train_dataloader = dict(
             dict(type='LoadProposals'),
             dict(
                 type='ProposalViews',
+                # One entry is all there is to a view: window, size, colours.
                 views=[
-                    dict(size=224),  # the whole photo, squashed
-                    dict(size=224, area=(0.5, 1.0)),
-                    dict(size=112, area=(0.5, 1.0)),
+                    dict(size=224, blur_prob=1.0),  # the whole photo, squashed
+                    dict(size=224, area=(0.5, 1.0), blur_prob=0.1, solarize_prob=0.2),
+                    dict(size=112, area=(0.5, 1.0), blur_prob=0.1, solarize_prob=0.2),
                 ],
                 num_proposals=4,
                 jitter_prob=0.5,

@@ -4,10 +4,6 @@ _base_ = 'soco_r50_fpn.py'
 norm_cfg = dict(type='SyncBN', requires_grad=True)
 
 model = dict(
-    data_preprocessor=dict(views=[
-        dict(blur_prob=1.0),
-        dict(blur_prob=0.1, solarize_prob=0.2),
-    ]),
     backbone=dict(num_stages=3, strides=(1, 2, 2), dilations=(1, 1, 1), out_indices=(2, )),
     neck=None,
     roi_head=dict(

@@ -7,12 +7,7 @@ model = dict(
         type='SoCoDataPreprocessor',
         mean=[123.675, 116.28, 103.53],
         std=[58.395, 57.12, 57.375],
-        bgr_to_rgb=True,
-        views=[
-            dict(blur_prob=1.0),
-            dict(blur_prob=0.1, solarize_prob=0.2),
-            dict(blur_prob=0.1, solarize_prob=0.2),
-        ]),
+        bgr_to_rgb=True),
     backbone=dict(
         type='mmdet.ResNet',
         depth=50,

@@ -33,12 +33,11 @@ optim_wrapper = dict(optimizer=dict(lr=30.0, weight_decay=0.0))
 param_scheduler = dict(milestones=[60, 80])
 
 # Every epoch: a run that was stopped goes on from the last whole one.
-default_hooks = dict(checkpoint=dict(type='PlainCheckpointHook', interval=1, max_keep_ckpts=3))
-custom_hooks = [
-    # Prints what of the checkpoint matched, and stops when the backbone did not.
-    dict(type='PretrainedWeightsHook', require=['backbone']),
-    dict(type='FiniteLossHook'),  # NaN or Inf in the loss: stop and say where
-    dict(type='SameRunHook'),  # ranks must agree on config, code and data
-    dict(type='StopSignalHook'),  # SIGTERM: exit code 75
-]
+default_hooks = dict(
+    checkpoint=dict(type='PlainCheckpointHook', interval=1, max_keep_ckpts=3),
+    # Logs which tensors of the checkpoint match, and stops when the backbone does not.
+    pretrained=dict(type='PretrainedWeightsHook', require=['backbone']),
+    finite_loss=dict(type='FiniteLossHook'),  # NaN or Inf in the loss: stop and say where
+    same_run=dict(type='SameRunHook'),  # ranks must agree on config, code and data
+    stop_signal=dict(type='StopSignalHook'))  # SIGTERM: exit code 75
 randomness = dict(seed=0)

@@ -10,8 +10,7 @@ model = dict(
         type='ImageViewsPreprocessor',
         mean=[123.675, 116.28, 103.53],
         std=[58.395, 57.12, 57.375],
-        bgr_to_rgb=True,
-        views=[dict(blur_prob=1.0), dict(blur_prob=0.1, solarize_prob=0.2)]),
+        bgr_to_rgb=True),
     backbone=dict(
         type='mmdet.ResNet',
         depth=50,
@@ -43,16 +42,11 @@ model = dict(
             with_avg_pool=False,
             norm_cfg=dict(type='SyncBN'))))
 _base_.train_dataloader.dataset.pipeline[1].views = [
-    dict(size=224, area=(0.08, 1.0)),
-    dict(size=224, area=(0.08, 1.0)),
+    dict(size=224, area=(0.08, 1.0), blur_prob=1.0),
+    dict(size=224, area=(0.08, 1.0), blur_prob=0.1, solarize_prob=0.2),
 ]
 _base_.train_dataloader.dataset.pipeline[1].min_shared = 0
 _base_.train_dataloader.dataset.pipeline[1].max_tries = 1
-_base_.default_hooks.pop('batch_info')  # this hook and the next two look at boxes
-_base_.default_hooks.pop('views')
-_base_.default_hooks.pop('scores')
-custom_hooks = [
-    dict(type='StopSignalHook'),
-    dict(type='FiniteLossHook'),
-    dict(type='BadImageHook'),
-]
+# These hooks need SoCo's model or boxes.
+for name in ('batch_info', 'views', 'scores', 'collapse', 'momentum'):
+    _base_.default_hooks.pop(name)

@@ -9,7 +9,7 @@ model = dict(
 train_dataloader = dict(batch_size=4, dataset=dict(metainfo=dict(classes=classes)))
 val_dataloader = dict(batch_size=4, dataset=dict(metainfo=dict(classes=classes)))
 test_dataloader = val_dataloader
-optim_wrapper = dict(type='Bf16OptimWrapper')
+optim_wrapper = dict(type='AutocastOptimWrapper')
 _base_.train_dataloader.dataset.pipeline[2].scale = (213, 128)
 _base_.val_dataloader.dataset.pipeline[1].scale = (213, 128)
 _base_.test_dataloader.dataset.pipeline[1].scale = (213, 128)
@@ -17,6 +17,8 @@ max_iters = 600
 train_cfg = dict(max_iters=max_iters, val_interval=200)
 _base_.param_scheduler[0].end = 30
 _base_.param_scheduler[1].update(begin=30, end=max_iters)
-default_hooks = dict(logger=dict(interval=10), checkpoint=dict(interval=200, max_keep_ckpts=1))
-_base_.custom_hooks[2].num_iters = 20
-custom_hooks = _base_.custom_hooks + [dict(type='KeepPredictionsHook')]
+default_hooks = dict(
+    logger=dict(interval=10),
+    checkpoint=dict(interval=200, max_keep_ckpts=1),
+    precise_bn=dict(num_iters=20),
+    predictions=dict(type='KeepPredictionsHook'))

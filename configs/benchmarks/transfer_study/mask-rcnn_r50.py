@@ -33,10 +33,12 @@ val_dataloader = dict(
     num_workers=4,
     dataset=dict(data_root='', metainfo=dict(classes=classes), pipeline=test_pipeline))
 test_dataloader = val_dataloader
-optim_wrapper = dict(type='Bf16OptimWrapper')
+optim_wrapper = dict(type='AutocastOptimWrapper')
 train_cfg = dict(max_iters=900, val_interval=300)
 _base_.param_scheduler[0].end = 101
 _base_.param_scheduler[1].update(end=900, milestones=[600, 800])
-default_hooks = dict(logger=dict(interval=20), checkpoint=dict(interval=300, max_keep_ckpts=1))
-_base_.custom_hooks[2].num_iters = 40
-custom_hooks = _base_.custom_hooks + [dict(type='KeepPredictionsHook')]
+default_hooks = dict(
+    logger=dict(interval=20),
+    checkpoint=dict(interval=300, max_keep_ckpts=1),
+    precise_bn=dict(num_iters=40),
+    predictions=dict(type='KeepPredictionsHook'))

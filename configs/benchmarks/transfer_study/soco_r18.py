@@ -7,6 +7,8 @@
 _base_ = '../../soco_r18_fpn_quickstart.py'
 model = dict(channels_last=True)
 train_dataloader = dict(batch_size=16, dataset=dict(repeat=1))
-optim_wrapper = dict(type='Bf16OptimWrapper')
-default_hooks = dict(checkpoint=dict(interval=2, max_keep_ckpts=1), views=dict(interval=1000))
-_base_.custom_hooks[0].momentum = 0.99
+optim_wrapper = dict(type='AutocastOptimWrapper')
+default_hooks = dict(
+    checkpoint=dict(interval=2, max_keep_ckpts=1),
+    views=dict(interval=1000),
+    momentum=dict(momentum=0.99))

@@ -17,7 +17,7 @@ def rates_and_momenta(momentum):
             for lr in (3e-4, 1e-3, 3e-3) for m in (0.99, 0.996)]
 
 
-soco = rates_and_momenta('custom_hooks.0.momentum')
+soco = rates_and_momenta('default_hooks.momentum.momentum')
 study = dict(
     name='transfer_study_gpu',
     seeds=[0, 1, 2],

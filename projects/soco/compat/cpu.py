@@ -1,19 +1,12 @@
 """Running a config that was made for GPUs on a CPU."""
-from __future__ import annotations
 import copy
-import importlib.machinery
-import importlib.util
 import os
 import subprocess
-import sys
-from collections.abc import Callable, Iterator
-from types import ModuleType
-from typing import TYPE_CHECKING, Any
-import torch
-import torch.nn.functional as F
-import torchvision
-from torch import Tensor
+from collections.abc import Iterator
+from typing import Any
 
+import torch
+from mmengine.config import Config
 
 
 def init_cpu_process_group() -> None:

@@ -7,25 +7,17 @@ sigmoid focal loss) from torchvision and torch, on any device. Where the compile
 installed nothing is replaced; `ops_backend()` tells which of the two serves.
 """
 
-from __future__ import annotations
-
-import copy
 import importlib.machinery
 import importlib.util
-import os
-import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 import torchvision
 from torch import Tensor
-
-if TYPE_CHECKING:
-    from mmengine.config import Config
 
 _EXT = 'mmcv._ext'
 _WAY_OUT = 'bash tools/setup_env.sh --mmcv source'

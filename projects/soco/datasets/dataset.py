@@ -9,10 +9,10 @@ from mmcv.transforms import Compose
 from mmselfsup.registry import DATASETS, TRANSFORMS
 from torch.utils.data import Dataset
 
-from ..proposals.fit import check_store_fits
 from ..proposals.images import MAX_PIXELS, ImageError
 from ..proposals.sources import open_source
 from ..proposals.store import ProposalStore
+from ..proposals.store_check import check_store_fits
 
 STAND_INS = 8  # tried for a photo; where one in a hundred is bad, nine in a row are no chance
 WAYS_OUT = ('Restore the files; or make the proposals again, which leaves such files out and lists '

@@ -6,20 +6,41 @@ Photometric work happens later, batched, in `SoCoDataPreprocessor`. All randomne
 
 Shapes: V views, P = V - 1 pairs (the first view with each other one), K proposals a pair.
 """
-from typing import Dict, List, Optional, Sequence, Tuple
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
 from mmcv.transforms import BaseTransform
+from mmengine.config import Config, ConfigDict
 from mmselfsup.registry import TRANSFORMS
 
 from ..proposals.images import MAX_PIXELS, ImageError
+from .colours import PhotometricPolicy
 from .decoding import decode_photo
 from .geometry import Window, flip_boxes, jitter_boxes, overlaps, sample_window, to_view
 
-NUM_UNIFORMS = 13  # what SoCoDataPreprocessor needs per view: see its `draw`
+# Keys of a view that are not colours.
+GEOMETRY = {'size', 'area', 'ratio', 'same_window_as', 'finest_level'}
+
+
+def transform_in(cfg: Config, kind: str) -> ConfigDict:
+    """Return the config of a transform in a pretraining config's pipeline.
+
+    Args:
+        cfg (Config): A pretraining config.
+        kind (str): The transform's `type`.
+
+    Raises:
+        ValueError: The pipeline has no such transform.
+    """
+    for transform in cfg.train_dataloader.dataset.pipeline:
+        if transform['type'] == kind:
+            return transform
+    raise ValueError(f'{cfg.filename}: train_dataloader.dataset.pipeline has no {kind}. Give a '
+                     'pretraining config, such as configs/soco_r50_fpn_400e.py.')
 
 
 @TRANSFORMS.register_module()
@@ -44,14 +65,14 @@ class LoadProposals(BaseTransform):
         ValueError: `scaled_side` is below 1.
     """
 
-    def __init__(self, max_proposals: Optional[int] = None,
-                 scaled_side: Optional[int] = None) -> None:
+    def __init__(self, max_proposals: int | None = None,
+                 scaled_side: int | None = None) -> None:
         if scaled_side is not None and scaled_side < 1:
             raise ValueError(f'scaled_side must be at least 1 pixel, or None, not {scaled_side}.')
         self.max_proposals = max_proposals
         self.scaled_side = scaled_side
 
-    def transform(self, results: Dict) -> Dict:
+    def transform(self, results: dict) -> dict:
         row, content = results['row'], results.pop('bytes')
         try:
             img, reduction = decode_photo(content, (row.width, row.height),
@@ -76,13 +97,17 @@ class ProposalViews(BaseTransform):
     lists is the same object. The first view's boxes are jittered. Each view is mirrored by chance.
 
     Required keys: `img`, `reduction`, `row`, `proposals`, `rng`. Added keys: `views` (list of
-    (H_v, W_v, 3) uint8), `bboxes` ((P, 2, K, 4) float32, pixels of the view).
+    (H_v, W_v, 3) uint8), `bboxes` ((P, 2, K, 4) float32, pixels of the view), `policy` (the
+    `PhotometricPolicy` of all views) and `finest_levels` (list of V integers).
 
     Args:
-        views (list[dict]): One dict per view: `size` (int, side in pixels), and either nothing more
-            (the whole photo, squashed), or `area` (share of the photo, a range) and optionally
-            `ratio` (range of width / height, default 3/4 to 4/3), or `same_window_as` (index of an
-            earlier view whose window and proposals it shares; SoCo*).
+        views (list[dict]): One dict per view, with everything that is known of it. `size` (int, side
+            in pixels), and either nothing more (the whole photo, squashed), or `area` (share of the
+            photo, a range) and optionally `ratio` (range of width / height, default 3/4 to 4/3), or
+            `same_window_as` (index of an earlier view whose window and proposals it shares; SoCo*).
+            `finest_level` (int, default 0) is the finest pyramid level that the model computes of
+            this view, 0 being the finest of the neck; smaller boxes are pooled from that one. All
+            other keys are those of `PhotometricPolicy`, its colours.
         num_proposals (int): K. Defaults to 4.
         jitter_prob (float): Chance of each of the first view's boxes to be jittered, within [0, 1].
             Defaults to 0.5.
@@ -96,7 +121,7 @@ class ProposalViews(BaseTransform):
     """
 
     def __init__(self,
-                 views: Sequence[Dict],
+                 views: Sequence[Mapping[str, Any]],
                  num_proposals: int = 4,
                  jitter_prob: float = 0.5,
                  jitter_ratio: float = 0.1,
@@ -106,16 +131,21 @@ class ProposalViews(BaseTransform):
         if len(views) < 2:
             raise ValueError(f'ProposalViews compares views and needs at least 2, not {len(views)}.')
         for v, view in enumerate(views):
-            unknown = set(view) - {'size', 'area', 'ratio', 'same_window_as'}
             shared = view.get('same_window_as', 0)
-            if unknown or 'size' not in view or not 0 <= shared < max(v, 1):
+            if 'size' not in view or not 0 <= shared < max(v, 1):
                 raise ValueError(
                     f'views[{v}] = {dict(view)}: give `size` and, for a crop, `area` (and `ratio`), '
                     'or `same_window_as` with the index of an earlier view.')
+            if view.get('finest_level', 0) < 0:
+                raise ValueError(f'views[{v}]: finest_level must be at least 0, not '
+                                 f'{view["finest_level"]}.')
         if num_proposals < 1 or max_tries < 1:
             raise ValueError('num_proposals and max_tries must be at least 1, not '
                              f'{num_proposals} and {max_tries}.')
         self.views = [dict(view) for view in views]
+        self.finest_levels = [view.get('finest_level', 0) for view in views]
+        self.policy = PhotometricPolicy.of_views(
+            [{key: value for key, value in view.items() if key not in GEOMETRY} for view in views])
         self.num_proposals = num_proposals
         self.jitter_prob = jitter_prob
         self.jitter_ratio = jitter_ratio
@@ -123,15 +153,16 @@ class ProposalViews(BaseTransform):
         self.min_shared = min_shared
         self.max_tries = max_tries
 
-    def transform(self, results: Dict) -> Dict:
+    def transform(self, results: dict) -> dict:
         windows, flips, results['bboxes'] = self.choose(results)
         results['views'] = [
             cut_view(results['img'], window, view['size'], flip, results['reduction'])
             for window, view, flip in zip(windows, self.views, flips)
         ]
+        results.update(policy=self.policy, finest_levels=self.finest_levels)
         return results
 
-    def choose(self, results: Dict) -> Tuple[List[Window], np.ndarray, np.ndarray]:
+    def choose(self, results: dict) -> tuple[list[Window], np.ndarray, np.ndarray]:
         """Decide on numbers what the views show: windows, flips (V,), and boxes (P, 2, K, 4)."""
         row, rng = results['row'], results['rng']
         windows, picks = self._draw_windows(results['proposals'], row.width, row.height, rng)
@@ -144,14 +175,14 @@ class ProposalViews(BaseTransform):
         return windows, flips, bboxes
 
     def _draw_windows(self, proposals: np.ndarray, width: int, height: int,
-                      rng: np.random.Generator) -> Tuple[List[Window], List[np.ndarray]]:
+                      rng: np.random.Generator) -> tuple[list[Window], list[np.ndarray]]:
         """Draw all windows and, for each pair, the K rows of `proposals` that it compares.
 
         A pair that shares no proposal has an empty list.
         """
         wanted = self.min_shared
         for _ in range(self.max_tries):
-            windows: List[Window] = []
+            windows: list[Window] = []
             for view in self.views:
                 if 'same_window_as' in view:
                     windows.append(windows[view['same_window_as']])
@@ -165,7 +196,7 @@ class ProposalViews(BaseTransform):
             if all(len(rows) >= wanted for rows in shared):
                 break
             wanted = max(wanted // 2, 1)
-        picks: List[np.ndarray] = []
+        picks: list[np.ndarray] = []
         for view, rows in zip(self.views[1:], shared):
             if view.get('same_window_as', 0) > 0:
                 picks.append(picks[view['same_window_as'] - 1])
@@ -177,7 +208,7 @@ class ProposalViews(BaseTransform):
             picks.append(chosen)
         return windows, picks
 
-    def _view_boxes(self, proposals: np.ndarray, windows: List[Window], picks: List[np.ndarray],
+    def _view_boxes(self, proposals: np.ndarray, windows: list[Window], picks: list[np.ndarray],
                     rng: np.random.Generator) -> np.ndarray:
         """Express each pair's proposals in its two views: (P, 2, K, 4)."""
         sizes = [(view['size'], view['size']) for view in self.views]
@@ -237,11 +268,11 @@ class ProposalCutout(BaseTransform):
         area (tuple): Lowest and highest share of the box's area. Defaults to (0.1, 0.3).
     """
 
-    def __init__(self, prob: float = 0.5, area: Tuple[float, float] = (0.1, 0.3)) -> None:
+    def __init__(self, prob: float = 0.5, area: tuple[float, float] = (0.1, 0.3)) -> None:
         self.prob = prob
         self.area = area
 
-    def transform(self, results: Dict) -> Dict:
+    def transform(self, results: dict) -> dict:
         boxes, rng = results['bboxes'][:, 1], results['rng']  # (P, K, 4): never the first view
         size = np.maximum(boxes[..., 2:] - boxes[..., :2], 0)
         share = rng.uniform(*self.area, size=boxes.shape[:2])
@@ -261,21 +292,25 @@ class ProposalCutout(BaseTransform):
 class PackSoCoInputs(BaseTransform):
     """Turn a sample into tensors that `default_collate` can batch.
 
+    Required keys: those that `ProposalViews` adds, and `rng`; `cutouts` where `ProposalCutout` was.
     Output keys: `inputs` (list of V tensors (3, H_v, W_v) uint8), `bboxes` ((P, 2, K, 4) float32),
-    `cutouts` ((V, K, 4) int16), `uniforms` ((V, 13) float32 in [0, 1): the randomness of the
-    photometric augmentation, drawn here so that it belongs to the sample and not to a device,
-    a rank or a batch).
+    `cutouts` ((V, K, 4) int16), `finest_levels` ((V,) int64), and `colours` (a dict of tensors
+    (V, ...), see `PhotometricPolicy.colours`). The colours are drawn here, so that they belong to the
+    sample and not to a device, a rank or a batch.
     """
 
-    def transform(self, results: Dict) -> Dict:
+    def transform(self, results: dict) -> dict:
         views, bboxes = results['views'], results['bboxes']
         cutouts = results.get('cutouts')
         if cutouts is None:
             cutouts = np.zeros((len(views), bboxes.shape[2], 4), dtype=np.int16)
-        uniforms = results['rng'].random((len(views), NUM_UNIFORMS), dtype=np.float32)
+        policy = results['policy']
+        uniforms = results['rng'].random((len(views), policy.num_uniforms), dtype=np.float32)
         return dict(
             # cv2 parts the channels twice as fast as torch does
             inputs=[torch.from_numpy(np.stack(cv2.split(v))) for v in views],
             bboxes=torch.from_numpy(bboxes),
             cutouts=torch.from_numpy(cutouts),
-            uniforms=torch.from_numpy(uniforms))
+            finest_levels=torch.tensor(results['finest_levels']),
+            colours={name: torch.from_numpy(values)
+                     for name, values in policy.colours(uniforms).items()})

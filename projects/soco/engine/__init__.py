@@ -1,30 +1,26 @@
 from .. import compat  # noqa: F401  (serves mmcv's ops before mmdet asks for them)
-from .bad_images import BadImageHook
-from .checkpoint import (
-    PlainCheckpointHook,
-    check_work_dir,
-    find_newest_checkpoint,
-    read_checkpoint,
-)
-from .classes import ClassesHook
-from .guards import CollapseHook, FiniteLossHook, SameRunHook
-from .hooks import BatchInfoHook, DeferredInfoHook, MomentumUpdateHook
+from .autocast import AutocastOptimWrapper
+from .bad_image_hook import BadImageHook
+from .checkpoint_hook import PlainCheckpointHook
+from .classes_hook import ClassesHook
+from .collapse_hook import CollapseHook
+from .finite_loss_hook import FiniteLossHook
+from .info_hook import BatchInfoHook, DeferredInfoHook
+from .keep_predictions_hook import KeepPredictionsHook
 from .lars import SoCoLARS
 from .loops import ResumableBatchSampler, ResumableEpochLoop
-from .precise_bn import PreciseBNHook
-from .precision import Bf16OptimWrapper
-from .predictions import KeepPredictionsHook
+from .momentum_hook import MomentumUpdateHook
+from .precise_bn_hook import PreciseBNHook
+from .pretrained_hook import PretrainedWeightsHook
+from .same_run_hook import SameRunHook
 from .schedules import WarmupLR, cosine_momentum
-from .score_hook import ObjectScoreHook
-from .stopping import StopSignalHook
-from .transfer import PretrainedWeightsHook
-from .view_pictures import ViewDrawer, ViewPicturesHook
+from .stop_signal_hook import StopSignalHook
+from .view_pictures_hook import ViewDrawer, ViewPicturesHook
 
 __all__ = [
-    'BadImageHook', 'BatchInfoHook', 'Bf16OptimWrapper', 'ClassesHook', 'CollapseHook',
+    'AutocastOptimWrapper', 'BadImageHook', 'BatchInfoHook', 'ClassesHook', 'CollapseHook',
     'DeferredInfoHook', 'FiniteLossHook', 'KeepPredictionsHook', 'MomentumUpdateHook',
-    'ObjectScoreHook', 'PlainCheckpointHook', 'PreciseBNHook', 'PretrainedWeightsHook',
+    'PlainCheckpointHook', 'PreciseBNHook', 'PretrainedWeightsHook',
     'ResumableBatchSampler', 'ResumableEpochLoop', 'SameRunHook', 'SoCoLARS', 'StopSignalHook',
-    'ViewDrawer', 'ViewPicturesHook', 'WarmupLR', 'check_work_dir', 'cosine_momentum',
-    'find_newest_checkpoint', 'read_checkpoint'
+    'ViewDrawer', 'ViewPicturesHook', 'WarmupLR', 'cosine_momentum'
 ]

@@ -1,6 +1,7 @@
-"""Half precision that also runs on a CPU."""
+"""Mixed precision that also runs on a CPU."""
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from mmengine.optim import OptimWrapper
@@ -9,16 +10,30 @@ from torch import nn
 
 
 @OPTIM_WRAPPERS.register_module()
-class Bf16OptimWrapper(OptimWrapper):
-    """Forward passes under autocast to bfloat16, weights in float32.
+class AutocastOptimWrapper(OptimWrapper):
+    """Run forward passes in half precision, without a gradient scaler; weights stay in float32.
 
-    MMEngine's `AmpOptimWrapper` refuses a CPU, and brings a gradient scaler, which bfloat16 does not
-    need: its exponents are float32's. Arguments are those of `mmengine.optim.OptimWrapper`.
+    MMEngine's `AmpOptimWrapper` refuses a CPU, and always has a gradient scaler, which bfloat16 does
+    not need: its exponents have the range of float32's.
+
+    Args:
+        dtype (str): 'bfloat16' or 'float16'. Defaults to 'bfloat16'.
+        **kwargs: See `mmengine.optim.OptimWrapper`.
+
+    Raises:
+        ValueError: `dtype` is neither.
     """
+
+    def __init__(self, dtype: str = 'bfloat16', **kwargs: Any) -> None:
+        if dtype not in ('bfloat16', 'float16'):
+            raise ValueError('AutocastOptimWrapper: dtype must be bfloat16 or float16, not '
+                             f'{dtype!r}.')
+        super().__init__(**kwargs)
+        self.dtype = getattr(torch, dtype)
 
     @contextmanager
     def optim_context(self, model: nn.Module) -> Iterator[None]:
         """Enter autocast on the model's device."""
         device = next(model.parameters()).device.type
-        with super().optim_context(model), torch.autocast(device, torch.bfloat16):
+        with super().optim_context(model), torch.autocast(device, self.dtype):
             yield

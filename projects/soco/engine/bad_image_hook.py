@@ -11,7 +11,7 @@ from mmengine.runner import Runner
 from torch import distributed
 
 from ..datasets.dataset import WAYS_OUT, BadPhoto
-from ..proposals.files import whole_file
+from ..files import whole_file
 
 TABLE = 'bad_images.csv'  # in the work directory; its columns are those of BadPhoto
 SHOWN = 3

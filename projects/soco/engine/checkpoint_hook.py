@@ -1,59 +1,32 @@
 """Checkpoints that are plain (`weights_only=True` reads them) and never half-written."""
-import os
-import pickle
-import re
 import shutil
-import tempfile
 from collections import deque
 from pathlib import Path
-from typing import Any, Dict, Optional, Sequence, Union
+from typing import Any, Dict, Union
 
 import numpy as np
 import torch
 from mmengine.dist import is_main_process
 from mmengine.fileio import LocalBackend, register_backend
 from mmengine.hooks import CheckpointHook
-from mmengine.logging import HistoryBuffer, MMLogger
-from mmengine.model import is_model_wrapper
+from mmengine.logging import HistoryBuffer
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
-
-def write_atomically(data: Union[bytes, memoryview], path: PathLike) -> None:
-    """Write beside, flush to the disk, then rename; on failure nothing is left behind.
-
-    Raises:
-        OSError: The disk is full or read-only; what was there before is untouched.
-    """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, beside = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}.')
-    try:
-        with os.fdopen(handle, 'wb') as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(beside, 0o644)
-        os.replace(beside, path)
-    finally:
-        Path(beside).unlink(missing_ok=True)
+from ..files import PathLike, remove_torn, write_whole
+from .runner_utils import unwrapped
 
 
 class AtomicBackend(LocalBackend):
     """mmengine's local backend, but a file appears whole or not at all."""
 
     def put(self, obj: Union[bytes, memoryview], filepath: PathLike) -> None:
-        """Write a file as `write_atomically` does.
+        """Write a file whole, or not at all.
 
         Raises:
-            OSError: The disk is full or read-only; what was there before is untouched.
+            NotWrittenError: The disk is full or read-only; an existing file is intact.
         """
-        try:
-            write_atomically(obj, filepath)
-        except OSError as error:
-            raise OSError(error.errno, f'{filepath} could not be written ({error.strerror}); earlier '
-                          'checkpoints are intact. Free some disk space, then go on with '
-                          '--resume.') from error
+        write_whole(filepath, obj, 'Free some disk space, then go on with --resume.')
 
 
 register_backend('atomic', AtomicBackend, force=True)
@@ -116,9 +89,8 @@ class PlainCheckpointHook(CheckpointHook):
         """
         super().before_train(runner)
         if is_main_process():  # what a kill in the middle of a write has left
-            for beside in Path(runner.work_dir).glob('.*.pth.*'):
-                beside.unlink(missing_ok=True)
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+            remove_torn(Path(runner.work_dir) / '*.pth')
+        model = unwrapped(runner)
         weights = sum(t.numel() * t.element_size() for t in model.state_dict().values())
         moments = 2 * sum(p.numel() * 4 for p in model.parameters() if p.requires_grad)
         needed, free = 2 * (weights + moments), shutil.disk_usage(runner.work_dir).free

@@ -3,9 +3,10 @@ import json
 from typing import Any, Iterator
 
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 from mmengine.runner import BaseLoop, Runner
+
+from .runner_utils import unwrapped
 
 
 @HOOKS.register_module()
@@ -21,7 +22,7 @@ class ClassesHook(Hook):
 
     def before_run(self, runner: Runner) -> None:
         """Compare for the loops that this run has."""
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = unwrapped(runner)
         for loop in (runner._train_loop, runner._val_loop, runner._test_loop):
             if isinstance(loop, BaseLoop):
                 for dataset in _leaves(loop.dataloader.dataset):

@@ -1,16 +1,9 @@
 """A warning when object features collapse."""
-import hashlib
-from pathlib import Path
-from typing import Any, Dict, List, Optional
-import torch
-from mmengine.config import Config
-from mmengine.dist import all_gather_object, get_rank, get_world_size
+from typing import Any, Optional
+
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
-from torch import Tensor
-from .checkpoint import find_newest_checkpoint
-
 
 
 @HOOKS.register_module()

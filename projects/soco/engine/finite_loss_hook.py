@@ -2,19 +2,16 @@
 
 They live in MMEngine's root registry, so that a config of any scope finds them.
 """
-import hashlib
-from pathlib import Path
-from typing import Any, Dict, List, Optional
+from typing import Any, List, Optional
 
 import torch
-from mmengine.config import Config
-from mmengine.dist import all_gather_object, get_rank, get_world_size
+from mmengine.dist import get_rank, get_world_size
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 from torch import Tensor
 
-from .checkpoint import find_newest_checkpoint
+from ..weights.read import find_newest_checkpoint
 
 
 @HOOKS.register_module()

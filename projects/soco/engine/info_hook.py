@@ -1,15 +1,14 @@
-"""When things happen during pretraining."""
+"""What is logged of a pretraining run."""
 from typing import Dict, List, Optional
 
 import torch
 from mmengine.dist import get_world_size
-from mmengine.hooks import Hook, LoggerHook, RuntimeInfoHook
-from mmengine.model import is_model_wrapper
+from mmengine.hooks import Hook, RuntimeInfoHook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
-from torch import Tensor, nn
+from torch import Tensor
 
-from .schedules import cosine_momentum
+from .runner_utils import log_is_due, unwrapped
 
 
 @HOOKS.register_module()
@@ -49,10 +48,10 @@ class DeferredInfoHook(RuntimeInfoHook):
 class BatchInfoHook(Hook):
     """Log the images a second of all ranks, and from which levels boxes are pooled, since the last log.
 
-    `images_per_s` counts the time waiting for data. `share_v1_p2` is the share of P2 among the boxes
-    of the first view, `share_v1_p3` that of P3 and so on, of this rank; a model without a pyramid has
-    none. The shares go to the visualizer's files only: so many numbers would bury the text log's
-    others. Boxes lie on the CPU: nothing waits for a device.
+    `images_per_s` counts the time waiting for data. `share_v1_p2` is the share of level P2 among the
+    boxes of the first view, and so on for each view and level, of this rank; a model without a pyramid
+    has none. The shares are written to the visualizer's files only, as they would fill the text log.
+    Boxes lie on the CPU: nothing waits for a device.
     """
 
     def __init__(self) -> None:
@@ -64,7 +63,7 @@ class BatchInfoHook(Hook):
         """Count a batch; write down what was counted when a log is due."""
         model, bboxes = unwrapped(runner), data_batch['bboxes']
         self._iterations += 1
-        levels = model.box_levels(bboxes)  # (N, P, 2, K)
+        levels = model.box_levels(bboxes, data_batch['finest_levels'][0].tolist())  # (N, P, 2, K)
         if levels is not None:
             counts = torch.stack([
                 torch.bincount(part.flatten(), minlength=model.roi_head.bbox_roi_extractor.num_inputs)
@@ -79,6 +78,6 @@ class BatchInfoHook(Hook):
         if self._counts is not None:
             shares = self._counts.double() / self._counts.sum(dim=1, keepdim=True)
             runner.visualizer.add_scalars(
-                {f'share_v{v}_p{level}': share for v, row in enumerate(shares.tolist(), 1)
-                 for level, share in enumerate(row, 2)}, step=runner.iter + 1)
+                {f'share_v{v}_{level.lower()}': share for v, row in enumerate(shares.tolist(), 1)
+                 for level, share in zip(model.level_names, row)}, step=runner.iter + 1)
         self._iterations, self._counts = 0, None

@@ -12,7 +12,7 @@ from mmengine.runner import EpochBasedTrainLoop, Runner
 from torch.utils.data import Sampler
 
 from ..datasets.dataset import SampleKey
-from .bad_images import BadImageHook
+from .bad_image_hook import BadImageHook
 
 # MMSelfSup 1.0.0 names this module as the place of its loops but does not have it; looking up any
 # loop under its scope would fail.
@@ -100,7 +100,8 @@ class ResumableEpochLoop(EpochBasedTrainLoop):
                 and not any(isinstance(hook, BadImageHook) for hook in self.runner.hooks)):
             raise ValueError(
                 'train_dataloader.dataset.max_bad_share lets other photos stand in for bad ones, but '
-                'nothing would say so: add dict(type="BadImageHook") to custom_hooks, or set it to 0.')
+                'nothing would say so: add bad_images=dict(type="BadImageHook") to default_hooks, or '
+                'set it to 0.')
         # A resumed run may have ended on the last iteration of an epoch, and brings its own seed.
         self._epoch = self._iter // len(self.dataloader)
         self.dataloader.batch_sampler.sampler.seed = self.runner.seed

@@ -1,14 +1,12 @@
 """When the target network is updated, and by how much."""
-from typing import Dict, List, Optional
-import torch
-from mmengine.dist import get_world_size
-from mmengine.hooks import Hook, LoggerHook, RuntimeInfoHook
-from mmengine.model import is_model_wrapper
+from typing import Optional
+
+from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
-from torch import Tensor, nn
-from .schedules import cosine_momentum
 
+from .runner_utils import unwrapped
+from .schedules import cosine_momentum
 
 
 @HOOKS.register_module()

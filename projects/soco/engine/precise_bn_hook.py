@@ -1,19 +1,16 @@
 """BatchNorm statistics from training data before a detector is evaluated."""
-
-from __future__ import annotations
-
 import itertools
-from bisect import bisect
-from typing import Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from mmengine.dist import all_reduce
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 from mmengine.runner import IterBasedTrainLoop, Runner
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
+
+from .runner_utils import unwrapped, validation_is_due
 
 
 @HOOKS.register_module()
@@ -71,7 +68,7 @@ class PreciseBNHook(Hook):
 
     def update(self, runner: Runner) -> None:
         """Recomputes the statistics now; momentum and mode of every layer are as before."""
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = unwrapped(runner)
         was_training = model.training
         model.train()
         norms = [m for m in model.modules()

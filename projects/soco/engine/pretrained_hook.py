@@ -2,19 +2,14 @@
 
 The hook lives in MMEngine's root registry, so that a config of any scope finds them.
 """
-
-from __future__ import annotations
-
-import re
-from collections import Counter
-from dataclasses import dataclass
-from typing import Mapping, Sequence
+from collections.abc import Sequence
 
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 from mmengine.runner import BaseLoop, Runner
-from torch import Tensor
+
+from ..weights.match import fit_names, match_weights
+from .runner_utils import unwrapped
 
 SOURCES = ('soco', 'supervised', 'random')
 _SUPERVISED = ('backbone', 'roi_head.shared_head')  # the parts that an ImageNet classifier has
@@ -54,7 +49,7 @@ class PretrainedWeightsHook(Hook):
         self._loaded = True
         if runner._resume:
             return
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = unwrapped(runner)
         state = checkpoint.get('state_dict', checkpoint)
         model_state = model.state_dict()
         names = fit_names(model_state, state, self.source == 'supervised')

@@ -1,14 +1,10 @@
 """Questions that several hooks ask of a Runner."""
-from typing import Dict, List, Optional
-import torch
-from mmengine.dist import get_world_size
-from mmengine.hooks import Hook, LoggerHook, RuntimeInfoHook
-from mmengine.model import is_model_wrapper
-from mmengine.registry import HOOKS
-from mmengine.runner import Runner
-from torch import Tensor, nn
-from .schedules import cosine_momentum
+from bisect import bisect
 
+from mmengine.hooks import Hook, LoggerHook
+from mmengine.model import is_model_wrapper
+from mmengine.runner import Runner
+from torch import nn
 
 
 def unwrapped(runner: Runner) -> nn.Module:

@@ -1,16 +1,14 @@
 """A check that all ranks run the same thing."""
 import hashlib
 from pathlib import Path
-from typing import Any, Dict, List, Optional
+from typing import Dict
+
 import torch
 from mmengine.config import Config
-from mmengine.dist import all_gather_object, get_rank, get_world_size
+from mmengine.dist import all_gather_object, get_world_size
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
-from torch import Tensor
-from .checkpoint import find_newest_checkpoint
-
 
 
 @HOOKS.register_module()

@@ -17,14 +17,9 @@ from mmengine.registry import HOOKS
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner
 from torch import distributed
 
-from .checkpoint import find_newest_checkpoint
-from .precise_bn import validation_is_due
-
-STOPPED = 75  # exit code of a run that was asked to stop and can go on: EX_TEMPFAIL
-
-
-class Stopped(SystemExit):
-    """Training ended because a signal asked for it; its checkpoint is written."""
+from ..launch.errors import STOPPED, Stopped
+from ..weights.read import find_newest_checkpoint
+from .runner_utils import validation_is_due
 
 
 @HOOKS.register_module()

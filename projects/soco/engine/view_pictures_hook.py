@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from torch.utils.data import default_collate
 
 from ..datasets.dataset import SampleKey, SoCoDataset
-from ..visualization import draw_views, join_pictures
-from .hooks import unwrapped
+from ..pictures.canvas import join_pictures
+from ..pictures.photos import draw_views
+from .runner_utils import unwrapped
 
 
 class ViewDrawer:
@@ -24,15 +25,18 @@ class ViewDrawer:
     Args:
         dataset (SoCoDataset): Its first transform is `LoadProposals`.
         preprocessor (nn.Module): A `SoCoDataPreprocessor`.
-        levels_of (Callable): From boxes (P, 2, K, 4) to the level (P, 2, K) of each, 0 being P2, or
-            None where there is no pyramid, such as `SoCo.box_levels`.
+        levels_of (Callable): From boxes (P, 2, K, 4) and the finest level of each view to the level
+            (P, 2, K) of each box, or None where there is no pyramid, such as `SoCo.box_levels`.
+        level_names (Sequence[str]): The levels' names, finest first.
     """
 
     def __init__(self, dataset: SoCoDataset, preprocessor: nn.Module,
-                 levels_of: Callable[[Tensor], Tensor | None]) -> None:
+                 levels_of: Callable[[Tensor, Sequence[int]], Tensor | None],
+                 level_names: Sequence[str]) -> None:
         self.dataset = dataset
         self.preprocessor = preprocessor
         self.levels_of = levels_of
+        self.level_names = level_names
 
     @classmethod
     def from_config(cls, cfg: Config) -> ViewDrawer:
@@ -42,7 +46,9 @@ class ViewDrawer:
             FileNotFoundError: Its photos or proposals are not there.
             ValueError: It is no pretraining config, or its proposals are of other photos.
         """
-        from ..models import assign_levels  # detectors, which use this package too, do without it
+        # Detectors import this package too, and do not need the models.
+        from ..models.roi_heads import level_name
+        from ..models.soco import assign_levels
         loader = cfg.get('train_dataloader') or {}
         if not str(loader.get('dataset', {}).get('type')).endswith('SoCoDataset'):
             raise ValueError(f'{cfg.filename} does not pretrain with SoCo (train_dataloader.dataset is '
@@ -51,11 +57,10 @@ class ViewDrawer:
         with DefaultScope.overwrite_default_scope(cfg.default_scope):
             dataset = DATASETS.build(loader.dataset)
             preprocessor = MODELS.build(cfg.model.data_preprocessor)
-            levels_of = partial(
-                assign_levels, MODELS.build(cfg.model.roi_head.bbox_roi_extractor),
-                finest_levels=cfg.model.get('finest_levels')) if cfg.model.get('neck') else (
-                    lambda bboxes: None)
-        return cls(dataset, preprocessor, levels_of)
+            extractor = MODELS.build(cfg.model.roi_head.bbox_roi_extractor)
+        levels_of = (partial(assign_levels, extractor) if cfg.model.get('neck') else
+                     lambda bboxes, finest_levels: None)
+        return cls(dataset, preprocessor, levels_of, list(map(level_name, extractor.featmap_strides)))
 
     def photo(self, key: SampleKey) -> tuple[np.ndarray, np.ndarray]:
         """Return a sample's photo, uint8, RGB, (H, W, 3), and its proposals in it, (n, 4)."""
@@ -81,10 +86,11 @@ class ViewDrawer:
         pictures = []
         for i, key in enumerate(keys):
             bboxes = prepared['bboxes'][i]
-            levels = self.levels_of(bboxes)
+            levels = self.levels_of(bboxes, prepared['finest_levels'])
             pictures.append(draw_views(
                 *self.photo(key), [view[i] for view in views], bboxes.numpy(),
-                None if levels is None else levels.numpy(), self.dataset.image_name(key)))
+                None if levels is None else levels.numpy(), self.level_names,
+                self.dataset.image_name(key)))
         return join_pictures(pictures, axis=0)
 
 
@@ -130,7 +136,8 @@ class ViewPicturesHook(Hook):
         self._handle.remove()
         prepared = self._seen.pop()
         model, loader = unwrapped(runner), runner.train_dataloader
-        drawer = ViewDrawer(loader.dataset, model.data_preprocessor, model.box_levels)
+        drawer = ViewDrawer(loader.dataset, model.data_preprocessor, model.box_levels,
+                            model.level_names)
         try:
             picture = drawer.draw_prepared(loader.batch_sampler.keys_of(batch_idx)[:self.num], prepared)
         except (OSError, ValueError) as error:  # a photo that can no longer be read ends no run

@@ -1,3 +1,4 @@
 from .objects import ObjectScore, held_out_dataset, score_objects
+from .score_hook import ObjectScoreHook
 
-__all__ = ['ObjectScore', 'held_out_dataset', 'score_objects']
+__all__ = ['ObjectScore', 'ObjectScoreHook', 'held_out_dataset', 'score_objects']

@@ -11,14 +11,14 @@ from mmengine.config import Config
 from torch import Tensor
 from torchvision.ops import roi_align
 
+from ..datasets.coco_subset import check_coco
 from ..datasets.geometry import to_view
-from ..datasets.subset import check_coco
-from ..datasets.transforms import cut_view
+from ..datasets.transforms import cut_view, transform_in
 from ..models.soco import SoCo
-from ..proposals.fit import where_instead
 from ..proposals.formats import read_json
 from ..proposals.images import ImageError, decode_image
 from ..proposals.sources import ImageSource
+from ..proposals.store_check import where_instead
 from .objects import unit, working_copy
 
 LABELLED_FEATURES = ('object', 'backbone')
@@ -38,6 +38,7 @@ class LabelledPhotos(NamedTuple):
         areas (Tensor): (n,) in pixels of the photo, as the json gives them.
         class_names (list[str]): Classes that have objects.
         left_out (list[str]): What was left out and why, for people.
+        finest_level (int): See `read_labelled`.
     """
     names: List[str]
     views: List[Tensor]
@@ -48,6 +49,7 @@ class LabelledPhotos(NamedTuple):
     areas: Tensor
     class_names: List[str]
     left_out: List[str]
+    finest_level: int = 0
 
 
 class _Object(NamedTuple):
@@ -56,15 +58,15 @@ class _Object(NamedTuple):
     area: float
 
 
-def first_view_size(cfg: Config) -> int:
-    """Return the side in pixels of a pretraining config's first view, which shows whole photos."""
-    transform = next(t for t in cfg.train_dataloader.dataset.pipeline if t['type'] == 'ProposalViews')
-    return transform.views[0]['size']
+def first_view(cfg: Config) -> dict:
+    """Return the entry of a pretraining config's first view, which shows whole photos."""
+    return transform_in(cfg, 'ProposalViews').views[0]
 
 
 def read_labelled(path: Union[str, Path], source: ImageSource, view_size: int,
                   num_photos: Optional[int] = None,
-                  report: Callable[[int, int], None] = lambda done, total: None) -> LabelledPhotos:
+                  report: Callable[[int, int], None] = lambda done, total: None,
+                  finest_level: int = 0) -> LabelledPhotos:
     """Read photos and the objects that a COCO json marks in them.
 
     Left out, and said so, are crowd regions, boxes of zero size, photos that cannot be read, and
@@ -76,6 +78,8 @@ def read_labelled(path: Union[str, Path], source: ImageSource, view_size: int,
         view_size (int): Side of the square that each photo is squashed to, in pixels.
         num_photos (int, optional): Photos to use, evenly spread. Defaults to None: all.
         report (Callable): Called with the number of photos read, and of all.
+        finest_level (int): The finest pyramid level that is computed, see `SoCo.forward`.
+            Defaults to 0.
 
     Raises:
         FileNotFoundError: There is no json.
@@ -117,7 +121,8 @@ def read_labelled(path: Union[str, Path], source: ImageSource, view_size: int,
     if unreadable:
         left_out.append(f'{len(unreadable)} photos that cannot be read: {_some(unreadable)}')
     titles = {row['id']: str(row.get('name', row['id'])) for row in categories}
-    return _without_single(names, views, view_boxes, objects, photos, titles, left_out, path)
+    found = _without_single(names, views, view_boxes, objects, photos, titles, left_out, path)
+    return found._replace(finest_level=finest_level)
 
 
 def _read_objects(annotations: List[dict], images: set, path: Union[str, Path]
@@ -233,10 +238,9 @@ def embed_labelled(model: SoCo, labelled: LabelledPhotos, batch_size: int = 8,
         if features == 'backbone':
             embedded = backbone_features(feats, rois.to(device), view.shape[-1])
         else:
-            if model.finest_levels is not None:
-                feats = net.neck(feats, model.finest_levels[0])
-            elif model.with_neck:
-                feats = net.neck(feats)
+            if model.with_neck:
+                finest = labelled.finest_level
+                feats = net.neck(feats, finest) if finest else net.neck(feats)
             embedded = net.roi_head.embed(feats, rois)
         found.append(unit(embedded).cpu())
         report(len(part))

@@ -7,8 +7,10 @@ from mmengine.registry import MODELS, DefaultScope
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from ..compat import cpu_config
-from ..engine.transfer import WeightsReport, fit_names, match_weights
+from ..compat.cpu import cpu_config
+from ..datasets.transforms import transform_in
+from ..launch.configs import find_hook
+from ..weights.match import WeightsReport, fit_names, match_weights
 
 
 class Cost(NamedTuple):
@@ -30,7 +32,7 @@ def made_up_batch(cfg: Config, batch_size: int) -> tuple[List[Tensor], Tensor]:
         tuple: V views (N, 3, H_v, W_v), and boxes (N, P, 2, K, 4) with sides of 0.3 to 0.8 of the
         view, in its pixels.
     """
-    transform = next(t for t in cfg.train_dataloader.dataset.pipeline if t['type'] == 'ProposalViews')
+    transform = transform_in(cfg, 'ProposalViews')
     sizes = [view['size'] for view in transform.views]
     generator = torch.Generator().manual_seed(0)
     views = [torch.randn(batch_size, 3, s, s, generator=generator) for s in sizes]
@@ -83,5 +85,5 @@ def match_detector(detector: Config, state: Dict[str, Tensor]) -> WeightsReport:
     with DefaultScope.overwrite_default_scope(detector.default_scope), torch.device('meta'):
         model_state = MODELS.build(detector.model).state_dict()
     names = fit_names(model_state, state)
-    hook = next(h for h in detector.custom_hooks if h['type'] == 'PretrainedWeightsHook')
+    hook = find_hook(detector, 'PretrainedWeightsHook')
     return match_weights(model_state, {names[k]: v for k, v in state.items()}, hook['require'])

@@ -19,7 +19,7 @@ def count_levels(cfg: Config, samples: int, seed: int = 0) -> Tensor:
         seed (int): Of the draws. Defaults to 0.
 
     Returns:
-        Tensor: (V, levels) int64, finest level first, by size alone (`finest_levels` has no say).
+        Tensor: (V, levels) int64, finest level first, by size alone (`finest_level` is not applied).
 
     Raises:
         ValueError: The config has no pyramid.
@@ -29,7 +29,7 @@ def count_levels(cfg: Config, samples: int, seed: int = 0) -> Tensor:
     with DefaultScope.overwrite_default_scope(cfg.default_scope):
         dataset = DATASETS.build(cfg.train_dataloader.dataset)
         extractor = MODELS.build(cfg.model.roi_head.bbox_roi_extractor)
-    levels = len(cfg.model.neck.in_channels)
+    levels = extractor.num_inputs
     counts: List[Tensor] = []
     for i in range(samples):
         bboxes = dataset[SampleKey(i % len(dataset), i // len(dataset), seed)]['bboxes']  # (P, 2, K, 4)

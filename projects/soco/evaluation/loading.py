@@ -8,10 +8,11 @@ from mmengine.config import Config
 from mmengine.logging import MMLogger
 from mmengine.registry import MODELS, DefaultScope
 
-from ..compat import cpu_config
-from ..converters import convert, read_weights
-from ..engine.transfer import match_weights
+from ..compat.cpu import cpu_config
 from ..models.soco import ONLINE_PARTS, SoCo
+from ..weights.convert import convert
+from ..weights.match import match_weights
+from ..weights.read import read_weights
 
 _CONFIGS = {'FPN': 'configs/soco_r50_fpn_400e.py', 'C4': 'configs/soco_r50_c4_400e.py'}
 
@@ -23,7 +24,7 @@ def build_model(cfg: Config, checkpoint: Union[str, Path, None] = None, seed: in
     Args:
         cfg (Config): A pretraining config; SyncBN becomes BN.
         checkpoint (str | Path, optional): Its weights, in our names or official ones; see
-            `converters.read_weights`. Defaults to None: random initialisation.
+            `weights.read.read_weights`. Defaults to None: random initialisation.
         seed (int): Of the random initialisation. Defaults to 0.
         projector (bool): The checkpoint must hold a projector. Defaults to True.
 

@@ -11,19 +11,19 @@ from torch.utils.data import default_collate
 
 from ..datasets.dataset import SampleKey, SoCoDataset
 from ..models.soco import SoCo
-from ..proposals.images import decode_image
-from ..proposals.sources import ImageSource
-from ..visualization import (
+from ..pictures.canvas import (
     INK,
     MUTED,
     PALETTE,
     PAPER,
-    _font,
-    _framed,
-    _paragraph,
-    _titled,
+    font_of,
+    framed,
     join_pictures,
+    paragraph,
+    titled,
 )
+from ..proposals.images import decode_image
+from ..proposals.sources import ImageSource
 from .annotated import LabelledPhotos
 from .objects import ViewObjects
 
@@ -62,7 +62,7 @@ def draw_neighbours(rows: Sequence[Tuple[Sequence[Tile], Sequence[Tile]]], title
         groups = [join_pictures([_draw_tile(tile) for tile in tiles], axis=1, gap=8) for tiles in row]
         lines.append(join_pictures(groups, axis=1, gap=40))
     body = join_pictures(lines, axis=0, gap=8)
-    return _framed(join_pictures([_titled(body, title), _paragraph(note, body.shape[1])], axis=0))
+    return framed(join_pictures([titled(body, title), paragraph(note, body.shape[1])], axis=0))
 
 
 def _draw_tile(tile: Tile) -> np.ndarray:
@@ -77,7 +77,7 @@ def _draw_tile(tile: Tile) -> np.ndarray:
     size = max(1, round(width * factor)), max(1, round(height * factor))
     crop = Image.fromarray(tile.crop).resize(size, Image.Resampling.BICUBIC)
     canvas.paste(crop, (FRAME + (SIDE - size[0]) // 2, FRAME + (SIDE - size[1]) // 2))
-    text, font = tile.caption, _font(14, tile.right)
+    text, font = tile.caption, font_of(14, tile.right)
     while font.getlength(text) > outer and len(text) > 1:
         text = f'{text[:-2].rstrip()}…'
     draw.text((outer / 2, outer + CAPTION / 2 - 2), text, fill=INK if tile.right else MUTED, font=font,

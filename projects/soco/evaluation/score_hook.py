@@ -3,9 +3,12 @@ from typing import Optional
 
 from mmengine.dist import barrier, is_main_process
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
+
+from ..engine.runner_utils import unwrapped
+from .neighbours import draw_view_neighbours
+from .objects import embed_objects, held_out_dataset, summarise
 
 
 @HOOKS.register_module()
@@ -63,7 +66,6 @@ class ObjectScoreHook(Hook):
         """
         if self.images is None:
             return
-        from ..evaluation.objects import held_out_dataset  # here: not every run needs these rooms
         if is_main_process():
             self._dataset = held_out_dataset(runner.cfg, self.images, self.proposals)
         if runner.iter == 0:
@@ -76,10 +78,8 @@ class ObjectScoreHook(Hook):
             self._score(runner)
 
     def _score(self, runner: Runner) -> None:
-        from ..evaluation.neighbours import draw_view_neighbours
-        from ..evaluation.objects import embed_objects, summarise
         if is_main_process():
-            model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+            model = unwrapped(runner)
             found = embed_objects(model, self._dataset, **self.options)
             score = summarise(found)._asdict()
             values = {name: value for name, value in score.items() if value is not None}

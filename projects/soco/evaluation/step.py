@@ -6,17 +6,20 @@ import gc
 import statistics
 import time
 import warnings
-from contextlib import contextmanager
-from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional
+from typing import Any, Callable, Dict, List, NamedTuple, Optional
 
 import torch
 from mmengine.config import Config
 from mmengine.optim import OptimWrapper, build_optim_wrapper
 from mmengine.registry import MODELS, OPTIM_WRAPPERS, DefaultScope
 from torch import nn
+from torch.utils.data import default_collate
+from torch.utils.data._utils.pin_memory import pin_memory
 from torch.utils.flop_counter import FlopCounterMode
 
-from ..compat import cpu_config
+from ..compat.cpu import cpu_config
+from ..datasets.transforms import ProposalViews, transform_in
+from ..engine import AutocastOptimWrapper
 from .cost import made_up_batch
 
 AMP_TYPES = {'fp16': torch.float16, 'bf16': torch.bfloat16}
@@ -82,25 +85,6 @@ class Stopwatch:
 
     def _between(self, start, end) -> float:
         return start.elapsed_time(end) if self.device.type == 'cuda' else 1000 * (end - start)
-
-
-class CPUAmpOptimWrapper(OptimWrapper):
-    """What `AmpOptimWrapper` is on a GPU, without loss scaling: autocast on the CPU.
-
-    Args:
-        dtype (torch.dtype): Of matrix products and convolutions.
-        **kwargs: See `OptimWrapper`.
-    """
-
-    def __init__(self, dtype: torch.dtype, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.dtype = dtype
-
-    @contextmanager
-    def optim_context(self, model: nn.Module) -> Iterator[None]:
-        """Run the forward pass in autocast."""
-        with super().optim_context(model), torch.autocast('cpu', dtype=self.dtype):
-            yield
 
 
 class Contender:
@@ -171,15 +155,16 @@ def made_up_data(cfg: Config, batch_size: int, pin: bool = False) -> Dict:
     """
     views, boxes = made_up_batch(cfg, batch_size)
     generator = torch.Generator().manual_seed(0)
+    transform = ProposalViews(**{
+        key: value for key, value in transform_in(cfg, 'ProposalViews').items() if key != 'type'})
+    uniforms = torch.rand(batch_size, len(views), transform.policy.num_uniforms, generator=generator)
     data: Dict[str, Any] = dict(
         inputs=[(64 * view + 128).clamp(0, 255).to(torch.uint8) for view in views],
         bboxes=boxes.contiguous(),
         cutouts=torch.zeros(batch_size, len(views), boxes.shape[3], 4, dtype=torch.int16),
-        uniforms=torch.rand(batch_size, len(views), 13, generator=generator))
-    if pin:
-        data = {key: [v.pin_memory() for v in value] if isinstance(value, list) else
-                value.pin_memory() for key, value in data.items()}
-    return data
+        finest_levels=torch.tensor([transform.finest_levels] * batch_size),
+        colours=default_collate([transform.policy.colours(rows) for rows in uniforms.numpy()]))
+    return pin_memory(data) if pin else data
 
 
 def project_contender(cfg: Config, device: torch.device, amp: str,
@@ -209,10 +194,10 @@ def with_precision(optimizer: torch.optim.Optimizer, device: torch.device, amp: 
     """Wrap an optimiser for full precision ('no') or for autocast in 'fp16' or 'bf16'."""
     if amp == 'no':
         return OptimWrapper(optimizer)
+    dtype = str(AMP_TYPES[amp]).split('.')[1]
     if device.type == 'cpu':
-        return CPUAmpOptimWrapper(AMP_TYPES[amp], optimizer=optimizer)
-    return OPTIM_WRAPPERS.build(dict(type='AmpOptimWrapper', optimizer=optimizer,
-                                     dtype=str(AMP_TYPES[amp]).split('.')[1]))
+        return AutocastOptimWrapper(dtype, optimizer=optimizer)
+    return OPTIM_WRAPPERS.build(dict(type='AmpOptimWrapper', optimizer=optimizer, dtype=dtype))
 
 
 def measure_steps(builders: Dict[str, Callable[[], Contender]], data: Dict, device: torch.device,

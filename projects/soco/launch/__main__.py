@@ -1,23 +1,11 @@
 """Check, before any process starts, that a run can start."""
 import argparse
-import difflib
-import errno
-import inspect
-import os
-import re
-import sys
-import textwrap
-from pathlib import Path
-from typing import Any, Callable
-import torch
-from mmengine.config import Config, DictAction
-from mmengine.runner import Runner
-from . import compat
-from .layout import check_layout
-from .proposals.fit import check_store_fits
-from .proposals.sources import open_source
-from .proposals.store import ProposalStore
 
+import torch
+
+from .checks import check_devices, check_family, check_inputs
+from .configs import add_config_arguments, add_train_arguments, load_config, set_pretrained
+from .errors import run_tool
 
 
 def main() -> None:
@@ -34,3 +22,7 @@ def main() -> None:
         set_pretrained(cfg, args.pretrained)
     check_devices(cfg, args.gpus, torch.cuda.device_count())
     check_inputs(cfg)
+
+
+if __name__ == '__main__':
+    run_tool(main)

@@ -1,25 +1,19 @@
 """Checks of devices, data and folders before a run starts."""
 import os
-import pickle
-import re
-import shutil
 import tempfile
-from collections import deque
 from pathlib import Path
-from typing import Any, Dict, Optional, Sequence, Union
-import numpy as np
+
 import torch
-from mmengine.dist import is_main_process
-from mmengine.fileio import LocalBackend, register_backend
-from mmengine.hooks import CheckpointHook
-from mmengine.logging import HistoryBuffer, MMLogger
-from mmengine.model import is_model_wrapper
-from mmengine.registry import HOOKS
-from mmengine.runner import Runner
+from mmengine.config import Config
+
+from ..compat.cpu import cpu_config, init_cpu_process_group, needs_cuda
+from ..proposals.sources import open_source
+from ..proposals.store import ProposalStore
+from ..proposals.store_check import check_store_fits
+from .data_files import check_layout
 
 
-
-def check_work_dir(path: PathLike) -> None:
+def check_work_dir(path: str | Path) -> None:
     """Make a work directory, and refuse one that cannot be written to before anything is built.
 
     Raises:
@@ -54,7 +48,7 @@ def check_devices(cfg: Config, asked: int, found: int) -> None:
         raise ValueError(
             f'Asked for {asked} GPUs, found {found}. Start with {found} instead and keep the total '
             'batch: raise optim_wrapper.accumulative_counts, or lower it and add --auto-scale-lr.')
-    reasons = compat.needs_cuda(cfg)
+    reasons = needs_cuda(cfg)
     if reasons:
         raise ValueError(
             f'Asked for {asked} GPUs, found no CUDA device, and this config needs one: it uses '
@@ -111,5 +105,5 @@ def prepare_processes(cfg: Config, launcher: str) -> None:
         return
     check_devices(cfg, asked=int(os.environ.get('LOCAL_WORLD_SIZE', 1)), found=0)
     if launcher != 'none':
-        compat.init_cpu_process_group()
-        cfg.model_wrapper_cfg = compat.cpu_config(cfg).model_wrapper_cfg
+        init_cpu_process_group()
+        cfg.model_wrapper_cfg = cpu_config(cfg).model_wrapper_cfg

@@ -1,24 +1,16 @@
-"""What the tools share: configs from the command line, devices, errors for people."""
+"""Configs and their options, from the command line of the tools."""
 import argparse
 import difflib
-import errno
 import inspect
 import os
-import re
-import sys
-import textwrap
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any
 
-import torch
-from mmengine.config import Config, DictAction
+from mmengine.config import Config, ConfigDict, DictAction
 from mmengine.runner import Runner
+from mmengine.utils import import_modules_from_strings
 
-from . import compat
-from .layout import check_layout
-from .proposals.fit import check_store_fits
-from .proposals.sources import open_source
-from .proposals.store import ProposalStore
+from ..compat.cpu import cpu_config
 
 SCOPES = ('mmengine', 'mmcv', 'mmdet', 'mmcls', 'mmselfsup')
 # Keys that a Runner understands although the configs do not spell them out.
@@ -59,7 +51,7 @@ def load_config(path: str, options: dict[str, Any], register: bool = True,
         path (str): The config file.
         options (dict): Dotted key to value.
         register (bool): Import what the config's `custom_imports` name. Defaults to True.
-        cpu (bool): Turn it into one for a CPU (`compat.cpu_config`) and hide this process's CUDA
+        cpu (bool): Turn it into one for a CPU (`cpu_config`) and hide this process's CUDA
             devices. Defaults to False.
 
     Raises:
@@ -71,7 +63,10 @@ def load_config(path: str, options: dict[str, Any], register: bool = True,
         hint = f' Did you mean {near[0]}?' if near else ' Configs lie in configs/.'
         raise FileNotFoundError(f'There is no config at {path}.{hint}')
     try:
-        cfg = Config.fromfile(path, import_custom_modules=register)
+        cfg = Config.fromfile(path, import_custom_modules=False)
+        update_config(cfg)
+        if register and cfg.get('custom_imports'):
+            import_modules_from_strings(**cfg.custom_imports)
     except (KeyError, AttributeError, IndexError, SyntaxError) as error:
         raise ValueError(f'{path} cannot be read as a config: {type(error).__name__}: {error}. '
                          'Look at the line that it names, and at the keys of its _base_ files.'
@@ -82,8 +77,48 @@ def load_config(path: str, options: dict[str, Any], register: bool = True,
     cfg.merge_from_dict(options)
     if cpu:
         os.environ['CUDA_VISIBLE_DEVICES'] = ''
-        cfg = compat.cpu_config(cfg)
+        cfg = cpu_config(cfg)
     return cfg
+
+
+def update_config(cfg: Config) -> None:
+    """Bring a config that an earlier version of the project wrote into a work directory up to date.
+
+    A view was described in three lists then, which are joined, and some classes had other names.
+
+    Args:
+        cfg (Config): Any config; it is changed in place. A config of this version stays as it is.
+    """
+    names = {'Bf16OptimWrapper': 'AutocastOptimWrapper'}
+    wrapper = cfg.get('optim_wrapper', {})
+    wrapper.update(type=names.get(wrapper.get('type'), wrapper.get('type')))
+    if cfg.get('custom_imports'):
+        modules = [{'projects.soco.evaluation.old_metrics': 'projects.soco.compat.metrics'}.get(m, m)
+                   for m in cfg.custom_imports.imports]
+        if 'projects.soco.engine' in modules and find_hook(cfg, 'ObjectScoreHook'):
+            modules.append('projects.soco.evaluation')
+        cfg.custom_imports.imports = list(dict.fromkeys(modules))
+    model = cfg.get('model', {})
+    colours = (model.get('data_preprocessor') or {}).pop('views', [])
+    finest = model.pop('finest_levels', None) or []
+    pipeline = cfg.get('train_dataloader', {}).get('dataset', {}).get('pipeline') or []
+    for transform in pipeline:
+        if transform.get('type') == 'ProposalViews':
+            for view, settings in zip(transform.views, colours):
+                view.update(settings)
+            for view, level in zip(transform.views, finest):
+                view.finest_level = level
+
+
+def find_hook(cfg: Config, kind: str) -> ConfigDict | None:
+    """Return the config of a hook, wherever a config lists it; None where it has no such hook.
+
+    Args:
+        cfg (Config): Any config.
+        kind (str): The hook's `type`.
+    """
+    hooks = [*(cfg.get('default_hooks') or {}).values(), *(cfg.get('custom_hooks') or [])]
+    return next((hook for hook in hooks if hook and hook.get('type') == kind), None)
 
 
 def set_pretrained(cfg: Config, source: str) -> None:
@@ -97,9 +132,8 @@ def set_pretrained(cfg: Config, source: str) -> None:
         FileNotFoundError: No such file.
         ValueError: The config has no such hook.
     """
-    hooks = [hook for hook in cfg.get('custom_hooks') or ()
-             if hook['type'] == 'PretrainedWeightsHook']
-    if not hooks:
+    hook = find_hook(cfg, 'PretrainedWeightsHook')
+    if hook is None:
         raise ValueError('--pretrained is for detectors and classifiers (configs/benchmarks/): this '
                          'config has no PretrainedWeightsHook. SoCo itself starts from weights by '
                          '--cfg-options load_from=FILE')
@@ -111,7 +145,7 @@ def set_pretrained(cfg: Config, source: str) -> None:
             f'There is no checkpoint at {path}. --pretrained takes a file that tools/train.py wrote '
             'for a SoCo config, such as work_dirs/soco_r50_fpn_400e/epoch_400.pth; supervised:FILE, a '
             'ResNet in the names of torchvision or MMClassification; or random.')
-    hooks[0].source = kind
+    hook.source = kind
     cfg.load_from = None if kind == 'random' else os.path.abspath(path)
 
 
@@ -159,7 +193,3 @@ def check_type_name(key: str, value: Any) -> None:
     if key.split('.')[-1] == 'type' and dot and (scope not in SCOPES or '.' in name):
         raise ValueError(f'--cfg-options {key}: {value} is not the name of a registered class. Options '
                          'are values; a class from elsewhere is named in a config, which is code.')
-
-
-if __name__ == '__main__':
-    run_tool(main)

@@ -1,72 +1,104 @@
 """Errors that a user can act on, and the exit codes of the tools."""
-import argparse
-import difflib
 import errno
-import inspect
 import os
 import re
 import sys
 import textwrap
-from pathlib import Path
-from typing import Any, Callable
+from collections.abc import Callable, Iterator
+from types import FrameType
+
 import torch
-from mmengine.config import Config, DictAction
-from mmengine.runner import Runner
-from . import compat
-from .layout import check_layout
-from .proposals.fit import check_store_fits
-from .proposals.sources import open_source
-from .proposals.store import ProposalStore
+from mmengine.dataset import BaseDataset
+from mmengine.registry import build_functions
+
+from ..files import NotWrittenError
+
+REFUSED = 2  # something that the user gave is wrong; the paragraph on stderr says what
+DIVERGED = 3  # the loss or the weights are no longer finite
+STOPPED = 75  # a signal asked for it, and the run can be resumed (EX_TEMPFAIL)
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
-
-# How the system says that a disk is full: it names no file.
-FULL = [str(OSError(code, os.strerror(code))) for code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)]
+class Stopped(SystemExit):
+    """Training ended because a signal asked for it; its checkpoint is written."""
 
 
 def run_tool(main: Callable[[], None]) -> None:
-    """Run a tool; what a user can get wrong ends as one paragraph and exit code 2.
+    """Run a tool; an error that the user can act on ends it with one paragraph and an exit code.
 
-    Set `SOCO_TRACEBACK=1` to see the whole traceback.
+    The exit code is `REFUSED`, or `DIVERGED` for numbers that are not finite. `SOCO_TRACEBACK=1` in the
+    environment shows the whole traceback instead.
     """
     try:
         main()
         if torch.distributed.is_initialized():
-            # Else a thread of the group may outlive the interpreter, which aborts the process.
+            # Otherwise a thread of the group may outlive the interpreter, which aborts the process.
             torch.distributed.barrier()
             torch.distributed.destroy_process_group()
-    except (ValueError, OSError, TypeError, KeyError, FloatingPointError) as error:
-        if os.environ.get('SOCO_TRACEBACK') == '1' or not is_for_the_user(error):
+    except (ValueError, OSError, ArithmeticError, TypeError, LookupError, AttributeError) as error:
+        cause = root_cause(error)
+        if os.environ.get('SOCO_TRACEBACK') == '1' or not is_for_the_user(cause):
             raise
         sys.stdout.flush()
-        print(f'\nerror: {error_text(error)}', file=sys.stderr)
-        sys.exit(2)
+        print(f'\nerror: {error_text(cause)}', file=sys.stderr)
+        sys.exit(DIVERGED if isinstance(cause, FloatingPointError) else REFUSED)
+
+
+def root_cause(error: BaseException) -> BaseException:
+    """Return the error that a class raised, without those that MMEngine's registries wrap it in."""
+    while error.__context__ is not None and _is_registry(_frames(error)[-1]):
+        error = error.__context__
+    return error
 
 
 def is_for_the_user(error: BaseException) -> bool:
-    """Tell what a user can mend, such as a config's key that no class takes, from our own bugs."""
-    if isinstance(error, TypeError):
-        return 'got an unexpected keyword argument' in str(error)
-    if isinstance(error, KeyError):
-        return ' is not in the ' in str(error) and 'registry' in str(error)
-    return True
+    """Return whether the user can act on an error; otherwise it is a defect, and has a traceback.
+
+    `ValueError` and `OSError` are the types that checks raise. Other errors count when they are raised
+    while an object is built from the config: a key or a value there is then wrong.
+    """
+    if isinstance(error, (ValueError, OSError, FloatingPointError)):
+        return True
+    return any(map(_is_registry, _frames(error)))
 
 
 def error_text(error: BaseException) -> str:
-    """Return an error's message without what registries and worker processes put around it."""
+    """Return the paragraph that a user sees for an error.
+
+    Args:
+        error (BaseException): See `root_cause`.
+    """
     text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
-    if isinstance(error, OSError) and text in FULL:
+    if 'Original Traceback' in text:  # from a DataLoader worker: its last line is the message
+        text = re.sub(r'^(\w+\.)*\w*Error: ', '', text.strip().splitlines()[-1])
+    if isinstance(error, OSError) and error.errno in DISK_FULL and not (
+            isinstance(error, NotWrittenError) or error.filename):
         text = (f'A file could not be written ({error.strerror}); what was complete before is intact. '
                 'Free some disk space; training then goes on with --resume.')
-    if isinstance(error, TypeError):
-        text = f'{text}: the config gives a key that does not exist, or misspells one.'
-    if 'Original Traceback' in text:  # from a DataLoader worker: the last line is the message
-        text = text.strip().splitlines()[-1]
-    if 'need at least one array to concatenate' in text:  # how mmengine says it
+    elif any(frame.f_code is BaseDataset._serialize_data.__code__ for frame in _frames(error)):
         text = ('No image of a data set is left: none has an object of its classes (metainfo) that is '
                 'large enough (filter_cfg). Compare the class list with the annotation.')
-    text = re.sub(r'class `\w+` in \S+?\.py: ', '', text)
-    text = re.sub(r'^(\w+\.)*\w*Error: ', '', text)
-    # line by line: some messages show a tree
+    elif not isinstance(error, (ValueError, OSError, FloatingPointError)):
+        built = [frame.f_locals['obj_cls'].__name__ for frame in _frames(error)
+                 if _is_registry(frame) and 'obj_cls' in frame.f_locals
+                 and hasattr(frame.f_locals['obj_cls'], '__name__')]
+        if built:
+            text = (f'{built[-1]} cannot be built from the config: {text}. A key does not exist, is '
+                    'misspelt, or has a value of the wrong type. SOCO_TRACEBACK=1 shows where.')
+    # line by line: some messages contain a tree
     return '\n'.join(textwrap.fill(line, width=96, break_long_words=False, break_on_hyphens=False)
                      if len(line) > 96 else line for line in text.split('\n'))
+
+
+def _frames(error: BaseException) -> list[FrameType]:
+    """Return the frames of an error's traceback, the outermost first."""
+    def walk() -> Iterator[FrameType]:
+        traceback = error.__traceback__
+        while traceback is not None:
+            yield traceback.tb_frame
+            traceback = traceback.tb_next
+    return list(walk())
+
+
+def _is_registry(frame: FrameType) -> bool:
+    return frame.f_code.co_filename == build_functions.__file__

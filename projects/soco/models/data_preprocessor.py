@@ -1,12 +1,12 @@
 """uint8 views in, augmented and normalised views out, batched on the model's device."""
-from typing import Dict, List, Optional, Sequence
+from collections.abc import Sequence
 
 import torch
 from mmengine.model import BaseDataPreprocessor
 from mmselfsup.registry import MODELS
 from torch import Tensor
 
-from .photometric import augment, build_policies, paint_on_cpu
+from .photometric import Plan, augment, paint_on_cpu
 
 
 @MODELS.register_module()
@@ -16,38 +16,31 @@ class SoCoDataPreprocessor(BaseDataPreprocessor):
     Args:
         mean (Sequence[float]): Mean per channel, RGB, in 0 to 255.
         std (Sequence[float]): Standard deviation per channel, RGB, in 0 to 255.
-        views (list[dict]): For each view the arguments of `PhotometricPolicy`.
         bgr_to_rgb (bool): Swap the channels first. Defaults to True: photos are read as BGR.
         non_blocking (bool): Copy to the device without waiting. Defaults to True.
-
-    Raises:
-        ValueError: A batch has another number of views than `views`.
     """
 
-    def __init__(self, mean: Sequence[float], std: Sequence[float], views: List[Dict],
+    def __init__(self, mean: Sequence[float], std: Sequence[float],
                  bgr_to_rgb: bool = True, non_blocking: bool = True) -> None:
         super().__init__(non_blocking=non_blocking)
         self.register_buffer('mean', torch.tensor(mean).view(1, 3, 1, 1) / 255, False)
         self.register_buffer('scale', 255 / torch.tensor(std).view(1, 3, 1, 1), False)
-        self.policies = build_policies(views)
         self.bgr_to_rgb = bgr_to_rgb
 
-    def forward(self, data: Dict, training: bool = False) -> Dict:
+    def forward(self, data: dict, training: bool = False) -> dict:
         """Prepare a batch for `SoCo.forward`.
 
         Args:
-            data (dict): `inputs` (V tensors (N, 3, H_v, W_v) uint8), `bboxes` ((N, P, 2, K, 4)),
-                and for training `uniforms` ((N, V, 13)) and `cutouts` ((N, V, K, 4) int16).
+            data (dict): What `PackSoCoInputs` packs, collated: `inputs` (V tensors (N, 3, H_v, W_v)
+                uint8), `bboxes` ((N, P, 2, K, 4)), `finest_levels` ((N, V), the same in all rows),
+                and for training `colours` (tensors (N, V, ...), see `Plan.from_colours`) and
+                `cutouts` ((N, V, K, 4) int16).
             training (bool): Augment and erase. Otherwise views are normalised only.
 
         Returns:
-            dict: `inputs` (V tensors (N, 3, H_v, W_v) float, normalised) and `bboxes`, which stay on
-            the CPU: the model sorts them by level there.
+            dict: `inputs` (V tensors (N, 3, H_v, W_v) float, normalised); `bboxes`, which stay on
+            the CPU, where the model sorts them by level; and `finest_levels` (V integers).
         """
-        if len(data['inputs']) != len(self.policies):
-            raise ValueError(
-                f'The pipeline makes {len(data["inputs"])} views, but data_preprocessor.views '
-                f'describes {len(self.policies)}: give one dict per view.')
         inputs = self.cast_data(data['inputs'])
         # One piece of memory for all views. On a CPU, the C library keeps it for the next batch of up
         # to 32 MB; three pieces it gives back, and to get them anew takes longer than the colours.
@@ -58,14 +51,16 @@ class SoCoDataPreprocessor(BaseDataPreprocessor):
         with torch.autocast(self.device.type, enabled=False):
             for v, (images, prepared) in enumerate(zip(inputs, views)):
                 self.prepare(images, v, data if training else None, prepared)
-        return dict(inputs=views, bboxes=data['bboxes'])
+        return dict(inputs=views, bboxes=data['bboxes'],
+                    finest_levels=data['finest_levels'][0].tolist())
 
-    def prepare(self, images: Tensor, view: int, data: Optional[Dict], prepared: Tensor) -> None:
+    def prepare(self, images: Tensor, view: int, data: dict | None, prepared: Tensor) -> None:
         """Turn one view (N, 3, H, W) uint8 into floats, augmented by the draws of `data`."""
         if data is None:
             torch.sub(self.to_float(images), self.mean, out=prepared).mul_(self.scale)
             return
-        plan = self.policies[view].plan(data['uniforms'][:, view], images.device)
+        plan = Plan.from_colours({name: values[:, view] for name, values in data['colours'].items()},
+                                 images.device)
         if self.is_compiled(images):
             rgb = images.flip(1) if self.bgr_to_rgb else images
             paint_on_cpu(rgb, plan, self.mean, self.scale, prepared)
@@ -100,7 +95,7 @@ class SoCoDataPreprocessor(BaseDataPreprocessor):
         return images.float().mul_(1 / 255)
 
     @staticmethod
-    def outside(cutouts: Tensor, images: Tensor) -> Optional[Tensor]:
+    def outside(cutouts: Tensor, images: Tensor) -> Tensor | None:
         """Mark with 1 the pixels of (N, 3, H, W) images outside of all rectangles, with 0 the others.
 
         Args:
@@ -129,6 +124,6 @@ class ImageViewsPreprocessor(SoCoDataPreprocessor):
     stopped. Arguments and errors are those of `SoCoDataPreprocessor`.
     """
 
-    def forward(self, data: Dict, training: bool = False) -> Dict:
+    def forward(self, data: dict, training: bool = False) -> dict:
         """Prepare a batch; returns `inputs` and, empty, `data_samples`."""
         return dict(inputs=super().forward(data, training)['inputs'], data_samples=None)

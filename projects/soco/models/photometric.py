@@ -2,20 +2,21 @@
 
 Images are (N, 3, H, W) float, RGB, in [0, 1], and are changed in place. The operations and their
 order are torchvision's and PIL's, as the official recipe applies them one photo at a time; results
-are clipped to [0, 1] after each. What is done to which image is decided in numpy, from draws that
-came with the batch: nothing here waits for a device.
+are clipped to [0, 1] after each. What is done to which image came with the batch
+(`datasets.colours`): nothing here waits for a device.
 """
-from typing import Callable, Dict, List, NamedTuple, Union
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..datasets.colours import UNCHANGED
 from .photometric_cpu import paint
 
 LUMA = (0.299, 0.587, 0.114)  # ITU-R 601
-UNCHANGED = np.float32([1, 0, 0])  # weights of `blend`
 SMALLEST_TAP = 5e-4  # of a blur's kernel; what is left out is less than half a grey level
 
 
@@ -35,6 +36,21 @@ class Plan(NamedTuple):
     blur: np.ndarray
     solarize: np.ndarray
     sigmas: np.ndarray  # (N,) of the blur, in pixels
+
+    @classmethod
+    def from_colours(cls, colours: Mapping[str, Tensor], device: str | torch.device = 'cpu') -> 'Plan':
+        """Build the plan from what `PhotometricPolicy.colours` returned for N images.
+
+        Args:
+            colours (Mapping[str, Tensor]): `weights` (N, 7, 3), `shifts`, `sigmas` and `solarize`
+                (N,), on the CPU.
+            device (str | torch.device): Where the images are. Defaults to 'cpu'.
+        """
+        weights, shifts, sigmas, solarize = (
+            colours[name].numpy() for name in ('weights', 'shifts', 'sigmas', 'solarize'))
+        return cls(_to_device(weights[..., None, None, None], device),
+                   _to_device(shifts[:, None, None], device), weights != UNCHANGED, shifts != 0,
+                   sigmas > 0, solarize, sigmas)
 
     def part(self, rows: slice) -> 'Plan':
         """The plan for some of the images."""
@@ -112,81 +128,8 @@ def solarize(images: Tensor) -> Tensor:
     return images.copy_(torch.where(images < 128 / 255, images, 1 - images))
 
 
-def _to_device(values: np.ndarray, device: Union[str, torch.device]) -> Tensor:
+def _to_device(values: np.ndarray, device: str | torch.device) -> Tensor:
     return torch.from_numpy(values).to(device, non_blocking=True)
-
-
-class PhotometricPolicy:
-    """The colour augmentation of one view, from uniform draws to pixels.
-
-    Args:
-        brightness, contrast, saturation (float): Factors are drawn from `[1 - x, 1 + x]`.
-        hue (float): Shifts are drawn from `[-hue, hue]` turns, at most 0.5.
-        jitter_prob (float): Chance of the four above, applied in a random order.
-        grey_prob (float): Chance to lose colour.
-        blur_prob (float): Chance to be blurred.
-        blur_sigma (tuple): Range of the blur's sigma in pixels.
-        solarize_prob (float): Chance of solarisation.
-
-    The defaults are the first view's of the official recipe; the others differ in `blur_prob=0.1`
-    and `solarize_prob=0.2`.
-    """
-
-    def __init__(self, brightness: float = 0.4, contrast: float = 0.4, saturation: float = 0.2,
-                 hue: float = 0.1, jitter_prob: float = 0.8, grey_prob: float = 0.2,
-                 blur_prob: float = 1.0, blur_sigma: tuple = (0.1, 2.0),
-                 solarize_prob: float = 0.0) -> None:
-        if not 0 <= hue <= 0.5:
-            raise ValueError(f'hue must lie in [0, 0.5] turns, not {hue}.')
-        self.widths = np.array([brightness, contrast, saturation, hue], dtype=np.float32)
-        self.jitter_prob = jitter_prob
-        self.grey_prob = grey_prob
-        self.blur_prob = blur_prob
-        self.blur_sigma = blur_sigma
-        self.solarize_prob = solarize_prob
-
-    def draw(self, uniforms: np.ndarray) -> Dict[str, np.ndarray]:
-        """Turn uniform draws (N, 13) in [0, 1) into parameters.
-
-        Returns:
-            dict: `amounts` (N, 4: three factors and the hue's shift), `order` (N, 4: which of the
-            four comes at which place), `sigma` (N,), and bool masks (N,) `jitter`, `grey`, `blur`,
-            `solarize`.
-        """
-        u = uniforms
-        amounts = np.float32([1, 1, 1, 0]) + self.widths * (2 * u[:, 1:5] - 1)
-        low, high = self.blur_sigma
-        return dict(
-            jitter=u[:, 0] < self.jitter_prob,
-            amounts=np.maximum(amounts, np.float32([0, 0, 0, -0.5])),
-            order=u[:, 5:9].argsort(axis=1),
-            grey=u[:, 9] < self.grey_prob,
-            blur=u[:, 10] < self.blur_prob,
-            sigma=low + (high - low) * u[:, 11],
-            solarize=u[:, 12] < self.solarize_prob)
-
-    def plan(self, uniforms: Tensor, device: Union[str, torch.device] = 'cpu') -> Plan:
-        """Turn uniform draws (N, 13) in [0, 1), on the CPU, into what `augment` does on a device.
-
-        Brightness, contrast and saturation have three places before the hue and three after it, so
-        that every order of the four is the same operations with other weights.
-        """
-        params = self.draw(uniforms.numpy())
-        factors, shifts = params['amounts'][:, :3], params['amounts'][:, 3]
-        weights = np.tile(UNCHANGED, (len(factors), 7, 1))
-        steps = weights[:, :3].copy()
-        steps[:, :, 0] = factors
-        steps[:, 1, 2] = 1 - factors[:, 1]  # contrast
-        steps[:, 2, 1] = 1 - factors[:, 2]  # saturation
-        rank = params['order'].argsort(axis=1)  # (N, 4): at which place a step comes
-        places = rank[:, :3] + 2 * (rank[:, :3] > rank[:, 3:])  # after the hue, 1 to 3 become 3 to 5
-        weights[np.arange(len(steps))[:, None], places] = steps
-        weights[~params['jitter']] = UNCHANGED
-        weights[params['grey'], 6] = (0, 1, 0)
-        shifts = shifts * params['jitter']
-        return Plan(_to_device(weights[..., None, None, None], device),
-                    _to_device(shifts[:, None, None], device), weights != UNCHANGED, shifts != 0,
-                    params['blur'], params['solarize'], params['sigma'])
 
 
 def augment(images: Tensor, plan: Plan) -> Tensor:
@@ -226,14 +169,3 @@ def _change(images: Tensor, mask: np.ndarray, adjust: Callable, *amounts: np.nda
         index = _to_device(rows, images.device)
         images[index] = adjust(images[index], *(values[rows] for values in amounts))
     return images
-
-
-def build_policies(views: List[Dict]) -> List[PhotometricPolicy]:
-    """Make one policy per view; an unknown key is an error that names the view."""
-    policies = []
-    for v, settings in enumerate(views):
-        try:
-            policies.append(PhotometricPolicy(**settings))
-        except TypeError as error:
-            raise ValueError(f'data_preprocessor.views[{v}]: {error}.') from error
-    return policies

@@ -10,6 +10,11 @@ from mmselfsup.registry import MODELS
 from torch import Tensor, nn
 
 
+def level_name(stride: int) -> str:
+    """Return the name of a pyramid level, P2 for stride 4, P3 for stride 8 and so on."""
+    return f'P{stride.bit_length() - 1}'
+
+
 @MODELS.register_module()
 class SoCoRoIExtractor(SingleRoIExtractor):
     """Pool each box from one pyramid level, chosen by its size in the view (paper, section 3.2).

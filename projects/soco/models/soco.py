@@ -4,13 +4,15 @@ Letters used in shapes: N images, K proposals a pair, V views, P = V - 1 pairs (
 each other one), C channels.
 """
 import copy
-from typing import Dict, List, Optional, Sequence, Tuple
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from mmselfsup.models import BaseModel
 from mmselfsup.registry import MODELS
 from torch import Tensor, nn
+
+from .roi_heads import level_name
 
 ONLINE_PARTS = ('backbone', 'neck', 'roi_head', 'projector')  # what the target is a copy of
 
@@ -30,36 +32,19 @@ class SoCo(BaseModel):
         head (dict): Predictor and loss: `LatentPredictHead`.
         neck (dict, optional): `SoCoFPN`. Defaults to None (C4).
         data_preprocessor (dict, optional): `SoCoDataPreprocessor`.
-        finest_levels (Sequence[int], optional): For each view the finest pyramid level that is made
-            of it, 0 being P2; boxes of finer levels are pooled from that one. It says what is
-            computed, whatever boxes a batch has, so all ranks do the same. Defaults to None: all
-            levels of every view.
         channels_last (bool): Keep weights and views in channels_last memory, in which convolutions
             are quicker; BN adds up in another order, so numbers differ by rounding. Defaults to
             False.
         init_cfg (dict, optional): Initialisation.
-
-    Raises:
-        ValueError: `finest_levels` is not one level per view, or leaves out a level everywhere.
     """
 
     def __init__(self, backbone: dict, roi_head: dict, projector: dict, head: dict,
-                 neck: Optional[dict] = None, data_preprocessor: Optional[dict] = None,
-                 finest_levels: Optional[Sequence[int]] = None, channels_last: bool = False,
-                 init_cfg: Optional[dict] = None) -> None:
+                 neck: dict | None = None, data_preprocessor: dict | None = None,
+                 channels_last: bool = False, init_cfg: dict | None = None) -> None:
         super().__init__(backbone=backbone, neck=neck, head=head,
                          data_preprocessor=data_preprocessor, init_cfg=init_cfg)
         self.roi_head = MODELS.build(roi_head)
         self.projector = MODELS.build(projector)
-        if finest_levels is not None:
-            views, levels = data_preprocessor['views'], neck['in_channels'] if neck else []
-            if (len(finest_levels) != len(views) or min(finest_levels) != 0
-                    or max(finest_levels) >= len(levels)):
-                raise ValueError(
-                    f'finest_levels = {list(finest_levels)} must hold one of the {len(levels)} levels '
-                    f'of the neck for each of the {len(views)} views, and 0 for at least one, or the '
-                    'finest level would never be trained.')
-        self.finest_levels = finest_levels
         self.target = nn.ModuleDict(
             {part: copy.deepcopy(getattr(self, part)) for part in ONLINE_PARTS if hasattr(self, part)})
         self.target.requires_grad_(False)
@@ -77,7 +62,7 @@ class SoCo(BaseModel):
         for part, module in self.target.items():
             module.load_state_dict(getattr(self, part).state_dict())
 
-    def _fill_target(self, state_dict: Dict[str, Tensor], prefix: str, *args) -> None:
+    def _fill_target(self, state_dict: dict[str, Tensor], prefix: str, *args) -> None:
         """Let weights that hold no target start it as a copy of the online network."""
         if any(key.startswith(f'{prefix}target.') for key in state_dict):
             return
@@ -97,7 +82,8 @@ class SoCo(BaseModel):
         online = [p for part in self.target for p in getattr(self, part).parameters()]
         torch._foreach_lerp_(list(self.target.parameters()), online, 1 - momentum)
 
-    def forward(self, inputs: List[Tensor], bboxes: Tensor, mode: str = 'tensor'):
+    def forward(self, inputs: list[Tensor], bboxes: Tensor,
+                finest_levels: Sequence[int] | None = None, mode: str = 'tensor'):
         """Run the model on a prepared batch.
 
         Args:
@@ -105,51 +91,76 @@ class SoCo(BaseModel):
             bboxes (Tensor): (N, P, 2, K, 4), x1 y1 x2 y2 in pixels of the view; row i of
                 `bboxes[n, p, 0]` (first view) and of `bboxes[n, p, 1]` (view p + 2) are one object.
                 Best on the CPU, see `SoCoRoIExtractor`.
+            finest_levels (Sequence[int], optional): For each view the index of the finest pyramid
+                level that is computed, 0 being the neck's finest; smaller boxes are pooled from that
+                one. It comes from the config (`ProposalViews.views`), so that all ranks do the same,
+                whatever boxes a batch has. Defaults to None: all levels of every view.
             mode (str): 'loss' for the losses; 'tensor' for the online object features.
         """
         if mode == 'loss':
-            return self.loss(inputs, bboxes)
+            return self.loss(inputs, bboxes, finest_levels)
         if mode == 'tensor':
-            return self.extract_feat(inputs, bboxes)[0]
+            return self.extract_feat(inputs, bboxes, finest_levels)[0]
         raise ValueError(f"SoCo has the modes 'loss' and 'tensor', not {mode!r}.")
 
-    def extract_feat(self, inputs: List[Tensor], bboxes: Tensor,
-                     target: bool = False) -> Tuple[List[Tensor], List[Tensor]]:
+    def extract_feat(self, inputs: list[Tensor], bboxes: Tensor,
+                     finest_levels: Sequence[int] | None = None,
+                     target: bool = False) -> tuple[list[Tensor], list[Tensor]]:
         """Return the object features and the projections of each view's boxes.
 
         Args:
             inputs (list[Tensor]): V views (N, 3, H_v, W_v).
             bboxes (Tensor): (N, P, 2, K, 4) in pixels of the view.
+            finest_levels (Sequence[int], optional): See `forward`. Defaults to None.
             target (bool): Run the target network. Defaults to False.
 
         Returns:
             tuple: Two lists over the views: object features (B, N, K, D) and projections
             (B, N, K, C), where B = P for the first view, whose boxes of all pairs go through the
             RoI head together, and B = 1 for the others.
+
+        Raises:
+            ValueError: `finest_levels` does not fit the views or the neck.
         """
+        finest_levels = self._checked(finest_levels, len(inputs))
         net = self.target if target else self
         obj_feats, projs = [], []
         for v, view in enumerate(inputs):
             boxes = bboxes[:, :, 0] if v == 0 else bboxes[:, v - 1:v, 1]  # (N, B, K, 4)
             n, b, k, _ = boxes.shape
             feats = net.backbone(view.contiguous(memory_format=self.memory_format))
-            if self.finest_levels is not None:
-                feats = net.neck(feats, self.finest_levels[v])
-            elif self.with_neck:
-                feats = net.neck(feats)
+            if self.with_neck:
+                feats = net.neck(feats, finest_levels[v]) if finest_levels[v] else net.neck(feats)
             obj = net.roi_head(feats, boxes.flatten(1, 2))  # (N * B * K, D)
             proj = net.projector([obj])[0]
             obj_feats.append(obj.view(n, b, k, -1).transpose(0, 1))
             projs.append(proj.view(n, b, k, -1).transpose(0, 1))
         return obj_feats, projs
 
-    def box_levels(self, bboxes: Tensor) -> Optional[Tensor]:
-        """Tell from which level each box (..., P, 2, K, 4) is pooled; None without a pyramid."""
+    def _checked(self, finest_levels: Sequence[int] | None, num_views: int) -> Sequence[int]:
+        """Return the finest level of each view, which the neck has and one view needs to be 0."""
+        levels = self.roi_head.bbox_roi_extractor.num_inputs if self.with_neck else 1
+        finest_levels = [0] * num_views if finest_levels is None else finest_levels
+        if len(finest_levels) != num_views or min(finest_levels) or max(finest_levels) >= levels:
+            raise ValueError(
+                f'The views have finest_level = {list(finest_levels)}: each of the {num_views} views '
+                f'needs one of the {levels} levels of this model, and at least one view needs 0, or '
+                'the finest level would never be trained.')
+        return finest_levels
+
+    @property
+    def level_names(self) -> list[str]:
+        """The names of the pyramid levels, finest first, by their strides; see `level_name`."""
+        return [level_name(stride) for stride in self.roi_head.bbox_roi_extractor.featmap_strides]
+
+    def box_levels(self, bboxes: Tensor, finest_levels: Sequence[int] | None = None) -> Tensor | None:
+        """Return the level from which each box (..., P, 2, K, 4) is pooled; None without a pyramid."""
         if not self.with_neck:
             return None
-        return assign_levels(self.roi_head.bbox_roi_extractor, bboxes, self.finest_levels)
+        return assign_levels(self.roi_head.bbox_roi_extractor, bboxes, finest_levels)
 
-    def loss(self, inputs: List[Tensor], bboxes: Tensor) -> Dict[str, Tensor]:
+    def loss(self, inputs: list[Tensor], bboxes: Tensor,
+             finest_levels: Sequence[int] | None = None) -> dict[str, Tensor]:
         """Compare each object's prediction with its projection in the other view, both ways.
 
         Returns:
@@ -157,9 +168,9 @@ class SoCo(BaseModel):
             first view's object features (see `feature_spread`): `obj_std` of the online network,
             `obj_std_target` of the target.
         """
-        obj_feats, online = self.extract_feat(inputs, bboxes)
+        obj_feats, online = self.extract_feat(inputs, bboxes, finest_levels)
         with torch.no_grad():
-            target_feats, target = self.extract_feat(inputs, bboxes, target=True)
+            target_feats, target = self.extract_feat(inputs, bboxes, finest_levels, target=True)
         losses = {}
         for p in range(bboxes.shape[1]):
             first, other = online[0][p].flatten(0, 1), online[p + 1][0].flatten(0, 1)  # (N * K, C)
@@ -172,16 +183,16 @@ class SoCo(BaseModel):
 
 
 def assign_levels(extractor: nn.Module, bboxes: Tensor,
-                  finest_levels: Optional[Sequence[int]] = None) -> Tensor:
+                  finest_levels: Sequence[int] | None = None) -> Tensor:
     """Tell from which pyramid level each box of a batch is pooled.
 
     Args:
         extractor (nn.Module): A `SoCoRoIExtractor`.
         bboxes (Tensor): (..., P, 2, K, 4), x1 y1 x2 y2 in pixels of the view.
-        finest_levels (Sequence[int], optional): As `SoCo` takes them. Defaults to None.
+        finest_levels (Sequence[int], optional): See `SoCo.forward`. Defaults to None.
 
     Returns:
-        Tensor: (..., P, 2, K) int64, 0 being the finest level, P2.
+        Tensor: (..., P, 2, K) int64, 0 being the finest level.
     """
     rois = F.pad(bboxes.reshape(-1, 4), (1, 0))
     levels = extractor.map_roi_levels(rois, extractor.num_inputs).view(bboxes.shape[:-1])

@@ -6,23 +6,18 @@ from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from io import BytesIO
 from pathlib import Path
+
 import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
-from .proposals.files import whole_file
 
-
+from ..files import whole_file
 
 # Okabe and Ito's colour-blind-safe palette without black; the first four differ most.
 PALETTE = ((213, 94, 0), (86, 180, 233), (240, 228, 66), (0, 158, 115), (204, 121, 167),
            (0, 114, 178), (230, 159, 0))
-
-
 INK, MUTED, PAPER = (32, 36, 42), (96, 102, 110), (255, 255, 255)
-
-
 MARGIN, HEADER, CELL = 16, 34, 448
-
 
 Color = tuple[int, int, int]
 
@@ -65,14 +60,14 @@ def save_image(array: np.ndarray, path: str | Path) -> Path:
     if path.suffix.lower() != '.png':
         raise ValueError(f'Pictures are written as PNG: give a path that ends in .png, not {path}.')
     buffer = BytesIO()
-    Image.fromarray(_check_image(array, 'array')).save(buffer, 'PNG')
+    Image.fromarray(check_image(array, 'array')).save(buffer, 'PNG')
     path.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(path, 'wb') as file:
         file.write(buffer.getvalue())
     return path
 
 
-def _check_image(image: np.ndarray, name: str) -> np.ndarray:
+def check_image(image: np.ndarray, name: str) -> np.ndarray:
     image = np.asarray(image)
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
         raise ValueError(f'`{name}` must be an RGB picture, uint8 of shape (H, W, 3), but is '
@@ -80,13 +75,13 @@ def _check_image(image: np.ndarray, name: str) -> np.ndarray:
     return image
 
 
-def _whole_factor(image: np.ndarray, short_side: int) -> int:
+def whole_factor(image: np.ndarray, short_side: int) -> int:
     """The factor that brings the short side to a length, as far as 4096 px on the long one."""
-    short, long = sorted(_check_image(image, 'image').shape[:2])
+    short, long = sorted(check_image(image, 'image').shape[:2])
     return max(1, min(math.ceil(short_side / short), 4096 // long))
 
 
-def _check_boxes(boxes: np.ndarray, name: str = 'boxes') -> np.ndarray:
+def check_boxes(boxes: np.ndarray, name: str = 'boxes') -> np.ndarray:
     boxes = np.asarray(boxes, dtype=np.float64)
     if not boxes.size:
         boxes = boxes.reshape(0, 4)
@@ -97,7 +92,7 @@ def _check_boxes(boxes: np.ndarray, name: str = 'boxes') -> np.ndarray:
 
 
 @lru_cache(maxsize=None)
-def _font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
+def font_of(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
     # By path: matplotlib's own look-up by name builds a cache of all fonts first.
     name = 'DejaVuSans-Bold.ttf' if bold else 'DejaVuSans.ttf'
     return ImageFont.truetype(str(Path(matplotlib.get_data_path(), 'fonts', 'ttf', name)), size)
@@ -108,20 +103,20 @@ def _contrast(color: Color) -> Color:
     return INK if np.dot(color, (.299, .587, .114)) > 120 else PAPER
 
 
-def _enlarge(image: np.ndarray, factor: float) -> Image.Image:
+def enlarge(image: np.ndarray, factor: float) -> Image.Image:
     height, width = image.shape[:2]
     size = max(1, round(width * factor)), max(1, round(height * factor))
     return Image.fromarray(image).resize(size, Image.Resampling.BICUBIC)
 
 
-def _to_pixels(boxes: np.ndarray, factor: float, size: tuple[int, int]) -> list[list[int]]:
+def to_pixels(boxes: np.ndarray, factor: float, size: tuple[int, int]) -> list[list[int]]:
     """Scale boxes and cut them to a picture of (width, height); at least 2 px stay."""
     low = np.clip(np.rint(boxes[:, :2] * factor), 0, np.array(size) - 2)
     high = np.maximum(np.minimum(np.rint(boxes[:, 2:] * factor), size), low + 2)
     return np.concatenate([low, high], 1).astype(int).tolist()
 
 
-def _step_inside(box: list[int], earlier: list[list[int]]) -> list[int]:
+def step_inside(box: list[int], earlier: list[list[int]]) -> list[int]:
     """Move the sides of a box inwards that lie on the same side of an earlier box."""
     moved = list(box)
     for side, inwards in enumerate((5, 5, -5, -5)):
@@ -132,7 +127,7 @@ def _step_inside(box: list[int], earlier: list[list[int]]) -> list[int]:
     return moved
 
 
-def _outline(draw: ImageDraw.ImageDraw, box: list[int], color: Color, width: int) -> None:
+def outline(draw: ImageDraw.ImageDraw, box: list[int], color: Color, width: int) -> None:
     """A coloured frame just inside the box, with a hair line of contrast on both sides."""
     x1, y1, x2, y2 = box[0], box[1], box[2] - 1, box[3] - 1
     for grow, tint, line in ((1, _contrast(color), 1), (-width, _contrast(color), 1),
@@ -141,11 +136,11 @@ def _outline(draw: ImageDraw.ImageDraw, box: list[int], color: Color, width: int
             draw.rectangle((x1 - grow, y1 - grow, x2 + grow, y2 + grow), outline=tint, width=line)
 
 
-def _draw_chip(draw: ImageDraw.ImageDraw, box: list[int], label: str, color: Color,
+def draw_chip(draw: ImageDraw.ImageDraw, box: list[int], label: str, color: Color,
                taken: list[tuple[int, int, int, int]],
                size: tuple[int, int]) -> tuple[int, int, int, int]:
     """Write a label on a chip at the first place that is free; returns the place (xyxy)."""
-    width, height = math.ceil(_font(14, True).getlength(label)) + 10, 20
+    width, height = math.ceil(font_of(14, True).getlength(label)) + 10, 20
     x1, y1, x2, y2 = box
 
     def is_free(place: tuple[int, int, int, int]) -> bool:
@@ -165,26 +160,26 @@ def _draw_chip(draw: ImageDraw.ImageDraw, box: list[int], label: str, color: Col
     draw.rounded_rectangle((place[0], place[1], place[2] - 1, place[3] - 1), radius=3, fill=color,
                            outline=_contrast(color), width=1)
     draw.text(((place[0] + place[2]) / 2, (place[1] + place[3]) / 2), label, fill=_contrast(color),
-              font=_font(14, True), anchor='mm')
+              font=font_of(14, True), anchor='mm')
     return place
 
 
-def _color_scale(shades: matplotlib.colors.Colormap, low: float, high: float) -> np.ndarray:
+def color_scale(shades: matplotlib.colors.Colormap, low: float, high: float) -> np.ndarray:
     """A bar from the smallest to the largest box with both sizes beside it."""
     parts = [f'box size √(w·h)   {low:.0f} px', f'{high:.0f} px']
-    widths = [math.ceil(_font(14).getlength(part)) for part in parts]
+    widths = [math.ceil(font_of(14).getlength(part)) for part in parts]
     canvas = Image.new('RGB', (sum(widths) + 144, 22), PAPER)
     draw = ImageDraw.Draw(canvas)
-    draw.text((0, 11), parts[0], fill=MUTED, font=_font(14), anchor='lm')
+    draw.text((0, 11), parts[0], fill=MUTED, font=font_of(14), anchor='lm')
     bar = (shades(np.linspace(0, 1, 120))[None, :, :3] * 255).round().astype(np.uint8)
     canvas.paste(Image.fromarray(np.repeat(bar, 10, 0)), (widths[0] + 10, 6))
-    draw.text((widths[0] + 140, 11), parts[1], fill=MUTED, font=_font(14), anchor='lm')
+    draw.text((widths[0] + 140, 11), parts[1], fill=MUTED, font=font_of(14), anchor='lm')
     return np.asarray(canvas)
 
 
-def _titled(picture: np.ndarray, title: str, room: int = 0) -> np.ndarray:
+def titled(picture: np.ndarray, title: str, room: int = 0) -> np.ndarray:
     """A strip with the title above a picture; wider than it and than a room, a title is cut."""
-    font, width = _font(17, True), max(picture.shape[1], room)
+    font, width = font_of(17, True), max(picture.shape[1], room)
     text = title
     while font.getlength(text) > width and len(title) > 1:
         title = title[:-1]
@@ -194,16 +189,16 @@ def _titled(picture: np.ndarray, title: str, room: int = 0) -> np.ndarray:
     return join_pictures([np.asarray(strip), picture], axis=0, gap=0)
 
 
-def _paragraph(text: str, width: int) -> np.ndarray:
+def paragraph(text: str, width: int) -> np.ndarray:
     """Text broken into lines that fit a width (a letter of 15 px is about 8.5 px wide)."""
     lines = textwrap.wrap(text, int(width / 8.5))
     canvas = Image.new('RGB', (width, 24 * len(lines)), PAPER)
     for row, line in enumerate(lines):
-        ImageDraw.Draw(canvas).text((0, 24 * row + 12), line, fill=MUTED, font=_font(15),
+        ImageDraw.Draw(canvas).text((0, 24 * row + 12), line, fill=MUTED, font=font_of(15),
                                     anchor='lm')
     return np.asarray(canvas)
 
 
-def _framed(picture: np.ndarray) -> np.ndarray:
+def framed(picture: np.ndarray) -> np.ndarray:
     """A white margin around a picture."""
     return np.pad(picture, ((MARGIN, MARGIN), (MARGIN, MARGIN), (0, 0)), constant_values=255)

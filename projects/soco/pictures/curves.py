@@ -1,7 +1,4 @@
 """The curves of one or several runs, from what mmengine's visualizer logged to a picture."""
-import json
-import logging
-import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,8 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from .visualization import INK, PALETTE, save_image
-
+from .canvas import INK, PALETTE, save_image
 
 # Without the palette's light colours, which fade on white.
 COLORS = [np.divide(PALETTE[i], 255) for i in (5, 0, 3, 4, 6, 1)]
@@ -117,7 +113,7 @@ def panel_figures(records: Sequence[dict], obj_std_floor: float | None = None) -
     return figures
 
 
-def _iteration(record: dict, default: float = 0) -> float:
+def iteration_of(record: dict, default: float = 0) -> float:
     return record.get('step', record.get('iter', default))
 
 
@@ -127,7 +123,7 @@ def _points(name: str, records: Sequence[dict]) -> dict[str, np.ndarray]:
     for i, record in enumerate(records, 1):
         for key, value in record.items():
             if _place(key) and isinstance(value, (int, float)):
-                points.setdefault(key, []).append((_iteration(record, i), value))
+                points.setdefault(key, []).append((iteration_of(record, i), value))
     if not points:
         raise ValueError(
             f'Nothing to draw of {name}: none of its {len(records)} records holds a loss, lr, momentum '

@@ -3,21 +3,31 @@
 Everything here takes and gives plain arrays and files. Boxes are x1 y1 x2 y2 in pixels, half-open.
 Pictures are uint8 RGB arrays (H, W, 3).
 """
-import itertools
-import math
-import textwrap
-from collections.abc import Iterator, Sequence
-from functools import lru_cache
-from io import BytesIO
-from pathlib import Path
+from collections.abc import Sequence
 
 import matplotlib
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import ImageDraw
 
-from .proposals.files import whole_file
-
-LEVELS = ('P2', 'P3', 'P4', 'P5')
+from .canvas import (
+    CELL,
+    MARGIN,
+    PALETTE,
+    Color,
+    check_boxes,
+    check_image,
+    color_scale,
+    draw_chip,
+    enlarge,
+    framed,
+    join_pictures,
+    outline,
+    paragraph,
+    step_inside,
+    titled,
+    to_pixels,
+    whole_factor,
+)
 
 
 def draw_boxes(image: np.ndarray,
@@ -43,7 +53,7 @@ def draw_boxes(image: np.ndarray,
     Raises:
         ValueError: If an array has another type or shape, or a list another length than `boxes`.
     """
-    return _annotate(image, boxes, labels, colors, _whole_factor(image, 320))
+    return _annotate(image, boxes, labels, colors, whole_factor(image, 320))
 
 
 def draw_proposals(image: np.ndarray, boxes: np.ndarray, title: str) -> np.ndarray:
@@ -64,7 +74,7 @@ def draw_proposals(image: np.ndarray, boxes: np.ndarray, title: str) -> np.ndarr
     Raises:
         ValueError: If an array has another type or shape.
     """
-    return _framed(_proposal_panel(image, boxes, title, _whole_factor(image, 480)))
+    return framed(_proposal_panel(image, boxes, title, whole_factor(image, 480)))
 
 
 def draw_views(photo: np.ndarray,
@@ -72,6 +82,7 @@ def draw_views(photo: np.ndarray,
                views: Sequence[np.ndarray],
                bboxes: np.ndarray,
                levels: np.ndarray | None = None,
+               level_names: Sequence[str] = (),
                name: str = 'photo') -> np.ndarray:
     """Draw a photo with its proposals and, for each pair (1, v), view 1 beside view v.
 
@@ -85,8 +96,9 @@ def draw_views(photo: np.ndarray,
         views (Sequence[np.ndarray]): V = P + 1 pictures, RGB, uint8, (H_v, W_v, 3).
         bboxes (np.ndarray): (P, 2, K, 4), x1 y1 x2 y2 in pixels of the view; `bboxes[p, 0, k]`
             in view 1 and `bboxes[p, 1, k]` in view p + 2 are the same object.
-        levels (np.ndarray | None): (P, 2, K), the pyramid level of each box, 0 for P2 to 3 for
-            P5. Default: not shown.
+        levels (np.ndarray | None): (P, 2, K), the index of each box's pyramid level. Default: not
+            shown.
+        level_names (Sequence[str]): The levels' names, such as P2; needed where `levels` is given.
         name (str): What the photo is called in its title. Default: 'photo'.
 
     Returns:
@@ -95,31 +107,31 @@ def draw_views(photo: np.ndarray,
     Raises:
         ValueError: If an array has another type, shape or range than said above.
     """
-    views = [_check_image(view, f'views[{i}]') for i, view in enumerate(views)]
-    bboxes, labels = _check_pairs(views, bboxes, levels)
+    views = [check_image(view, f'views[{i}]') for i, view in enumerate(views)]
+    bboxes, labels = _check_pairs(views, bboxes, levels, level_names)
     colors = [PALETTE[k % len(PALETTE)] for k in range(bboxes.shape[2])]
 
     def tile(view: int, pair: int, side: int) -> np.ndarray:
         height, width = views[view].shape[:2]
         picture = _annotate(views[view], bboxes[pair, side], labels[pair][side], colors,
                             CELL / max(height, width))
-        return _titled(picture, f'view {view + 1}, {width}x{height}')
+        return titled(picture, f'view {view + 1}, {width}x{height}')
 
     rows = [join_pictures((tile(0, pair, 0), tile(pair + 1, pair, 1)), axis=1)
             for pair in range(len(bboxes))]
-    height, width = _check_image(photo, 'photo').shape[:2]
+    height, width = check_image(photo, 'photo').shape[:2]
     room = 1.4 * CELL if len(rows) == 1 else 1.8 * CELL
     panel = _proposal_panel(photo, proposals, f'{name}, {width}x{height}, proposals: '
                             f'{len(proposals)}', room / max(height, width), round(room))
     note = 'Same number and colour: the same object.'
     if levels is not None:
-        note += ' P2 to P5: the pyramid level its feature is taken from.'
-    left = join_pictures([panel, _paragraph(note, round(room))], axis=0)  # as wide for any photo
-    return _framed(join_pictures([left, join_pictures(rows, axis=0)], axis=1, gap=2 * MARGIN))
+        note += f' {level_names[0]} to {level_names[-1]}: the pyramid level of its feature.'
+    left = join_pictures([panel, paragraph(note, round(room))], axis=0)  # as wide for any photo
+    return framed(join_pictures([left, join_pictures(rows, axis=0)], axis=1, gap=2 * MARGIN))
 
 
-def _check_pairs(views: list[np.ndarray], bboxes: np.ndarray, levels: np.ndarray | None
-                 ) -> tuple[np.ndarray, list[list[list[str]]]]:
+def _check_pairs(views: list[np.ndarray], bboxes: np.ndarray, levels: np.ndarray | None,
+                 level_names: Sequence[str]) -> tuple[np.ndarray, list[list[list[str]]]]:
     """Check the pairs' arrays and name their objects: labels[pair][side][k]."""
     bboxes = np.asarray(bboxes, dtype=np.float64)
     if bboxes.ndim != 4 or bboxes.shape[1::2] != (2, 4) or not 1 <= len(bboxes) == len(views) - 1:
@@ -133,17 +145,17 @@ def _check_pairs(views: list[np.ndarray], bboxes: np.ndarray, levels: np.ndarray
               for i in first]
     if levels is not None:
         levels = np.asarray(levels)
-        if levels.shape != bboxes.shape[:3] or not np.isin(levels, range(len(LEVELS))).all():
-            raise ValueError(f'`levels` must have shape {bboxes.shape[:3]} and values from 0 (P2) '
-                             f'to 3 (P5), but has shape {levels.shape}.')
-        labels = [[[f'{label} {LEVELS[int(level)]}' for label, level in zip(texts, row)]
+        if levels.shape != bboxes.shape[:3] or not np.isin(levels, range(len(level_names))).all():
+            raise ValueError(f'`levels` must have shape {bboxes.shape[:3]} and values below the number '
+                             f'of `level_names`, {len(level_names)}, but has shape {levels.shape}.')
+        labels = [[[f'{label} {level_names[int(level)]}' for label, level in zip(texts, row)]
                    for texts, row in zip(sides, grid)] for sides, grid in zip(labels, levels)]
     return bboxes, labels
 
 
 def _annotate(image: np.ndarray, boxes: np.ndarray, labels: Sequence[str] | None,
               colors: Sequence[Color] | None, factor: float) -> np.ndarray:
-    boxes = _check_boxes(boxes)
+    boxes = check_boxes(boxes)
     labels = [str(i + 1) for i in range(len(boxes))] if labels is None else list(labels)
     if colors is None:
         colors = [PALETTE[i % len(PALETTE)] for i in range(len(boxes))]
@@ -151,36 +163,36 @@ def _annotate(image: np.ndarray, boxes: np.ndarray, labels: Sequence[str] | None
         if len(given) != len(boxes):
             raise ValueError(f'`{name}` has {len(given)} entries for {len(boxes)} boxes: give '
                              'one for each box, or None.')
-    canvas = _enlarge(image, factor)
+    canvas = enlarge(image, factor)
     draw = ImageDraw.Draw(canvas)
-    pixels = _to_pixels(boxes, factor, canvas.size)
+    pixels = to_pixels(boxes, factor, canvas.size)
     for i, color in enumerate(colors):
-        pixels[i] = _step_inside(pixels[i], pixels[:i])
-        _outline(draw, pixels[i], tuple(color), 3)
+        pixels[i] = step_inside(pixels[i], pixels[:i])
+        outline(draw, pixels[i], tuple(color), 3)
     taken: list[tuple[int, int, int, int]] = []
     for box, label, color in zip(pixels, labels, colors):
         if label:
-            taken.append(_draw_chip(draw, box, label, tuple(color), taken, canvas.size))
+            taken.append(draw_chip(draw, box, label, tuple(color), taken, canvas.size))
     return np.asarray(canvas)
 
 
 def _proposal_panel(image: np.ndarray, boxes: np.ndarray, title: str, factor: float,
                     room: int = 0) -> np.ndarray:
-    boxes = _check_boxes(boxes)
+    boxes = check_boxes(boxes)
     sizes = np.sqrt(np.prod(np.maximum(boxes[:, 2:] - boxes[:, :2], 0), axis=1))
     shades = matplotlib.colormaps['cool']
     low, high = (sizes.min(), sizes.max()) if len(sizes) else (0., 0.)
     colors = (shades((sizes - low) / max(high - low, 1e-9))[:, :3] * 255).round().astype(int)
-    canvas = _enlarge(image, factor).point(lambda value: .7 * value)
+    canvas = enlarge(image, factor).point(lambda value: .7 * value)
     draw = ImageDraw.Draw(canvas)
-    pixels = _to_pixels(boxes, factor, canvas.size)
+    pixels = to_pixels(boxes, factor, canvas.size)
     for i in np.argsort(-sizes, kind='stable'):
         x1, y1, x2, y2 = pixels[i]
         draw.rectangle((x1, y1, x2 - 1, y2 - 1), outline=tuple(colors[i].tolist()),
                        width=max(1, round(factor)))
-    parts = [_titled(np.asarray(canvas), title, room)]
+    parts = [titled(np.asarray(canvas), title, room)]
     if len(boxes):
-        parts.append(_color_scale(shades, low, high))
+        parts.append(color_scale(shades, low, high))
     return join_pictures(parts, axis=0, gap=8)
 
 

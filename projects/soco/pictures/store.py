@@ -4,11 +4,12 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from .proposals.images import ImageError, decode_image
-from .proposals.sources import ImageSource
-from .proposals.statistics import Statistics
-from .proposals.store import ProposalStore
-from .visualization import draw_proposals, save_image
+from ..proposals.images import ImageError, decode_image
+from ..proposals.sources import ImageSource
+from ..proposals.store import ProposalStore
+from ..proposals.store_statistics import Statistics
+from .canvas import save_image
+from .photos import draw_proposals
 
 
 def draw_statistics(figures: Statistics, path: str | Path) -> None:

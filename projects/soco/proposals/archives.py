@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Iterable
 from pathlib import Path
 
-from .names import ImageSource, is_image_name, name_problem
+from .source_base import ImageSource, is_image_name, name_problem
 
 _ZIP_HEADER = struct.Struct('<4s22xHH')
 

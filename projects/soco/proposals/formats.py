@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from .files import whole_file
+from ..files import whole_file
 from .store import ProposalStore
 
 

@@ -25,10 +25,10 @@ from .journal import (
     skipped_path,
     write_skipped,
 )
-from .names import EXTENSIONS, ImageSource
-from .operations import copy_row
-from .statistics import Statistics, measure
+from .source_base import EXTENSIONS, ImageSource
 from .store import ProposalStore, StoreWriter
+from .store_operations import copy_row
+from .store_statistics import Statistics, measure
 
 BYTES_PER_IMAGE = 1024
 CHUNK_IMAGES = 128

@@ -12,8 +12,8 @@ import numpy as np
 
 from .filters import Rule, get_filter
 from .images import ImageError, decode_image, image_size
-from .names import ImageSource
 from .selective_search import MAX_SIDE, SETTINGS, VERSION, SearchSetting, selective_search
+from .source_base import ImageSource
 
 MAX_BOXES = 10_000
 

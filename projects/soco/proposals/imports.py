@@ -12,13 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from .fit import where_instead
 from .formats import read_json
 from .generators import BoxGenerator
 from .images import ImageError, image_size
-from .names import ImageSource, name_problem
-from .operations import box_dtype_for, box_problem
+from .source_base import ImageSource, name_problem
 from .store import BOX_DTYPES
+from .store_check import where_instead
+from .store_operations import box_dtype_for, box_problem
 
 _FORMS = {
     'coco': 'a COCO json with images and annotations (--source coco)',

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, TextIO
 
 import numpy as np
 
-from .files import told_where, whole_file
+from ..files import naming_file, whole_file
 from .store import ProposalStore, StoreWriter
 
 
@@ -104,7 +104,7 @@ class ChunkFolder:
     def __init__(self, out: Path) -> None:
         self.out = out
         self.path = parts_folder(out)
-        with told_where(self.path):
+        with naming_file(self.path):
             self._lock = _take_lock(self.path, out)
 
     def __enter__(self) -> 'ChunkFolder':

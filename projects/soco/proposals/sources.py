@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from .archives import TarSource, ZipSource
-from .names import ImageSource, NameRefused, is_image_name, name_problem
+from .source_base import ImageSource, NameRefused, is_image_name, name_problem
 
 KINDS = ('a folder, a list of images (.txt), a COCO json, a zip archive or an uncompressed tar '
          'archive')

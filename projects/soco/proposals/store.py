@@ -16,7 +16,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from .columns import (
+from ..files import whole_file
+from .store_format import (
     BOX_DTYPES,
     CHECKSUM_KEY,
     FORMAT_VERSION,
@@ -29,7 +30,6 @@ from .columns import (
     sealed_checksum,
     store_schema,
 )
-from .files import whole_file
 
 BATCH_ROWS = 16384
 BATCH_BOXES = 2**22

@@ -3,7 +3,7 @@ import os
 
 import numpy as np
 
-from .names import ImageSource, NameRefused, name_problem
+from .source_base import ImageSource, NameRefused, name_problem
 from .sources import FolderSource
 from .store import ProposalStore
 

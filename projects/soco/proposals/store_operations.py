@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from .journal import differences
-from .names import name_problem
+from .source_base import name_problem
 from .store import ProposalStore, StoreWriter
 
 

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from mmengine.config import Config
 
-_PACKAGE = Path(__file__).resolve().parent
+_PACKAGE = Path(__file__).resolve().parents[1]
 # In a checkout beside projects/; in an installed package where OpenMMLab packages keep them.
 CONFIGS = next((folder for folder in (_PACKAGE.parents[1] / 'configs', _PACKAGE / '.mim/configs')
                 if (folder / 'metafile.yml').is_file()), _PACKAGE / '.mim/configs')

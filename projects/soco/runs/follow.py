@@ -8,7 +8,12 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from .engine.stopping import STOPPED, Stopped
+from ..launch.errors import DIVERGED, STOPPED, Stopped
+
+
+class DivergedError(ValueError):
+    """A training ended because its loss or its weights were no longer finite."""
+
 
 LOOK = 0.5  # seconds between two looks at whether to stop
 
@@ -33,6 +38,7 @@ def run_training(command: Sequence[str], log: str | Path, what: str,
 
     Raises:
         Stopped: It was stopped, and can go on.
+        DivergedError: Its numbers were no longer finite.
         ValueError: It failed; the end of its output says why.
     """
     last: deque[str] = deque(maxlen=12)
@@ -63,9 +69,10 @@ def run_training(command: Sequence[str], log: str | Path, what: str,
     if code == STOPPED or (code and stop is not None and stop.is_set()):
         raise Stopped(STOPPED)
     if code:
-        raise ValueError(f'{what} failed; the whole output is in {log}. Its end: '
-                         + ' | '.join(line for line in last if 'error' in line.lower())
-                         + f' {last[-1] if last else ""}')
+        kind = DivergedError if code == DIVERGED else ValueError
+        raise kind(f'{what} failed; the whole output is in {log}. Its end: '
+                   + ' | '.join(line for line in last if 'error' in line.lower())
+                   + f' {last[-1] if last else ""}')
 
 
 def _ask_to_stop(process: subprocess.Popen, stop: threading.Event, over: threading.Event) -> None:

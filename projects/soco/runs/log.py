@@ -2,19 +2,10 @@
 import json
 import logging
 import math
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
-import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator
-from .visualization import INK, PALETTE, save_image
 
-
+from ..pictures.curves import iteration_of
 
 logger = logging.getLogger(__name__)
 
@@ -69,9 +60,9 @@ def read_run(work_dir: str | Path) -> list[dict]:
         first: dict[str, float] = {}
         for record in records:
             for key in record.keys() - {'step', 'iter', 'epoch'}:
-                first.setdefault(key, _iteration(record))
+                first.setdefault(key, iteration_of(record))
         joined = [{key: value for key, value in record.items()
-                   if _iteration(record) < first.get(key, math.inf)} for record in joined]
+                   if iteration_of(record) < first.get(key, math.inf)} for record in joined]
         joined += records
     return joined
 

@@ -2,7 +2,7 @@
 import shlex
 from typing import Any, NamedTuple
 
-from .run_files import Run
+from .read import Run
 
 DETECTORS = 'configs/benchmarks/mmdetection/coco/mask-rcnn_{}.py'
 # Family, depth, channels of the FPN and of the box head: the detector with the same parts.
@@ -80,7 +80,7 @@ def transfer_command(run: Run) -> Command:
     missing = [part for part, there in (('neck', neck), ('roi_head.bbox_head', box_head)) if not there]
     if family == 'fpn' and missing:
         parts = [p for p in ('backbone', 'neck', 'roi_head.bbox_head') if p not in missing]
-        words += ['--cfg-options', f'custom_hooks.0.require=[{",".join(parts)}]']
+        words += ['--cfg-options', f'default_hooks.pretrained.require=[{",".join(parts)}]']
         note = ('The number after the checkpoint is that of GPUs. This pretraining has no '
                 f'{" and no ".join(missing)}: the detector begins them anew.')
     line = _line(f'bash tools/benchmarks/mmdetection/dist_train_{family}.sh', DETECTORS.format(name),

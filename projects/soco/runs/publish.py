@@ -10,13 +10,14 @@ from typing import Any, Dict, List, Optional, Sequence
 
 import torch
 
-from . import __version__
+from .. import __version__
+from ..files import PathLike, write_whole
+from ..weights.convert import Conversion, convert, encode_weights
+from ..weights.read import read_checkpoint
 from .config_changes import read_dumped
-from .converters import Conversion, convert, encode_weights
-from .engine.checkpoint import PathLike, read_checkpoint, write_atomically
 from .next_steps import transfer_command
-from .run_files import Run
-from .run_record import RECORD, read_record
+from .read import Run
+from .record import RECORD, read_record
 
 CARD = Path(__file__).with_name('model_card.md')
 RESULT_KEYS = ('task', 'metric', 'value', 'source')
@@ -79,10 +80,10 @@ def publish(checkpoint: PathLike, out_dir: PathLike, name: Optional[str] = None,
         raise FileExistsError(f'{", ".join(there)}: already there. Choose another folder, or '
                               '--overwrite, which replaces a card that was edited too.')
     for path, (data, _) in files.items():
-        write_atomically(data, path)
+        write_whole(path, data)
     digests = {path: digest for path, (_, digest) in files.items()}
     text = fill_card(run, conversion, about, digests, results or EMPTY_RESULTS)
-    write_atomically(text.encode(), card)
+    write_whole(card, text.encode())
     return Published(list(files), card, conversion)
 
 

@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ..datasets.dataset import BadPhoto
+from ..engine.bad_image_hook import TABLE
+from ..weights.read import find_newest_checkpoint, read_checkpoint
 from .config_changes import changes_between, read_dumped
-from .curves import read_run
-from .datasets.dataset import BadPhoto
-from .engine import find_newest_checkpoint, read_checkpoint
-from .engine.bad_images import TABLE
-from .run_record import RECORD, read_record
+from .log import read_run
+from .record import RECORD, read_record
 
 
 class Picture(NamedTuple):

@@ -14,14 +14,14 @@ import torch
 from mmengine.dist import get_world_size, is_main_process
 from mmengine.runner import Runner
 
-from . import __version__
+from .. import __version__
+from ..files import whole_file
+from ..launch.errors import Stopped
 from .config_changes import nearest_known
-from .engine.stopping import Stopped
-from .proposals.files import whole_file
 
 RECORD = 'run.json'
 PACKAGES = ('torch', 'torchvision', 'mmengine', 'mmcv', 'mmcv-lite', 'mmdet', 'mmselfsup', 'numpy')
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 # What describe_session writes.
 KINDS = dict(started=str, config=str, known_configs=list, version=str, commit=str, processes=int,
              versions=dict, cpu=str, cores=int, memory_gib=int, gpus=list)

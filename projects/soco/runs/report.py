@@ -13,13 +13,13 @@ import matplotlib
 import numpy as np
 from PIL import Image
 
-from . import __version__
+from .. import __version__
+from ..engine import CollapseHook
+from ..files import whole_file
+from ..pictures.curves import panel_figures
 from .config_changes import Change, base_files, changes_against, config_values, known_config
-from .curves import panel_figures
-from .engine import CollapseHook
 from .next_steps import browse_command, commands, score_command
-from .proposals.files import whole_file
-from .run_files import Picture, Run, read_work_dir
+from .read import Picture, Run, read_work_dir
 
 PICTURES = 2  # of a kind on the page, the newest
 WIDEST = 1800  # px; a wider picture is made smaller
@@ -138,10 +138,8 @@ def warnings_of(run: Run) -> list[str]:
 
 def collapse_threshold(run: Run) -> float:
     """The spread under which features count as collapsed: that of the run's `CollapseHook`."""
-    hooks = (run.config or {}).get('custom_hooks')
-    given = [hook.get('threshold') for hook in (hooks if isinstance(hooks, list) else ())
-             if isinstance(hook, dict) and hook.get('type') == 'CollapseHook']
-    return next((value for value in given if isinstance(value, float)), CollapseHook().threshold)
+    given = run.part('default_hooks.collapse').get('threshold')
+    return given if isinstance(given, float) else CollapseHook().threshold
 
 
 def progress(run: Run) -> str:

@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ..datasets.subset import check_coco, choose_images, subset_coco, with_images
-from ..proposals.files import whole_file
+from ..datasets.coco_subset import check_coco, choose_images, subset_coco, with_images
+from ..files import whole_file
 from ..proposals.formats import read_json
 from ..proposals.sources import open_source
 from .plan import BOXES, Study

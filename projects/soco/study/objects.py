@@ -13,6 +13,7 @@ from ..evaluation.class_score import draw_photos, drawn_means, rank_classes
 from ..evaluation.loading import build_model
 from ..evaluation.objects import ViewObjects, embed_objects, found_again, same_photo_counts
 from ..models.soco import SoCo
+from ..weights.match import match_weights
 from .resampling import DRAWS
 
 NEIGHBOURS = 5
@@ -31,14 +32,15 @@ def build_arm(cfg: Config, seed: int, parts: Mapping[str, Tensor]) -> SoCo:
         ValueError: A tensor has no place in the network, or the parts leave one of theirs random.
     """
     model = build_model(cfg, None, seed)
-    left, alien = model.load_state_dict(dict(parts), strict=False)
-    tops = {key.split('.')[0] for key in parts}
-    holes = [key for key in left if key.split('.')[0] in tops]
-    if alien or holes:
+    tops = sorted({key.split('.')[0] for key in parts})
+    report = match_weights(model.state_dict(), parts, tops)
+    if report.unused or not report.complete:
+        holes = [key for key in (*report.fresh, *report.mismatched) if report.is_required(key)]
         raise ValueError(f'The pretrained parts do not fit {cfg.filename}: '
-                         + ', '.join([f'{key} has no place' for key in alien[:3]]
-                                     + [f'{key} is missing' for key in holes[:3]])
+                         + ', '.join([f'{key} has no place' for key in report.unused[:3]]
+                                     + [f'{key} does not match' for key in holes[:3]])
                          + '. All methods of a study must share its backbone.')
+    model.load_state_dict(dict(parts), strict=False)
     model.copy_to_target()
     return model
 

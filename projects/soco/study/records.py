@@ -7,7 +7,7 @@ from typing import Any, Mapping
 
 import numpy as np
 
-from ..proposals.files import whole_file
+from ..files import whole_file
 
 VERSION = 1
 

@@ -16,14 +16,15 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from ..datasets.dataset import SoCoDataset
-from ..engine.stopping import STOPPED, Stopped
-from ..evaluation.annotated import LabelledPhotos, first_view_size, read_labelled
+from ..evaluation.annotated import LabelledPhotos, first_view, read_labelled
 from ..evaluation.cost import measure_cost
 from ..evaluation.objects import held_out_dataset
-from ..launch import load_config
+from ..launch.configs import load_config
+from ..launch.errors import STOPPED, Stopped
 from ..models.soco import SoCo
 from ..proposals.sources import open_source
-from ..run_record import code_version
+from ..runs.follow import DivergedError
+from ..runs.record import code_version
 from . import training
 from .data import StudyData
 from .detection import judge_predictions, lacks_points
@@ -152,9 +153,7 @@ class StudyRun:
         """Have a trial whose numbers are not finite lost, and not the study."""
         try:
             yield
-        except ValueError as error:
-            if 'not finite' not in ' '.join(str(error).split()):
-                raise
+        except DivergedError as error:
             self._add(job, dict(options=options, seconds=0., values={}, lost=str(error)[-500:]))
 
     def _pretrain(self, job: Job, report: Callable) -> None:
@@ -261,8 +260,10 @@ class StudyRun:
 
     def _photos(self, split: str) -> LabelledPhotos:
         if split not in self._labelled:
-            self._labelled[split] = read_labelled(self.data.labels(split), open_source(self.data.root),
-                                                  first_view_size(self._object_config()))
+            view = first_view(self._object_config())
+            self._labelled[split] = read_labelled(
+                self.data.labels(split), open_source(self.data.root), view['size'],
+                finest_level=view.get('finest_level', 0))
         return self._labelled[split]
 
     def _add(self, job: Job, record: dict, samples: dict | None = None) -> None:

@@ -10,9 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from ..curves import COLORS
-from ..proposals.files import whole_file
-from ..visualization import save_image
+from ..files import whole_file
+from ..pictures.canvas import save_image
+from ..pictures.curves import COLORS
 from .plan import Job, Study
 from .records import Records
 from .resampling import paired_difference

@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from mmengine.config import Config
 
-from ..curves import read_run
-from ..engine.checkpoint import find_newest_checkpoint, read_checkpoint
-from ..launch import load_config
-from ..proposals.files import whole_file
-from ..watching import run_training
+from ..files import whole_file
+from ..launch.configs import load_config
+from ..runs.follow import run_training
+from ..runs.log import read_run
+from ..weights.read import find_newest_checkpoint, read_checkpoint
 from .data import StudyData
 from .plan import Job, Study
 
@@ -61,7 +61,7 @@ def finetuning_command(study: Study, data: StudyData, job: Job, options: dict, f
     for split in ('train', 'val', 'test'):
         changes[f'{split}_dataloader.dataset.data_prefix.img'] = f'{data.root}/'
     if weights:
-        changes['custom_hooks.0.require'] = f'[{parts}]'
+        changes['default_hooks.pretrained.require'] = f'[{parts}]'
     return ['tools/train.py', study.detector, '--work-dir', str(folder), '--resume',
             '--pretrained', str(weights or 'random'), '--cfg-options', *_words({**changes, **options})]
 

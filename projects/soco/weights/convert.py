@@ -1,9 +1,8 @@
 """Weights between formats, strict: every key is moved, or dropped by a named rule, or an error.
 
-All goes through our own names, by the tables of `weight_names`, which are read both ways; so a round
+All goes through our own names, by the tables of `names`, which are read both ways; so a round
 trip is exact.
 """
-import argparse
 import io
 import json
 import pickle
@@ -15,12 +14,11 @@ from typing import Any, Dict, Iterable, List, Optional
 import numpy as np
 import safetensors.torch
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 
-from . import __version__
-from .engine.checkpoint import PathLike, load_plain, write_atomically
-from .weight_names import FPN_SIGNS, LEFT_IN, LEFT_OUT, OTHER_KINDS, SIGNS, TARGETS, name_table
+from .. import __version__
+from ..files import PathLike, write_whole
+from .names import FPN_SIGNS, LEFT_IN, LEFT_OUT, OTHER_KINDS, SIGNS, TARGETS, name_table
 
 
 @dataclass(frozen=True)
@@ -60,7 +58,11 @@ def convert(state_dict: Dict[str, Tensor], to: str, source: Optional[str] = None
     if to not in TARGETS:
         raise ValueError(f'Weights can be converted to {", ".join(TARGETS)}, not to {to!r}.')
     keys = {key: key.removeprefix('module.') for key in state_dict}
-    source = source or _recognise(keys.values())
+    source = source or source_format(keys.values())
+    if source is None:
+        raise ValueError(f'These are not weights of SoCo: {describe(keys.values())}. Expected are '
+                         'those of a pretraining of this project or of the official code (encoder.), '
+                         'or of a ResNet (conv1., layer1.).')
     if c4 and source != 'torchvision':
         raise ValueError('Only a plain ResNet does not tell by itself whether it is for C4. These '
                          f'weights ({source}) do: leave the option out.')
@@ -96,19 +98,31 @@ def _any(pattern: str, keys: Iterable[str]) -> bool:
     return any(re.match(pattern, key) for key in keys)
 
 
-def _kind(keys: Iterable[str]) -> str:
-    found = [kind for kind, sign in OTHER_KINDS.items() if _any(sign, keys)]
-    return f' They look like those of {found[0]}.' if found else ''
+def source_format(keys: Iterable[str]) -> str | None:
+    """Return the format of weights, by their names: 'official', one of `TARGETS`, or None.
+
+    Args:
+        keys (Iterable[str]): Names of tensors, without the prefix `module.`.
+    """
+    keys = list(keys)
+    return next((name for name, sign in SIGNS.items() if _any(sign, keys)), None)
 
 
-def _recognise(keys: Iterable[str]) -> str:
-    for name, sign in SIGNS.items():
-        if _any(sign, keys):
-            return name
+def describe(keys: Iterable[str]) -> str:
+    """Return what weights look like and what fits them, as a clause for a message.
+
+    Args:
+        keys (Iterable[str]): Names of tensors, without the prefix `module.`.
+    """
+    keys = list(keys)
     tops = sorted({key.split('.')[0] for key in keys})
-    raise ValueError(f'These are not weights of SoCo: their names begin with {", ".join(tops[:8])}.'
-                     f'{_kind(keys)} Expected are those of a pretraining of this project or of the '
-                     'official code (encoder.), or of a ResNet (conv1., layer1.).')
+    if _any(SIGNS['official'], keys) or {'model', 'opt'} <= set(tops):
+        return ('it looks like a checkpoint of the official SoCo code, which is to be converted first: '
+                'python tools/convert_weights.py FILE OUT.pth --to mmdet')
+    for kind, sign in OTHER_KINDS.items():
+        if _any(sign, keys):
+            return f'it looks like {kind}'
+    return f'its names begin with {", ".join(tops[:8]) or "nothing at all"}'
 
 
 def _rename(keys: Dict[str, str], table: Dict[str, str], rules: Dict[str, str],
@@ -128,8 +142,9 @@ def _rename(keys: Dict[str, str], table: Dict[str, str], rules: Dict[str, str],
         more = f' and {len(unknown) - 20} more' if len(unknown) > 20 else ''
         raise ValueError(
             f'{len(unknown)} of {len(keys)} keys are not those of SoCo weights, {what}: '
-            f'{", ".join(unknown[:20])}{more}.{_kind(keys.values())} Expected are backbone, neck and '
-            'RoI head of a pretraining, with or without its projector, predictor and target network.')
+            f'{", ".join(unknown[:20])}{more}. As a whole, {describe(keys.values())}. Expected are '
+            'backbone, neck and RoI head of a pretraining, with or without its projector, predictor '
+            'and target network.')
     if len(set(renamed.values())) < len(renamed):
         raise ValueError('Several keys would get the same name: some have the prefix module. and '
                          'some have not. Give the weights of one model.')
@@ -165,7 +180,7 @@ def write_weights(conversion: Conversion, path: PathLike, overwrite: bool = Fals
         FileExistsError: See `check_output`.
     """
     check_output(path, conversion.target, overwrite)
-    write_atomically(encode_weights(conversion, Path(path).suffix), path)
+    write_whole(path, encode_weights(conversion, Path(path).suffix))
 
 
 def encode_weights(conversion: Conversion, suffix: str,

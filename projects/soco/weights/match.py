@@ -1,25 +1,18 @@
 """Comparing the tensors of a checkpoint with those of a model."""
-from __future__ import annotations
 import re
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Mapping, Sequence
-from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
-from mmengine.registry import HOOKS
-from mmengine.runner import BaseLoop, Runner
+
 from torch import Tensor
 
-
+from .convert import describe, source_format
 
 # Predictors depend on the detector's classes: no pretraining has them, no requirement holds them.
 _PREDICTORS = ('fc_cls', 'fc_reg')
 
 
 _SHARED = 'roi_head.shared_head.layer4.'  # where C4 detectors, and SoCo-C4, keep the last stage
-
-
-_DETECTORS = 'configs/benchmarks/mmdetection/coco/mask-rcnn_r50_{}_ms-1x_coco.py'
 
 
 _COLUMNS = ('matched', 'fresh', 'unused', 'shape differs')
@@ -92,31 +85,14 @@ class WeightsReport:
         else:
             missing = [k for k in self.fresh if self.is_required(k)]
             example = f', such as {missing[0]}' if missing else ''
-            why = f'{len(missing)} of them are not in the checkpoint{example}; {self._family()}'
+            why = (f'{len(missing)} of them are not in the checkpoint{example}; '
+                   f'{describe([*self.matched, *self.unused, *self.mismatched])}')
         return (
             f'The checkpoint does not fit this detector: {found} of {total} keys of '
             f'{", ".join(self.require)} matched. {why[0].upper()}{why[1:]}. Give the checkpoint '
             'that tools/train.py wrote for a SoCo config with the same backbone, neck and box '
             'head as this detector. To fine-tune on purpose from weights without these parts, '
             'leave them out of `require` of the PretrainedWeightsHook in the config.')
-
-    def _family(self) -> str:
-        """What kind of checkpoint this is, as its own key names tell, and what fits it."""
-        keys = (*self.matched, *self.unused, *self.mismatched)
-        tops = {k.split('.')[0] for k in keys}
-        if 'encoder' in tops or {'model', 'opt'} <= tops:
-            return ('it looks like a checkpoint of the official SoCo code, which is to be converted '
-                    'first: python tools/convert_weights.py FILE OUT.pth --to mmdet')
-        if any(k.startswith(_SHARED) for k in keys):
-            return ('it looks like a SoCo-C4 checkpoint, which has no neck and fits detectors such as '
-                    + _DETECTORS.format('c4'))
-        if any(k.startswith('neck.') for k in keys):
-            return ('it looks like a SoCo-FPN checkpoint, which fits detectors such as '
-                    + _DETECTORS.format('fpn'))
-        if 'backbone' in tops:
-            return ('it holds a backbone without neck and box head; a ResNet that was trained to '
-                    'classify is given as supervised:FILE')
-        return f'its keys begin with {", ".join(sorted(tops)[:6]) or "nothing at all"}'
 
 
 def fit_names(model_state: Mapping[str, Tensor], checkpoint_state: Mapping[str, Tensor],
@@ -136,8 +112,7 @@ def fit_names(model_state: Mapping[str, Tensor], checkpoint_state: Mapping[str, 
     Returns:
         Name in the checkpoint to name in the model, for every key of the checkpoint.
     """
-    plain = {'conv1.weight', 'layer1.0.conv1.weight'} <= {
-        k.removeprefix('module.') for k in checkpoint_state}
+    plain = source_format([key.removeprefix('module.') for key in checkpoint_state]) == 'torchvision'
     names = {}
     for key in checkpoint_state:
         name = key.removeprefix('module.')
@@ -162,7 +137,7 @@ def fit_names(model_state: Mapping[str, Tensor], checkpoint_state: Mapping[str, 
             if level:
                 i = int(level[2]) - shift
                 names[key] = (f'neck.{level[1]}_convs.{i}.{level[3]}' if i >= 0 else
-                              f'neck_below_P{2 + shift}.{level[1]}_convs.{level[2]}.{level[3]}')
+                              f'neck_finer_levels.{level[1]}_convs.{level[2]}.{level[3]}')
     return names
 
 

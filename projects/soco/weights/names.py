@@ -136,9 +136,16 @@ FPN_SIGNS = {
     'soco': _OUR_FPN,
     'mmdet': _OUR_FPN,
 }
-# What else people may give.
+_DETECTORS = 'configs/benchmarks/mmdetection/coco/mask-rcnn_r50_{}_ms-1x_coco.py'
+# What other names tell of weights; the first that any key fits is taken.
 OTHER_KINDS = {
     'a whole detector': r'rpn_head\.|proposal_generator\.|bbox_head\.|roi_head\.mask_head\.|'
                         r'roi_head\.bbox_head\.fc_(cls|reg)|roi_heads\.(box_predictor|mask_head)',
-    'a classifier': r'head\.(fc|layers)\.|fc\.|classifier\.',
+    'a classifier; a detector takes a ResNet that was trained to classify as supervised:FILE':
+        r'head\.(fc|layers)\.|fc\.|classifier\.',
+    'a SoCo-C4 checkpoint, which has no neck and fits detectors such as ' + _DETECTORS.format('c4'):
+        r'roi_head\.shared_head\.',
+    'a SoCo-FPN checkpoint, which fits detectors such as ' + _DETECTORS.format('fpn'): r'neck\.',
+    'a backbone without neck and box head; a ResNet that was trained to classify is given as '
+    'supervised:FILE': r'backbone\.',
 }

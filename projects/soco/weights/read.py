@@ -1,25 +1,17 @@
 """Reading weights and checkpoints without running anything that a file may contain."""
-import os
+import argparse
 import pickle
 import re
-import shutil
-import tempfile
-from collections import deque
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Dict, Optional, Sequence, Union
-import numpy as np
+
+import safetensors.torch
 import torch
-from mmengine.dist import is_main_process
-from mmengine.fileio import LocalBackend, register_backend
-from mmengine.hooks import CheckpointHook
-from mmengine.logging import HistoryBuffer, MMLogger
-from mmengine.model import is_model_wrapper
-from mmengine.registry import HOOKS
-from mmengine.runner import Runner
+from mmengine.logging import MMLogger
+from safetensors import SafetensorError
+from torch import Tensor
 
-
-
-PathLike = Union[str, os.PathLike]
+from ..files import PathLike
 
 
 def _first_line(error: Exception) -> str:
@@ -27,7 +19,7 @@ def _first_line(error: Exception) -> str:
     return found[0] if found else (str(error).splitlines() or [type(error).__name__])[0]
 
 
-def load_plain(path: PathLike, map_location: str = 'cpu', allow: Sequence[type] = ()) -> Dict:
+def load_plain(path: PathLike, map_location: str = 'cpu', allow: Sequence[type] = ()) -> dict:
     """Read a file of tensors and plain values without running anything that it may contain.
 
     Args:
@@ -66,7 +58,7 @@ def load_plain(path: PathLike, map_location: str = 'cpu', allow: Sequence[type] 
     return content
 
 
-def read_checkpoint(path: PathLike, map_location: str = 'cpu') -> Dict:
+def read_checkpoint(path: PathLike, map_location: str = 'cpu') -> dict:
     """Read a checkpoint of this project or of mmdet; see `load_plain`.
 
     Args:
@@ -90,7 +82,7 @@ def read_checkpoint(path: PathLike, map_location: str = 'cpu') -> Dict:
     return content
 
 
-def find_newest_checkpoint(work_dir: PathLike) -> Optional[Path]:
+def find_newest_checkpoint(work_dir: PathLike) -> Path | None:
     """Return the checkpoint of a run that is furthest along and can be opened, or None.
 
     Torn and foreign files are named in the log and passed over.
@@ -109,7 +101,7 @@ def find_newest_checkpoint(work_dir: PathLike) -> Optional[Path]:
     return max(found)[1] if found else None
 
 
-def read_weights(path: PathLike) -> Dict[str, Tensor]:
+def read_weights(path: PathLike) -> dict[str, Tensor]:
     """Read the weights of a checkpoint or a .safetensors file without running anything in it.
 
     Returns:

@@ -5,4 +5,4 @@ custom_imports = dict(
     imports=['projects.soco.engine', 'mmselfsup.models.utils.res_layer_extra_norm'],
     allow_failed_imports=False)
 # The norm behind the shared head is the detector's own.
-_base_.custom_hooks[0].require = ['backbone', 'roi_head.shared_head.layer4']
+default_hooks = dict(pretrained=dict(require=['backbone', 'roi_head.shared_head.layer4']))

@@ -12,7 +12,7 @@ _base_ = [
     '../_base_/transfer_runtime.py',
     '../_base_/schedule_90k.py',
 ]
-custom_imports = dict(imports=['projects.soco.engine', 'projects.soco.evaluation.old_metrics'])
+custom_imports = dict(imports=['projects.soco.engine', 'projects.soco.compat.metrics'])
 model = dict(roi_head=dict(bbox_head=dict(num_classes=8), mask_head=dict(num_classes=8)))
 optim_wrapper = dict(optimizer=dict(lr=0.01))
 _base_.param_scheduler[1].end = 24000

@@ -82,6 +82,6 @@ param_scheduler = [
     dict(type='LinearLR', start_factor=0.1, by_epoch=False, begin=0, end=5),
     dict(type='CosineAnnealingLR', by_epoch=False, begin=5, end=max_iters, eta_min_ratio=0.05)
 ]
-_base_.custom_hooks[2].num_iters = 8
-default_hooks = dict(logger=dict(interval=10), checkpoint=dict(interval=max_iters))
+default_hooks = dict(
+    logger=dict(interval=10), checkpoint=dict(interval=max_iters), precise_bn=dict(num_iters=8))
 log_processor = dict(window_size=10)

@@ -14,7 +14,7 @@ _base_ = [
     '../_base_/transfer_runtime.py',
     '../_base_/schedule_90k.py',
 ]
-custom_imports = dict(imports=['projects.soco.engine', 'projects.soco.evaluation.old_metrics'])
+custom_imports = dict(imports=['projects.soco.engine', 'projects.soco.compat.metrics'])
 model = dict(
     roi_head=dict(bbox_head=dict(num_classes=1203), mask_head=dict(num_classes=1203)),
     test_cfg=dict(rcnn=dict(score_thr=0.0001, max_per_img=300)))

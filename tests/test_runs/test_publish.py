@@ -16,10 +16,9 @@ from safetensors import safe_open
 from small import ROOT
 
 from projects.soco import __version__
-from projects.soco.converters import read_weights
-from projects.soco.engine import read_checkpoint
-from projects.soco.publishing import publish, read_results
-from projects.soco.run_record import describe_session
+from projects.soco.runs.publish import publish, read_results
+from projects.soco.runs.record import describe_session
+from projects.soco.weights.read import read_checkpoint, read_weights
 
 QUICKSTART = ROOT / 'configs/soco_r18_fpn_quickstart.py'
 DETECTOR = ROOT / 'configs/benchmarks/mmdetection/coco/mask-rcnn_r18_fpn_quickstart.py'
@@ -185,5 +184,6 @@ def test_the_result_starts_a_detector_and_can_be_converted(checkpoint, tmp_path)
         assert torch.equal(stem, state['backbone.conv1.weight'])
     write_coco(tmp_path / 'coco', ['sock', 'shoe'], side=(300, 400))
     printed = tool('train', DETECTOR, '--pretrained', pth, '--work-dir', 'work', '--cfg-options',
-                   'train_cfg.max_iters=1', 'train_cfg.val_interval=1', 'custom_hooks.2.num_iters=1')
+                   'train_cfg.max_iters=1', 'train_cfg.val_interval=1',
+                   'default_hooks.precise_bn.num_iters=1')
     assert '194 of 194 keys matched' in printed and 'Done.' in printed

@@ -16,12 +16,13 @@ from mmengine.config import Config
 from PIL import Image
 from small import ROOT, tiny_config
 
-from projects.soco.config_changes import config_values, read_dumped
-from projects.soco.launch import check_family, load_config
-from projects.soco.next_steps import DETECTORS, FITTING, commands, transfer_command
-from projects.soco.report import warnings_of, write_report
-from projects.soco.run_files import Run, read_work_dir
-from projects.soco.run_record import RECORD, describe_session, read_record
+from projects.soco.launch.checks import check_family
+from projects.soco.launch.configs import load_config
+from projects.soco.runs.config_changes import config_values, read_dumped
+from projects.soco.runs.next_steps import DETECTORS, FITTING, commands, transfer_command
+from projects.soco.runs.read import Run, read_work_dir
+from projects.soco.runs.record import RECORD, describe_session, read_record
+from projects.soco.runs.report import warnings_of, write_report
 
 QUICKSTART = ROOT / 'configs/soco_r18_fpn_quickstart.py'
 HOSTILE = '<script>document.title = "broken in"</script><img src=x onerror=alert(1)>.jpg'
@@ -221,9 +222,9 @@ class TestHowToGoOn:
         ('soco_r50_c4_100e', 'c4', 'r50_c4_ms-1x_coco', ''),
         ('soco_r101_fpn_400e', 'fpn', 'r101_fpn_ms-1x_coco', ''),
         ('ablations/components_3_fpn', 'fpn', 'r50_fpn_ms-1x_coco',
-         " --cfg-options 'custom_hooks.0.require=[backbone,neck]'"),
+         " --cfg-options 'default_hooks.pretrained.require=[backbone,neck]'"),
         ('ablations/components_2_selective_search', 'fpn', 'r50_fpn_ms-1x_coco',
-         " --cfg-options 'custom_hooks.0.require=[backbone]'")])
+         " --cfg-options 'default_hooks.pretrained.require=[backbone]'")])
     def test_the_detector_of_each_family(self, config, family, detector, more):
         checkpoint = Path("work dirs/it's/epoch_1.pth")
         run = Run(checkpoint.parent, checkpoint=checkpoint,

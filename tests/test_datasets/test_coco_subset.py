@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pycocotools.coco import COCO
 
 from projects.soco import __version__
-from projects.soco.datasets.subset import (
+from projects.soco.datasets.coco_subset import (
     choose_images,
     default_output,
     subset_coco,

@@ -7,15 +7,15 @@ import torch
 from mmengine.config import Config
 from small import ROOT
 
-from projects.soco.config_changes import (
+from projects.soco.launch.errors import Stopped
+from projects.soco.runs.config_changes import (
     changes_against,
     config_values,
     known_config,
     nearest_known,
     read_dumped,
 )
-from projects.soco.engine.stopping import Stopped
-from projects.soco.run_record import RECORD, read_record, recorded
+from projects.soco.runs.record import RECORD, read_record, recorded
 
 QUICKSTART = ROOT / 'configs/soco_r18_fpn_quickstart.py'
 

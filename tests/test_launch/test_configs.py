@@ -7,7 +7,9 @@ import pytest
 from mmengine.config import Config
 from small import ROOT, make_photos, make_store
 
-from projects.soco.launch import check_devices, check_inputs, check_key, error_text, load_config
+from projects.soco.launch.checks import check_devices, check_inputs
+from projects.soco.launch.configs import check_key, load_config
+from projects.soco.launch.errors import error_text
 
 R50 = str(ROOT / 'configs/soco_r50_fpn_400e.py')
 QUICKSTART = str(ROOT / 'configs/soco_r18_fpn_quickstart.py')
@@ -29,7 +31,7 @@ def test_options_change_the_config():
 
 @pytest.mark.parametrize('key', [
     'train_dataloader.batch_size', 'train_dataloader.prefetch_factor', 'model.backbone.with_cp',
-    'load_from', 'model_wrapper_cfg', 'custom_hooks.0.momentum', 'randomness.seed'])
+    'load_from', 'model_wrapper_cfg', 'default_hooks.momentum.momentum', 'randomness.seed'])
 def test_keys_that_mean_something(r50, key):
     check_key(r50, key)
 
@@ -38,7 +40,8 @@ def test_keys_that_mean_something(r50, key):
     ('train_dataloader.batchsize', r"train_dataloader has no key 'batchsize'.*mean "
      r'train_dataloader.batch_size'),
     ('train_dataloder.batch_size', 'Did you mean train_dataloader'),
-    ('custom_hooks.9.momentum', "custom_hooks has no key '9'"),
+    ('default_hooks.momentun.momentum', 'mean default_hooks.momentum'),
+    ('param_scheduler.9.end', "param_scheduler has no key '9'"),
     ('train_dataloader.batch_size.more', "no key 'more'"),
     ('model.backbon.depth', 'mean model.backbone'),
 ])

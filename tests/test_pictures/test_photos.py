@@ -7,8 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from projects.soco import visualization
-from projects.soco.visualization import PALETTE, draw_boxes, draw_proposals, draw_views, save_image
+from projects.soco.pictures import photos
+from projects.soco.pictures.canvas import PALETTE, save_image
+from projects.soco.pictures.photos import draw_boxes, draw_proposals, draw_views
 
 GREY = 128
 
@@ -67,17 +68,17 @@ def test_coinciding_boxes_all_stay_visible():
 @given(st.lists(st.tuples(*[st.floats(-50, 400)] * 4), max_size=12))
 def test_chips_never_overlap_and_stay_inside(corners):
     boxes = np.array([[min(a, c), min(b, d), max(a, c), max(b, d)] for a, b, c, d in corners])
-    places, original = [], visualization._draw_chip
+    places, original = [], photos.draw_chip
 
     def spy(*args):
         places.append(original(*args))
         return places[-1]
 
-    visualization._draw_chip = spy
+    photos.draw_chip = spy
     try:
         out = draw_boxes(grey(320, 360), boxes)
     finally:
-        visualization._draw_chip = original
+        photos.draw_chip = original
     assert out.shape == (320, 360, 3) and len(places) == len(boxes)
     covered = np.zeros(out.shape[:2], int)
     for x1, y1, x2, y2 in places:
@@ -143,8 +144,8 @@ def test_draw_views_gives_an_object_one_colour_in_both_views():
 
 def test_draw_views_writes_the_levels_where_given(monkeypatch):
     views, bboxes, levels = sample_views()
-    written, original = [], visualization._draw_chip
-    monkeypatch.setattr(visualization, '_draw_chip', lambda draw, box, label, *rest: (
+    written, original = [], photos.draw_chip
+    monkeypatch.setattr(photos, 'draw_chip', lambda draw, box, label, *rest: (
         written.append(label), original(draw, box, label, *rest))[1])
     draw_views(grey(300, 400), [[10, 10, 200, 200]], views, bboxes)
     assert written == ['1', '2', '1', '2', '3', '4', '3', '4']
@@ -156,8 +157,8 @@ def test_draw_views_writes_the_levels_where_given(monkeypatch):
 def test_pairs_with_the_same_boxes_in_view_1_show_the_same_objects(monkeypatch):
     """SoCo*: the fourth view shares the second one's crop."""
     views, bboxes, _ = sample_views()
-    written, original = [], visualization._draw_chip
-    monkeypatch.setattr(visualization, '_draw_chip', lambda draw, box, label, *rest: (
+    written, original = [], photos.draw_chip
+    monkeypatch.setattr(photos, 'draw_chip', lambda draw, box, label, *rest: (
         written.append(label), original(draw, box, label, *rest))[1])
     draw_views(grey(300, 400), np.zeros((0, 4)), [*views, grey(112, 112)],
                np.concatenate([bboxes, [[bboxes[0, 0], bboxes[0, 1] / 2]]]))
@@ -166,8 +167,8 @@ def test_pairs_with_the_same_boxes_in_view_1_show_the_same_objects(monkeypatch):
 
 def test_draw_views_titles_name_each_view_and_its_size(monkeypatch):
     views, bboxes, _ = sample_views()
-    titles, original = [], visualization._titled
-    monkeypatch.setattr(visualization, '_titled', lambda picture, title, *room: (
+    titles, original = [], photos.titled
+    monkeypatch.setattr(photos, 'titled', lambda picture, title, *room: (
         titles.append(title), original(picture, title, *room))[1])
     draw_views(grey(300, 400), [[10, 10, 200, 200]], views, bboxes, name='a.jpg')
     assert sorted(titles) == ['a.jpg, 400x300, proposals: 1', 'view 1, 224x224', 'view 1, 224x224',

@@ -1,4 +1,4 @@
-"""PretrainedWeightsHook and PreciseBNHook: key by key, and under the real Runner."""
+"""PretrainedWeightsHook and PreciseBNHook: under the real Runner."""
 import os
 import re
 import socket
@@ -16,9 +16,8 @@ from mmengine.registry import DATASETS, METRICS, MODELS, init_default_scope
 from mmengine.runner import Runner
 from torch import Tensor, nn
 
-from projects.soco.compat import cpu_config, init_cpu_process_group
+from projects.soco.compat.cpu import cpu_config, init_cpu_process_group
 from projects.soco.engine import PreciseBNHook, PretrainedWeightsHook
-from projects.soco.engine.transfer import fit_names, key_group, match_weights
 
 ROOT = Path(__file__).parents[2]
 DETECTORS = ROOT / 'configs/benchmarks/mmdetection/coco'
@@ -36,128 +35,6 @@ def state_of(path: Path) -> Dict[str, Tensor]:
     with torch.device('meta'):
         model = MODELS.build(cfg.model)
     return {k: v.to('meta') for k, v in model.state_dict().items()}
-
-
-@pytest.fixture(scope='module')
-def detector() -> Dict[str, Tensor]:
-    return state_of(R50)
-
-
-@pytest.fixture(scope='module')
-def soco() -> Dict[str, Tensor]:
-    return state_of(ROOT / 'configs/soco_r50_fpn_400e.py')
-
-
-def test_r50_hands_over_392_of_392_keys(detector: dict, soco: dict) -> None:
-    report = match_weights(detector, soco, REQUIRE)
-    assert report.complete
-    assert report.required == (392, 392)
-    assert len(report.matched) == 392 and not report.mismatched
-    assert {key_group(k) for k in report.fresh} == FRESH
-    assert {key_group(k) for k in report.unused} == {'projector', 'head', 'target'}
-    assert '392 of 392 keys matched' in report.table()
-
-
-def test_quickstart_models_fit_each_other() -> None:
-    report = match_weights(
-        state_of(QUICKSTART), state_of(ROOT / 'configs/soco_r18_fpn_quickstart.py'), REQUIRE)
-    assert report.complete and {key_group(k) for k in report.fresh} == FRESH
-
-
-def test_a_wrapper_prefix_is_passed_over(detector: dict, soco: dict) -> None:
-    wrapped = {f'module.{k}': v for k, v in soco.items()}
-    assert match_weights(detector, wrapped, REQUIRE) == match_weights(detector, soco, REQUIRE)
-
-
-@pytest.mark.parametrize('part', ['neck.fpn_convs.3', 'roi_head.bbox_head.shared_fcs.0',
-                                  'backbone.layer4.2.bn3'])
-def test_one_missing_module_is_not_complete(detector: dict, soco: dict, part: str) -> None:
-    holed = {k: v for k, v in soco.items() if not k.startswith(part)}
-    report = match_weights(detector, holed, REQUIRE)
-    assert not report.complete
-    assert f'{392 - len(soco) + len(holed)} of 392 keys' in report.explain()
-    assert part in report.explain()
-
-
-def test_classifier_and_regressor_are_never_required(detector: dict) -> None:
-    other_classes = {k: torch.empty(3, 3) if '.fc_' in k else v for k, v in detector.items()}
-    report = match_weights(detector, other_classes, REQUIRE)
-    assert report.complete and len(report.mismatched) == 4
-
-
-def resnet50_of_torchvision() -> Dict[str, Tensor]:
-    from torchvision.models import resnet50
-    with torch.device('meta'):
-        return resnet50(weights=None).state_dict()
-
-
-C4 = 'mask-rcnn_r50_c4_ms-1x_coco.py'
-FPN = 'mask-rcnn_r50_fpn_ms-1x_coco.py'
-
-
-@pytest.mark.parametrize('make, hint', [
-    (lambda soco: resnet50_of_torchvision(), 'supervised:FILE'),
-    (lambda soco: {k: v for k, v in soco.items() if k.startswith('backbone.')},
-     'backbone without neck'),
-    (lambda soco: {'encoder.conv1.weight': torch.empty(1)}, 'official SoCo code'),
-    (lambda soco: {'module.encoder.conv1.weight': torch.empty(1)}, 'official SoCo code'),
-    (lambda soco: {'model': {}, 'opt': {}}, 'convert_weights.py'),
-    (lambda soco: {'roi_head.shared_head.layer4.0.conv1.weight': torch.empty(1)}, 'SoCo-C4'),
-    (lambda soco: {'roi_head.shared_head.layer4.0.conv1.weight': torch.empty(1)}, C4),
-    (lambda soco: {'transformer.weight': torch.empty(1)}, 'begin with transformer'),
-    (lambda soco: {}, 'nothing at all'),
-])
-def test_another_family_is_named(detector: dict, soco: dict, make, hint: str) -> None:
-    weights = make(soco)
-    names = fit_names(detector, weights)
-    report = match_weights(detector, {names[k]: v for k, v in weights.items()}, REQUIRE)
-    assert not report.complete
-    message = report.explain()
-    assert hint in message and 'of 392 keys' in message and 'tools/train.py' in message
-
-
-def test_fpn_weights_do_not_fit_a_c4_detector(soco: dict) -> None:
-    report = match_weights(state_of(DETECTORS / C4), soco,
-                           ['backbone', 'roi_head.shared_head.layer4'])
-    assert not report.complete and FPN in report.explain()
-    assert (DETECTORS / C4).is_file() and (DETECTORS / FPN).is_file()
-
-
-@pytest.mark.parametrize('name', [FPN, C4])
-@pytest.mark.parametrize('prefix', ['', 'module.', 'backbone.'])
-def test_a_supervised_resnet_fills_the_backbone(name: str, prefix: str) -> None:
-    """Of torchvision, of a parallel wrapper, and of MMClassification, whose names have a prefix."""
-    detector = state_of(DETECTORS / name)
-    weights = {prefix + k: v for k, v in resnet50_of_torchvision().items()}
-    names = fit_names(detector, weights, supervised=True)
-    require = [part for part in ('backbone', 'roi_head.shared_head.layer4')
-               if any(k.startswith(part) for k in detector)]
-    report = match_weights(detector, {names[k]: v for k, v in weights.items()}, require)
-    assert report.complete and report.required == (318, 318)
-    assert len(report.unused) == 2  # fc
-
-
-def test_other_widths_are_named_with_their_shapes(detector: dict) -> None:
-    small = state_of(ROOT / 'configs/soco_r18_fpn_quickstart.py')
-    report = match_weights(detector, small, REQUIRE)
-    assert not report.complete
-    assert 'another shape' in report.explain()
-    key = next(iter(report.mismatched))
-    assert str(list(small[key].shape)) in report.explain()
-
-
-def test_table_counts_every_key_once() -> None:
-    model = {'backbone.a': torch.empty(2), 'neck.a': torch.empty(2), 'rpn_head.a': torch.empty(2)}
-    checkpoint = {'backbone.a': torch.empty(2), 'neck.a': torch.empty(3), 'head.a': torch.empty(1),
-                  'head.b': torch.empty(1)}
-    table = match_weights(model, checkpoint, ('backbone', 'neck')).table()
-    rows = {line.split()[0]: line.split()[1:] for line in table.splitlines() if line[0] != '-'}
-    assert rows['backbone'] == ['1', '-', '-', '-']
-    assert rows['neck'] == ['-', '-', '-', '1']
-    assert rows['rpn_head'] == ['-', '1', '-', '-']
-    assert rows['head'] == ['-', '-', '2', '-']
-    assert rows['total'] == ['1', '1', '2', '1']
-    assert '1 of 2 keys matched' in table
 
 
 POINTS = torch.arange(24.).reshape(12, 2) ** 1.5     # 12 samples of 2 numbers

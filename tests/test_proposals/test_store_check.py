@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from projects.soco.proposals import ProposalStore, StoreWriter
-from projects.soco.proposals.fit import check_store_fits
 from projects.soco.proposals.sources import ImageSource, open_source
+from projects.soco.proposals.store_check import check_store_fits
 
 
 @pytest.fixture(scope='module')

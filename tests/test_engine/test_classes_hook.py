@@ -7,8 +7,8 @@ from mmengine.config import Config
 from mmengine.registry import DATASETS, init_default_scope
 from torch import nn
 
-from projects.soco.engine.classes import _check_heads, check_classes
-from projects.soco.launch import error_text
+from projects.soco.engine.classes_hook import _check_heads, check_classes
+from projects.soco.launch.errors import error_text
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = ROOT / 'configs/benchmarks/mmdetection'
@@ -61,7 +61,7 @@ def test_heads_of_another_number(tmp_path: Path) -> None:
 def test_a_run_stops_before_its_first_step(tmp_path: Path) -> None:
     from mmengine.runner import Runner
 
-    from projects.soco.launch import set_pretrained
+    from projects.soco.launch.configs import set_pretrained
     write_coco(tmp_path / 'coco', ['sock', 'shoe'])
     other = tmp_path / 'other.json'
     write_json(other, dict(categories=[dict(id=1, name='sock'), dict(id=2, name='boot')]))

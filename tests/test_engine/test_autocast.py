@@ -5,7 +5,7 @@ from mmengine.model import BaseModel
 from mmengine.optim import build_optim_wrapper
 from torch import nn
 
-from projects.soco.engine import Bf16OptimWrapper
+from projects.soco.engine import AutocastOptimWrapper
 
 
 class Model(BaseModel):
@@ -26,8 +26,8 @@ def model(device: torch.device) -> Model:
 
 def test_forward_is_half_and_weights_are_not(model: Model, device: torch.device):
     wrapper = build_optim_wrapper(model, dict(
-        type='Bf16OptimWrapper', optimizer=dict(type='SGD', lr=0.1)))
-    assert isinstance(wrapper, Bf16OptimWrapper)
+        type='AutocastOptimWrapper', optimizer=dict(type='SGD', lr=0.1)))
+    assert isinstance(wrapper, AutocastOptimWrapper)
     before = model.layer.weight.detach().clone()
     inputs = torch.randn(3, 4, device=device)
     with wrapper.optim_context(model):
@@ -42,7 +42,7 @@ def test_forward_is_half_and_weights_are_not(model: Model, device: torch.device)
 def test_steps_are_nearly_those_of_full_precision(model: Model, device: torch.device):
     inputs, weights = torch.randn(8, 4, device=device), []
     start = {key: value.clone() for key, value in model.state_dict().items()}
-    for kind in ('OptimWrapper', 'Bf16OptimWrapper'):
+    for kind in ('OptimWrapper', 'AutocastOptimWrapper'):
         model.load_state_dict(start)
         wrapper = build_optim_wrapper(model, dict(type=kind, optimizer=dict(type='SGD', lr=0.1)))
         with wrapper.optim_context(model):

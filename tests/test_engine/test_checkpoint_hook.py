@@ -9,13 +9,8 @@ import pytest
 import torch
 from mmengine.logging import HistoryBuffer, MMLogger
 
-from projects.soco.engine.checkpoint import (
-    AtomicBackend,
-    PlainCheckpointHook,
-    find_newest_checkpoint,
-    read_checkpoint,
-    to_plain,
-)
+from projects.soco.engine.checkpoint_hook import AtomicBackend, PlainCheckpointHook, to_plain
+from projects.soco.weights.read import find_newest_checkpoint, read_checkpoint
 
 
 def checkpoint(iteration: int) -> dict:
@@ -68,7 +63,7 @@ class TestAtomicBackend:
         def full(*args) -> None:
             raise OSError(28, 'No space left on device')
 
-        monkeypatch.setattr(f'projects.soco.engine.checkpoint.os.{broken}', full)
+        monkeypatch.setattr(f'projects.soco.files.os.{broken}', full)
         with pytest.raises(OSError, match='file could not be written.*No space left.*--resume'):
             AtomicBackend().put(b'new', tmp_path / 'file')
         assert (tmp_path / 'file').read_bytes() == b'old'

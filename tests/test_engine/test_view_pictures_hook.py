@@ -23,10 +23,12 @@ from projects.soco.engine import (
     ResumableBatchSampler,
     ViewDrawer,
     ViewPicturesHook,
-    find_newest_checkpoint,
-    view_pictures,
+)
+from projects.soco.engine import (
+    view_pictures_hook as view_pictures,
 )
 from projects.soco.models import SoCo
+from projects.soco.weights.read import find_newest_checkpoint
 
 
 @pytest.fixture
@@ -34,10 +36,10 @@ def drawn(monkeypatch) -> list[SimpleNamespace]:
     """What is handed to `draw_views`, call by call."""
     calls, draw = [], view_pictures.draw_views
 
-    def spy(photo, proposals, views, bboxes, levels, name):
+    def spy(photo, proposals, views, bboxes, levels, level_names, name):
         calls.append(SimpleNamespace(photo=photo, proposals=proposals, views=views, bboxes=bboxes,
                                      levels=levels, name=name))
-        return draw(photo, proposals, views, bboxes, levels, name)
+        return draw(photo, proposals, views, bboxes, levels, level_names, name)
 
     monkeypatch.setattr(view_pictures, 'draw_views', spy)
     return calls

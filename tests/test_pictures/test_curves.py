@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 from small import ROOT
 
-from projects.soco.curves import draw_training, read_run, read_runs, read_scalars, training_figure
+from projects.soco.pictures.curves import draw_training, training_figure
+from projects.soco.runs.log import read_run, read_runs, read_scalars
 
 
 def run(num: int, **more: float) -> list[dict]:

@@ -22,16 +22,11 @@ from small import ROOT
 from torch import Tensor, nn
 
 import reference
-from projects.soco.converters import (
-    TARGETS,
-    check_output,
-    convert,
-    from_official,
-    read_weights,
-    write_weights,
-)
-from projects.soco.engine.transfer import match_weights
-from projects.soco.weight_names import name_table
+from projects.soco.converters import TARGETS
+from projects.soco.weights.convert import check_output, convert, from_official, write_weights
+from projects.soco.weights.match import match_weights
+from projects.soco.weights.names import name_table
+from projects.soco.weights.read import read_weights
 
 KINDS = {'fpn_r18': ('SoCo_FPN', 'resnet18'), 'fpn_r50': ('SoCo_FPN', 'resnet50'),
          'fpn_star_r18': ('SoCo_FPN_Star', 'resnet18'), 'c4_r50': ('SoCo_C4', 'resnet50')}
@@ -333,12 +328,12 @@ class TestStrictness:
 
     def test_what_it_looks_like_is_said(self):
         detector = {k: torch.ones(1) for k in d2_mask_rcnn(c4=False)}
-        with pytest.raises(ValueError, match='mask_head.*look like those of a whole detector'):
+        with pytest.raises(ValueError, match='mask_head.*looks like a whole detector'):
             convert(detector, 'mmdet')
         classifier = {**online(weights('fpn_r18')), 'head.fc.weight': torch.ones(1)}
-        with pytest.raises(ValueError, match='head.fc.weight.*look like those of a classifier'):
+        with pytest.raises(ValueError, match='head.fc.weight.*looks like a classifier'):
             convert(classifier, 'mmdet')
-        with pytest.raises(ValueError, match='not weights of SoCo.*begin with encoder_q, fc.*encoder.'):
+        with pytest.raises(ValueError, match='not weights of SoCo.*looks like a classifier.*encoder.'):
             convert({'encoder_q.conv1.weight': torch.ones(1), 'fc.weight': torch.ones(1)}, 'soco')
 
     def test_two_models_in_one_are_refused(self):
@@ -478,7 +473,7 @@ class TestFiles:
         def full(*args) -> None:
             raise OSError(28, 'No space left on device')
 
-        monkeypatch.setattr('projects.soco.engine.checkpoint.os.fsync', full)
+        monkeypatch.setattr('projects.soco.files.os.fsync', full)
         with pytest.raises(OSError, match='No space left'):
             run('a.pth', 'b.pth', '--to', 'mmdet', '--overwrite')
         assert Path('b.pth').read_text() == 'precious'
@@ -500,7 +495,7 @@ class TestFiles:
 
 
 def test_training_from_an_official_checkpoint_points_to_the_converter(tmp_path):
-    from projects.soco.engine import read_checkpoint
+    from projects.soco.weights.read import read_checkpoint
     for name, content in [('a', dict(opt=argparse.Namespace(), model={})), ('b', dict(model={}))]:
         torch.save(content, tmp_path / f'{name}.pth')
         with pytest.raises(ValueError, match='tools/convert_weights.py'):

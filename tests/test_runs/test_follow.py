@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from projects.soco.engine.stopping import Stopped
-from projects.soco.watching import run_training
+from projects.soco.launch.errors import Stopped
+from projects.soco.runs.follow import run_training
 
 LOG = """
 print("Epoch(train) [2][ 5/10]  lr: 1e-3  loss: -1.5000  loss_12: 3.0  obj_std: 0.5", flush=True)

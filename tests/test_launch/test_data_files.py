@@ -5,9 +5,9 @@ import pytest
 from miniatures import ROOTS, WRITERS, point_to
 from mmengine.config import Config
 
-from projects.soco import layout
+from projects.soco.launch import data_files as layout
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 CONFIGS = ROOT / 'configs/benchmarks/mmdetection'
 EXAMPLES = dict(coco='mask-rcnn_r50_fpn_ms-1x_coco-5percent.py',
                 lvis='mask-rcnn_r50_fpn_ms-1x_lvis-v1.py',
