@@ -2,8 +2,9 @@
 import os
 import random
 import signal
+from collections.abc import Generator
 from pathlib import Path
-from typing import Any, Generator
+from typing import Any
 
 import hypothesis
 import numpy as np

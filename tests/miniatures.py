@@ -1,7 +1,8 @@
 """Miniatures of the data sets that detectors are fine-tuned on: their layouts, a few photos each."""
 import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Dict, List, Sequence, Tuple
+from typing import Any
 from xml.etree import ElementTree
 
 import cv2
@@ -12,13 +13,13 @@ SIDE = (96, 128)  # height, width of every photo
 BOX = (30, 20, 64, 48)  # x, y, w, h of the one object on each
 
 
-def write_photo(path: Path, seed: int, side: Tuple[int, int] = SIDE) -> None:
+def write_photo(path: Path, seed: int, side: tuple[int, int] = SIDE) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     photo = np.random.default_rng(seed).integers(0, 255, (*side, 3), dtype=np.uint8)
     assert cv2.imwrite(str(path), photo)
 
 
-def coco_content(names: Sequence[str], files: Sequence[str], side: Tuple[int, int] = SIDE) -> Dict:
+def coco_content(names: Sequence[str], files: Sequence[str], side: tuple[int, int] = SIDE) -> dict:
     """A COCO annotation with one object of the first class on each photo."""
     x, y, w, h = BOX
     return dict(
@@ -35,12 +36,12 @@ def write_json(path: Path, content: Any) -> None:
     path.write_text(json.dumps(content))
 
 
-def class_names(kind: str) -> List[str]:
+def class_names(kind: str) -> list[str]:
     import mmdet.datasets
     return list(getattr(mmdet.datasets, kind).METAINFO['classes'])
 
 
-def write_coco(root: Path, names: Sequence[str] = (), side: Tuple[int, int] = SIDE) -> Path:
+def write_coco(root: Path, names: Sequence[str] = (), side: tuple[int, int] = SIDE) -> Path:
     """COCO 2017, and its 5 % and 10 % subsets."""
     for split in ('train2017', 'val2017'):
         for i in (1, 2):

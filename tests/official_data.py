@@ -8,7 +8,7 @@ Windows are drawn on numbers until enough is shared, so that no try costs pixels
 """
 import io
 import random
-from typing import Dict, List, Sequence, Tuple
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -23,7 +23,7 @@ from projects.soco.datasets.transforms import GEOMETRY
 from projects.soco.proposals.sources import open_source
 from projects.soco.proposals.store import ProposalStore
 
-Box = Tuple[float, float, float, float]
+Box = tuple[float, float, float, float]
 
 
 class Blur:
@@ -72,7 +72,7 @@ class OfficialData(Dataset):
         cutout_prob, cutout_area: As of ``ProposalCutout``.
     """
 
-    def __init__(self, data_root: str, proposals: str, views: List[Dict], colours: List[Dict],
+    def __init__(self, data_root: str, proposals: str, views: list[dict], colours: list[dict],
                  mean: Sequence[float], std: Sequence[float], num_proposals: int = 4,
                  jitter_prob: float = 0.5, jitter_ratio: float = 0.1, flip_prob: float = 0.5,
                  cutout_prob: float = 0.0, cutout_area: Sequence[float] = (0.1, 0.3)) -> None:
@@ -87,7 +87,7 @@ class OfficialData(Dataset):
     def __len__(self) -> int:
         return len(self.store)
 
-    def __getitem__(self, index: int) -> Tuple[List[Tensor], Tensor]:
+    def __getitem__(self, index: int) -> tuple[list[Tensor], Tensor]:
         """Views (3, H, W), normalised, and the boxes (P, 2, K, 4) of each pair."""
         row = self.store[index]
         image = Image.open(io.BytesIO(self.source.read_bytes(row.image))).convert('RGB')
@@ -115,11 +115,11 @@ class OfficialData(Dataset):
         return views, torch.tensor(bboxes)
 
     def draw_windows(self, image: Image.Image,
-                     proposals: np.ndarray) -> Tuple[List[Tuple[int, ...]], List[List[Box]]]:
+                     proposals: np.ndarray) -> tuple[list[tuple[int, ...]], list[list[Box]]]:
         """Draw crops, up to five times, until each pair shares two proposals; choose K of these."""
         wanted = 2
         for _ in range(5):
-            windows: List[Tuple[int, ...]] = []
+            windows: list[tuple[int, ...]] = []
             for view in self.views:
                 if 'same_window_as' in view:
                     windows.append(windows[view['same_window_as']])

@@ -6,7 +6,6 @@ three quarters of it. The moving average is a loop over the tensors that allocat
 waits for the device before it scales a tensor. What today's PyTorch does for any code (its own SGD,
 mixed precision, channels_last) the reference gets too.
 """
-from typing import Dict, List
 
 import torch
 from mmengine.config import Config
@@ -31,7 +30,7 @@ class OfficialSoCo(reference.SoCo):
         self.register_buffer('level_sizes', torch.tensor(level_sizes), persistent=False)
         self.memory_format = torch.contiguous_format
 
-    def keep_own_level(self, of_level: List[Tensor], boxes: Tensor) -> Tensor:
+    def keep_own_level(self, of_level: list[Tensor], boxes: Tensor) -> Tensor:
         """(R, C) from every level, and boxes (N, K, 4) -> (R, C), by a mask."""
         if self.is_c4:
             return of_level[0]
@@ -40,7 +39,7 @@ class OfficialSoCo(reference.SoCo):
         mask = torch.arange(len(of_level), device=own.device)[:, None] == own  # (levels, R)
         return (torch.stack(of_level) * mask[..., None]).sum(dim=0)
 
-    def loss(self, inputs: List[Tensor], bboxes: Tensor) -> Dict[str, Tensor]:
+    def loss(self, inputs: list[Tensor], bboxes: Tensor) -> dict[str, Tensor]:
         """The losses of the pairs, as the project's model returns them."""
         bboxes = bboxes.to(inputs[0].device, non_blocking=True)
         inputs = [view.contiguous(memory_format=self.memory_format) for view in inputs]

@@ -8,7 +8,7 @@ official checkpoints, and the losses and features are compared one by one.
 import argparse
 import sys
 from pathlib import Path
-from typing import Dict, List, NamedTuple
+from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
 for folder in (ROOT, ROOT / 'tests'):
@@ -56,7 +56,7 @@ def build_model(kind: str, arch: str) -> torch.nn.Module:
     return MODELS.build(cfg.model)
 
 
-def load_official(model: torch.nn.Module, data: Dict) -> None:
+def load_official(model: torch.nn.Module, data: dict) -> None:
     """Fill the model with the parity weights, through the importer, every key accounted for."""
     weights = {name: reference.fill_value(name, data['seed'], shape)
                for name, shape in data['keys'].items()
@@ -67,7 +67,7 @@ def load_official(model: torch.nn.Module, data: Dict) -> None:
         raise ValueError(f'official keys do not fit: missing {missing[:5]}, extra {unexpected[:5]}')
 
 
-def compare(path: Path) -> List[Difference]:
+def compare(path: Path) -> list[Difference]:
     """Run one parity file; return every difference."""
     data = reference.load_parity(path)
     model = build_model(data['kind'], data['arch'])
@@ -90,7 +90,7 @@ def compare(path: Path) -> List[Difference]:
     return rows
 
 
-def compare_levels(model: torch.nn.Module, view: torch.Tensor, levels: List) -> List[Difference]:
+def compare_levels(model: torch.nn.Module, view: torch.Tensor, levels: list) -> list[Difference]:
     """Compare the pyramid of view 1: shape, mean and probes of each level."""
     with torch.no_grad():
         feats = model.neck(model.backbone(view))
@@ -108,8 +108,8 @@ def compare_levels(model: torch.nn.Module, view: torch.Tensor, levels: List) -> 
     return rows
 
 
-def compare_training(model: torch.nn.Module, views: List[torch.Tensor],
-                     data: Dict) -> List[Difference]:
+def compare_training(model: torch.nn.Module, views: list[torch.Tensor],
+                     data: dict) -> list[Difference]:
     """Compare loss and gradients with every BN on its batch statistics."""
     official = data['train_mode']
     model.train()

@@ -10,8 +10,8 @@ import copy
 import json
 import math
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Dict, List, Optional, Sequence
 
 import numpy as np
 import torch
@@ -37,7 +37,7 @@ class Encoder(nn.Module):
         for name in ('conv1', 'bn1', 'layer1', 'layer2', 'layer3', 'layer4'):
             setattr(self, name, getattr(resnet, name))
 
-    def forward(self, x: Tensor, stages: int = 4) -> List[Tensor]:
+    def forward(self, x: Tensor, stages: int = 4) -> list[Tensor]:
         x = F.max_pool2d(F.relu(self.bn1(self.conv1(x))), 3, stride=2, padding=1)
         outs = []
         for layer in (self.layer1, self.layer2, self.layer3, self.layer4)[:stages]:
@@ -65,7 +65,7 @@ class FPN(nn.Module):
         self.lateral_convs = nn.ModuleList([ConvBN(c, channels, 1) for c in in_channels])
         self.fpn_convs = nn.ModuleList([ConvBN(channels, channels, 3) for _ in in_channels])
 
-    def forward(self, feats: List[Tensor]) -> List[Tensor]:
+    def forward(self, feats: list[Tensor]) -> list[Tensor]:
         merged = [lateral(x) for lateral, x in zip(self.lateral_convs, feats)]
         for i in (2, 1, 0):
             up = F.interpolate(merged[i + 1], size=merged[i].shape[-2:], mode='nearest')
@@ -148,7 +148,7 @@ class SoCo(nn.Module):
         for name in self.target_names():
             setattr(self, name + '_k', copy.deepcopy(getattr(self, name)).requires_grad_(False))
 
-    def target_names(self) -> List[str]:
+    def target_names(self) -> list[str]:
         return ['encoder', 'projector'] if self.is_c4 else ['encoder', 'neck', 'head', 'projector']
 
     @torch.no_grad()
@@ -159,15 +159,15 @@ class SoCo(nn.Module):
             for p, q in zip(online.parameters(), target.parameters()):
                 q.copy_(momentum * q + (1 - momentum) * p)
 
-    def features(self, view: Tensor, suffix: str = '') -> List[Tensor]:
+    def features(self, view: Tensor, suffix: str = '') -> list[Tensor]:
         """Feature maps that boxes are pooled from: [C4], or [P2, P3, P4, P5]."""
         encoder = getattr(self, 'encoder' + suffix)
         if self.is_c4:
             return encoder(view, stages=3)[-1:]
         return getattr(self, 'neck' + suffix)(encoder(view))
 
-    def roi_features(self, feats: List[Tensor], boxes: Tensor,
-                     level: Optional[int] = None) -> Tensor:
+    def roi_features(self, feats: list[Tensor], boxes: Tensor,
+                     level: int | None = None) -> Tensor:
         """(N, K, 4) boxes -> (N*K, C, 7, 7), 14 for C4; image by image, as the boxes are.
 
         Each box is pooled from its own level, or all of them from ``level``.
@@ -188,30 +188,30 @@ class SoCo(nn.Module):
             obj = getattr(self, 'head' + suffix)(roi_feats)
         return getattr(self, 'projector' + suffix)(obj)
 
-    def project_assigned(self, view: Tensor, pair_boxes: List[Tensor], suffix: str
-                         ) -> List[Tensor]:
+    def project_assigned(self, view: Tensor, pair_boxes: list[Tensor], suffix: str
+                         ) -> list[Tensor]:
         """All boxes of a view in one pass, pair after pair -> per pair (N*K, projection)."""
         feats = self.features(view, suffix)
         rois = [self.roi_features(feats, boxes) for boxes in pair_boxes]
         return list(self.project(torch.cat(rois), suffix).split([len(r) for r in rois]))
 
-    def project_all_levels(self, view: Tensor, pair_boxes: List[Tensor], suffix: str
-                           ) -> List[List[Tensor]]:
+    def project_all_levels(self, view: Tensor, pair_boxes: list[Tensor], suffix: str
+                           ) -> list[list[Tensor]]:
         """One pass for each pair and level -> per pair, per level (N*K, projection)."""
         feats = self.features(view, suffix)
         levels = range(len(feats))
         return [[self.project(self.roi_features(feats, boxes, level=lvl), suffix)
                  for lvl in levels] for boxes in pair_boxes]
 
-    def keep_own_level(self, of_level: List[Tensor], boxes: Tensor) -> Tensor:
+    def keep_own_level(self, of_level: list[Tensor], boxes: Tensor) -> Tensor:
         """(R, C) from every level, and boxes (N, K, 4) -> (R, C): each row from its box's level."""
         if self.is_c4:
             return of_level[0]
         own = assign_levels(boxes.reshape(-1, 4)).tolist()
         return torch.stack([of_level[lvl][row] for row, lvl in enumerate(own)])
 
-    def forward(self, views: List[Tensor], boxes: Tensor, mode: str = 'assigned'
-                ) -> Dict[str, Tensor]:
+    def forward(self, views: list[Tensor], boxes: Tensor, mode: str = 'assigned'
+                ) -> dict[str, Tensor]:
         """Loss of every view pair (1, v) and their sum; never updates the target.
 
         Args:
@@ -284,7 +284,7 @@ def fill(module: nn.Module, seed: int) -> nn.Module:
     return module
 
 
-def fill_views(sizes: Sequence[int], batch: int, seed: int) -> List[Tensor]:
+def fill_views(sizes: Sequence[int], batch: int, seed: int) -> list[Tensor]:
     """Views of the given sizes, (batch, 3, s, s), values in [-1, 1)."""
     return [torch.from_numpy(pseudo_random(f'view{v}', seed, (batch, 3, s, s))).float()
             for v, s in enumerate(sizes, start=1)]
@@ -302,7 +302,7 @@ def load_parity(path: Path) -> dict:
     return data
 
 
-def lars_step(params: Dict[str, Tensor], grads: Dict[str, Tensor], buffers: Dict[str, Tensor],
+def lars_step(params: dict[str, Tensor], grads: dict[str, Tensor], buffers: dict[str, Tensor],
               lr: float, momentum: float = 0.9, weight_decay: float = 1e-5,
               trust_coefficient: float = 0.001, eps: float = 1e-8) -> None:
     """One LARS step in place, in the official order of operations; ``buffers`` starts empty."""

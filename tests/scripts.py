@@ -4,13 +4,12 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
-from typing import Optional, Tuple
 
 SCRIPTS = Path(__file__).parents[1] / 'tools/benchmarks'
 
 
-def run_script(name: str, *args: str, cwd: Optional[Path] = None,
-               path: Path = Path('/')) -> Tuple[int, str]:
+def run_script(name: str, *args: str, cwd: Path | None = None,
+               path: Path = Path('/')) -> tuple[int, str]:
     env = {**os.environ, 'SOCO_VENV': sys.prefix, 'PATH': f'{path}:{os.environ["PATH"]}',
            'GPUS': '2', 'OMP_NUM_THREADS': '1', 'PORT': str(free_port()),
            'MASTER_PORT': str(free_port())}

@@ -1,5 +1,6 @@
 """Where a step would make the host wait for a GPU, found without one."""
-from typing import Any, Iterable, List
+from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -30,7 +31,7 @@ class HostSyncs(TorchDispatchMode):
 
     def __init__(self, host: Iterable[Tensor]) -> None:
         super().__init__()
-        self.found: List[str] = []
+        self.found: list[str] = []
         self.host = WeakIdKeyDictionary()
         self.keep(host)
         self.reads = _Reads(self)

@@ -1,7 +1,8 @@
 """Every pretraining config: what it changes, that it trains, and that its knob is felt."""
 import re
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, NamedTuple, Tuple
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -54,7 +55,7 @@ def read(name: str) -> Config:
     return Config.fromfile(folder / f'{name}.py')
 
 
-def leaves(node: Any, path: str = '') -> Iterator[Tuple[str, Any]]:
+def leaves(node: Any, path: str = '') -> Iterator[tuple[str, Any]]:
     """Every value of a config with its dotted path; lists of dicts are entered, others are values."""
     if isinstance(node, dict):
         items = list(node.items())
@@ -105,9 +106,9 @@ class Step(NamedTuple):
     """What one training step of a config looked like."""
 
     cfg: Config
-    inputs: List[torch.Tensor]
+    inputs: list[torch.Tensor]
     bboxes: torch.Tensor
-    logged: Dict[str, float]
+    logged: dict[str, float]
     model: torch.nn.Module
     moved: set
     roi_levels: set
@@ -130,9 +131,9 @@ def train_a_step(name: str, folder: Path, iterations: int = 1) -> Step:
         # its disk space and time are of no interest here
         'default_hooks.checkpoint': None})
     runner = Runner.from_cfg(cfg)
-    before: Dict[str, torch.Tensor] = {}
-    seen: Dict[str, Any] = {}
-    steps: List[int] = []
+    before: dict[str, torch.Tensor] = {}
+    seen: dict[str, Any] = {}
+    steps: list[int] = []
 
     def remember(module, args, kwargs) -> None:
         before.update({n: p.detach().clone() for n, p in runner.model.named_parameters()})
@@ -159,7 +160,7 @@ def train_a_step(name: str, folder: Path, iterations: int = 1) -> Step:
     return Step(cfg, seen['inputs'], seen['bboxes'], logged, runner.model, moved, levels, len(steps))
 
 
-def parts_of(cfg: Config) -> List[str]:
+def parts_of(cfg: Config) -> list[str]:
     """Parameters that a first step has to move.
 
     Zero-initialised residual branches get no gradient in it, so not all can.

@@ -7,10 +7,11 @@ import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Iterator
 from functools import cache
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Iterator, NamedTuple
+from typing import NamedTuple
 
 import parity
 import pytest

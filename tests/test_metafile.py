@@ -1,6 +1,6 @@
 """The OpenMMLab metafile says what the configs say, and whose results it gives."""
 import re
-from typing import Iterator
+from collections.abc import Iterator
 
 import pytest
 import yaml

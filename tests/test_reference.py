@@ -2,7 +2,6 @@
 import json
 import math
 from pathlib import Path
-from typing import Dict, Tuple
 
 import pytest
 import torch
@@ -14,22 +13,22 @@ PARITY = Path(__file__).parent / 'data' / 'parity'
 SMALL = dict(fpn_channels=16, head_channels=16, fc_channels=32, hidden=24, projection=16)
 
 
-def built(name: str) -> Tuple[dict, reference.SoCo]:
+def built(name: str) -> tuple[dict, reference.SoCo]:
     data = reference.load_parity(PARITY / f'{name}.json')
     return data, reference.fill(reference.build(data['kind'], data['arch']), data['seed'])
 
 
 @pytest.fixture(scope='module')
-def fpn() -> Tuple[dict, reference.SoCo]:
+def fpn() -> tuple[dict, reference.SoCo]:
     return built('fpn_r18')
 
 
 @pytest.fixture(scope='module')
-def c4() -> Tuple[dict, reference.SoCo]:
+def c4() -> tuple[dict, reference.SoCo]:
     return built('c4_r50')
 
 
-def losses_of(data: dict, model: reference.SoCo, mode: str = 'assigned') -> Dict[str, Tensor]:
+def losses_of(data: dict, model: reference.SoCo, mode: str = 'assigned') -> dict[str, Tensor]:
     views = reference.fill_views(data['sizes'], data['batch'], data['seed'])
     return model(views, data['boxes'], mode=mode)
 
@@ -44,7 +43,7 @@ def check_eval(data: dict, model: reference.SoCo, mode: str) -> None:
     assert losses['loss'].item() == pytest.approx(data['loss'], abs=1e-4)
 
 
-def small_case(kind: str) -> Tuple[reference.SoCo, list, Tensor]:
+def small_case(kind: str) -> tuple[reference.SoCo, list, Tensor]:
     """A narrow model, filled, with views of 224 and 96 px and, in view 1, boxes on every level."""
     model = reference.fill(reference.build(kind, 'resnet18', **SMALL), seed=3)
     num_views = reference.NUM_VIEWS[kind]
@@ -68,7 +67,7 @@ def test_keys_are_the_official_ones(name: str) -> None:
 
 
 @pytest.mark.parametrize('mode', ['assigned', 'all_levels'])
-def test_fpn_parity(fpn: Tuple[dict, reference.SoCo], mode: str) -> None:
+def test_fpn_parity(fpn: tuple[dict, reference.SoCo], mode: str) -> None:
     check_eval(*fpn, mode)
 
 
@@ -80,12 +79,12 @@ def test_star_parity(mode: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize('mode', ['assigned', 'all_levels'])
-def test_c4_parity(c4: Tuple[dict, reference.SoCo], mode: str) -> None:
+def test_c4_parity(c4: tuple[dict, reference.SoCo], mode: str) -> None:
     check_eval(*c4, mode)
 
 
 @pytest.mark.slow
-def test_c4_parity_in_train_mode(c4: Tuple[dict, reference.SoCo]) -> None:
+def test_c4_parity_in_train_mode(c4: tuple[dict, reference.SoCo]) -> None:
     data, model = c4
     model.train().zero_grad()
     loss = losses_of(data, model)['loss']
@@ -97,7 +96,7 @@ def test_c4_parity_in_train_mode(c4: Tuple[dict, reference.SoCo]) -> None:
     assert all(p.grad is None for n, p in params.items() if n.split('.')[0].endswith('_k'))
 
 
-def test_fpn_features_parity(fpn: Tuple[dict, reference.SoCo]) -> None:
+def test_fpn_features_parity(fpn: tuple[dict, reference.SoCo]) -> None:
     data, model = fpn
     view1 = reference.fill_views(data['sizes'][:1], data['batch'], data['seed'])[0]
     with torch.no_grad():
@@ -186,7 +185,7 @@ def test_lars_parity() -> None:
     seed, shapes = spec['seed'], spec['shapes']
     params = {n: torch.zeros(s) if n == 'zero.weight' else reference.fill_value(n, seed, s)
               for n, s in shapes.items()}
-    buffers: Dict[str, Tensor] = {}
+    buffers: dict[str, Tensor] = {}
     for step, want in enumerate(spec['first4_and_norm_after_each_step']):
         grads = {n: reference.fill_value(f'grad{step}:{n}', seed, s) for n, s in shapes.items()}
         reference.lars_step(params, grads, buffers, spec['lr'], spec['momentum'],

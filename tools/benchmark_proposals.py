@@ -1,8 +1,8 @@
 #!/usr/bin/env python
 """Time selective search against others, and the store against json, in one run.
 
-    pip install -r requirements/benchmark.txt
-    OMP_NUM_THREADS=1 python tools/benchmark_proposals.py IMAGES
+pip install -r requirements/benchmark.txt
+OMP_NUM_THREADS=1 python tools/benchmark_proposals.py IMAGES
 """
 import argparse
 import json

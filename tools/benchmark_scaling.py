@@ -12,9 +12,10 @@ import socket
 import statistics
 import tempfile
 import time
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, List
+from typing import Any
 
 import torch
 import torch.multiprocessing
@@ -73,7 +74,7 @@ class Trainer:
             self.model = MMDistributedDataParallel(
                 self.model, device_ids=self.device_ids, broadcast_buffers=False)
 
-    def step(self, batch: Dict, synchronise: bool = True) -> None:
+    def step(self, batch: dict, synchronise: bool = True) -> None:
         """One whole step: target, preprocessor, forward, backward, all-reduce, optimiser."""
         self.momentum_update(0.99)
         alone = self.world == 1 or synchronise
@@ -82,13 +83,13 @@ class Trainer:
         if self.args.device == 'cuda':
             torch.cuda.synchronize()
 
-    def made_up(self) -> Iterator[Dict]:
+    def made_up(self) -> Iterator[dict]:
         """Endlessly the same batch, as the data path would give it."""
         batch = made_up_data(self.cfg, self.args.batch)
         while True:
             yield batch
 
-    def loaded(self) -> Iterator[Dict]:
+    def loaded(self) -> Iterator[dict]:
         """Batches of the data path, epoch after epoch."""
         from mmengine.runner import Runner
         loader_cfg = self.cfg.train_dataloader
@@ -102,7 +103,7 @@ class Trainer:
             yield from loader
 
 
-def time_steps(trainer: Trainer, batches: Iterator[Dict], steps: int, **kwargs: Any) -> List[float]:
+def time_steps(trainer: Trainer, batches: Iterator[dict], steps: int, **kwargs: Any) -> list[float]:
     """Seconds of each step, the wait for its data included; two more before are not counted."""
     seconds = []
     for _ in range(steps + 2):
@@ -124,7 +125,7 @@ def work(rank: int, world: int, args: argparse.Namespace, port: int, out: str) -
     if world > 1:
         distributed.init_process_group('nccl' if args.device == 'cuda' else 'gloo')
     trainer = Trainer(args, world)
-    modes: Dict[str, Callable] = dict(
+    modes: dict[str, Callable] = dict(
         step=lambda: time_steps(trainer, trainer.made_up(), args.steps),
         alone=lambda: time_steps(trainer, trainer.made_up(), args.steps, synchronise=False))
     if args.images:
@@ -136,7 +137,7 @@ def work(rank: int, world: int, args: argparse.Namespace, port: int, out: str) -
         distributed.destroy_process_group()
 
 
-def run_round(args: argparse.Namespace, world: int) -> Dict[str, float]:
+def run_round(args: argparse.Namespace, world: int) -> dict[str, float]:
     """Median seconds a step of each mode, in fresh processes."""
     with socket.socket() as sock:
         sock.bind(('127.0.0.1', 0))
@@ -150,7 +151,7 @@ def run_round(args: argparse.Namespace, world: int) -> Dict[str, float]:
 def main() -> None:
     args = parse_args()
     console = Console()
-    rounds: Dict[int, List[Dict[str, float]]] = {world: [] for world in sorted({1, *args.ranks})}
+    rounds: dict[int, list[dict[str, float]]] = {world: [] for world in sorted({1, *args.ranks})}
     for _ in track(range(args.rounds), 'rounds', console=console, transient=True):
         for world in rounds:
             rounds[world].append(run_round(args, world))

@@ -1,6 +1,6 @@
 """Time how long tools take to start: help of the generator, and training up to its first iteration.
 
-    python tools/benchmark_startup.py
+python tools/benchmark_startup.py
 """
 import argparse
 import os

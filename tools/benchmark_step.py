@@ -1,13 +1,12 @@
 """Time whole training steps: images/s, memory, GFLOP, and where the time goes.
 
-    python tools/benchmark_step.py configs/soco_r50_fpn_400e.py --batch 4 --reference
+python tools/benchmark_step.py configs/soco_r50_fpn_400e.py --batch 4 --reference
 """
 import argparse
 import json
 import platform
 import sys
 from pathlib import Path
-from typing import Optional
 
 import torch
 from rich.console import Console
@@ -74,7 +73,7 @@ def gather_builders(args: argparse.Namespace, configs: dict, device: torch.devic
 
 
 def print_table(console: Console, found: dict[str, Timing], batch: int,
-                peak: Optional[float]) -> None:
+                peak: float | None) -> None:
     table = Table(box=None, caption='medians; backbone to projector: of online and target network')
     table.add_column('')
     for name in found:

@@ -1,6 +1,6 @@
 """Convert weights: official SoCo or this project's -> mmdet, detectron2, torchvision or this project.
 
-    python tools/convert_weights.py work_dirs/soco_r50_fpn_400e/epoch_400.pth soco.pkl --to detectron2
+python tools/convert_weights.py work_dirs/soco_r50_fpn_400e/epoch_400.pth soco.pkl --to detectron2
 """
 import argparse
 from pathlib import Path

@@ -1,6 +1,6 @@
 """Print on which pyramid levels a data set's boxes fall in each view, and which of them move.
 
-    python tools/count_levels.py configs/soco_r50_fpn_without_p2_400e.py
+python tools/count_levels.py configs/soco_r50_fpn_without_p2_400e.py
 """
 import argparse
 

@@ -10,9 +10,10 @@ import argparse
 import json
 import re
 import tempfile
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Tuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -142,7 +143,7 @@ def check_args(args: argparse.Namespace) -> None:
         raise ValueError(f'--device {args.device}: {str(error).splitlines()[0]}') from error
 
 
-def models(args: argparse.Namespace, cfg: Config) -> Iterator[Tuple[str, SoCo]]:
+def models(args: argparse.Namespace, cfg: Config) -> Iterator[tuple[str, SoCo]]:
     """Name and model, one in memory at a time."""
     projector = args.features == 'projection'
     paths = [None] * args.random + args.checkpoints
@@ -150,13 +151,13 @@ def models(args: argparse.Namespace, cfg: Config) -> Iterator[Tuple[str, SoCo]]:
         yield name, build_model(cfg, path, args.seed, projector).to(args.device)
 
 
-def labels(names: List[str]) -> List[str]:
+def labels(names: list[str]) -> list[str]:
     """Names of files where they differ, else whole paths."""
     short = [Path(name).name for name in names]
     return short if len(set(short)) == len(short) else names
 
 
-def make_proposals(args: argparse.Namespace, folder: str) -> Tuple[Path, List[str]]:
+def make_proposals(args: argparse.Namespace, folder: str) -> tuple[Path, list[str]]:
     """Make boxes by selective search for the photos that are used; say which cannot be."""
     source = open_source(args.images)
     names = source.names()
@@ -177,7 +178,7 @@ def progress() -> Progress:
                     TimeElapsedColumn(), console=console)
 
 
-def judge_views(args: argparse.Namespace, cfg: Config) -> Dict[str, Any]:
+def judge_views(args: argparse.Namespace, cfg: Config) -> dict[str, Any]:
     """Score without labels; return the settings, what was left out, and figures by model."""
     with ExitStack() as stack:
         proposals, left_out = args.proposals, []
@@ -187,7 +188,7 @@ def judge_views(args: argparse.Namespace, cfg: Config) -> Dict[str, Any]:
         dataset = held_out_dataset(cfg, args.images, proposals)
         empty = int((dataset.store.box_counts() == 0).sum())
         left_out += [f'{empty} photos without boxes'] * bool(empty)
-        scores: Dict[str, ObjectScore] = {}
+        scores: dict[str, ObjectScore] = {}
         photos = args.num_photos or NUM_PHOTOS
         with progress() as bar:
             for name, model in models(args, cfg):
@@ -205,12 +206,12 @@ def judge_views(args: argparse.Namespace, cfg: Config) -> Dict[str, Any]:
                 models={name: score._asdict() for name, score in scores.items()})
 
 
-def judge_classes(args: argparse.Namespace, cfg: Config) -> Dict[str, Any]:
+def judge_classes(args: argparse.Namespace, cfg: Config) -> dict[str, Any]:
     """Score with labels; return the settings, what was left out, and figures by model."""
     view = first_view(cfg)
     view_size = args.view_size or view['size']
     source = open_source(args.images)
-    scores: Dict[str, LabelledScore] = {}
+    scores: dict[str, LabelledScore] = {}
     with progress() as bar:
         task = bar.add_task('photos')
         labelled = read_labelled(args.annotations, source, view_size, args.num_photos,

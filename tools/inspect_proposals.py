@@ -1,8 +1,8 @@
 #!/usr/bin/env python
 """Show what a proposal store holds; make one of others; export it.
 
-    python tools/inspect_proposals.py STORE --images IMAGES
-    python tools/inspect_proposals.py NEW.arrow --merge A.arrow B.arrow
+python tools/inspect_proposals.py STORE --images IMAGES
+python tools/inspect_proposals.py NEW.arrow --merge A.arrow B.arrow
 """
 import argparse
 import json

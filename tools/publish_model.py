@@ -1,6 +1,6 @@
 """Make of a pretraining's checkpoint what can be given away: .pth, .safetensors and a model card.
 
-    python tools/publish_model.py work_dirs/soco_r50_fpn_400e/epoch_400.pth published
+python tools/publish_model.py work_dirs/soco_r50_fpn_400e/epoch_400.pth published
 """
 import argparse
 

@@ -1,6 +1,6 @@
 """Write a pretraining run as one HTML page that opens offline.
 
-    python tools/report.py work_dirs/soco_r50_fpn_400e
+python tools/report.py work_dirs/soco_r50_fpn_400e
 """
 import argparse
 

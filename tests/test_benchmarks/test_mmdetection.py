@@ -1,8 +1,8 @@
 """The detectors of configs/benchmarks/mmdetection and the scripts that train and test them."""
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
-from typing import Callable
 
 import numpy as np
 import pytest

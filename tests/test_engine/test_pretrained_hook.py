@@ -4,15 +4,15 @@ import re
 import socket
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Dict, List, Sequence, Tuple
 
 import pytest
 import torch
 from mmengine.config import Config
 from mmengine.evaluator import BaseMetric
 from mmengine.model import BaseModel
-from mmengine.registry import DATASETS, METRICS, MODELS, init_default_scope
+from mmengine.registry import DATASETS, METRICS, MODELS
 from mmengine.runner import Runner
 from torch import Tensor, nn
 
@@ -20,23 +20,6 @@ from projects.soco.compat.cpu import cpu_config, init_cpu_process_group
 from projects.soco.engine import PreciseBNHook, PretrainedWeightsHook
 
 ROOT = Path(__file__).parents[2]
-DETECTORS = ROOT / 'configs/benchmarks/mmdetection/coco'
-R50 = DETECTORS / 'mask-rcnn_r50_fpn_ms-1x_coco.py'
-QUICKSTART = DETECTORS / 'mask-rcnn_r18_fpn_quickstart.py'
-REQUIRE = ('backbone', 'neck', 'roi_head.bbox_head')
-FRESH = {'rpn_head', 'roi_head.bbox_head.fc_cls', 'roi_head.bbox_head.fc_reg',
-         'roi_head.mask_head'}
-
-
-def state_of(path: Path) -> Dict[str, Tensor]:
-    """State dict of a config's model; shapes only, no memory."""
-    cfg = cpu_config(Config.fromfile(path))
-    init_default_scope(cfg.default_scope)
-    with torch.device('meta'):
-        model = MODELS.build(cfg.model)
-    return {k: v.to('meta') for k, v in model.state_dict().items()}
-
-
 POINTS = torch.arange(24.).reshape(12, 2) ** 1.5     # 12 samples of 2 numbers
 
 
@@ -49,7 +32,7 @@ class TransferToyData(torch.utils.data.Dataset):
     def __len__(self) -> int:
         return self.size
 
-    def __getitem__(self, index: int) -> Dict[str, Tensor]:
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
         return dict(x=POINTS[index])
 
 
@@ -59,7 +42,7 @@ class TransferToyMetric(BaseMetric):
     def process(self, data_batch: dict, data_samples: Sequence) -> None:
         self.results.append(0)
 
-    def compute_metrics(self, results: list) -> Dict[str, float]:
+    def compute_metrics(self, results: list) -> dict[str, float]:
         return dict(zero=0.)
 
 
@@ -82,8 +65,8 @@ class TransferToyDetector(BaseModel):
         self.neck = nn.BatchNorm1d(2)
         self.neck.running_mean.fill_(0.5)
         self.roi_head = nn.ModuleDict(dict(bbox_head=ToyHead()))
-        self.seen: List[List[float]] = []
-        self.means_at_validation: List[Tensor] = []
+        self.seen: list[list[float]] = []
+        self.means_at_validation: list[Tensor] = []
         if sync:
             nn.SyncBatchNorm.convert_sync_batchnorm(self)
 
@@ -140,7 +123,7 @@ def trained(cfg: Config) -> Runner:
     return runner
 
 
-def expected_statistics(batches: Sequence[Tensor]) -> Tuple[Tensor, Tensor]:
+def expected_statistics(batches: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     """Averages, over the batches, of a batch's mean and of its unbiased variance."""
     return (torch.stack([b.mean(0) for b in batches]).mean(0),
             torch.stack([b.var(0, unbiased=True) for b in batches]).mean(0))
@@ -194,7 +177,7 @@ def test_without_the_hook_the_statistics_are_others(tmp_path: Path) -> None:
 @pytest.mark.parametrize('validate, due', [(True, [2, 4, 5]), (False, [5])])
 def test_it_runs_before_every_validation_and_at_the_end(
         tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by_epoch: bool, validate: bool,
-        due: List[int]) -> None:
+        due: list[int]) -> None:
     updates = []
     monkeypatch.setattr(PreciseBNHook, 'update', lambda self, runner: updates.append(
         runner.epoch + 1 if by_epoch else runner.iter + 1))

@@ -99,7 +99,7 @@ def test_draws_have_the_recipes_distribution():
         assert amounts[:, column].std() == pytest.approx((high - low) / 12**0.5, rel=0.02)
     for name, share in [('jitter', 0.8), ('grey', 0.2), ('blur', 0.1), ('solarize', 0.2)]:
         assert params[name].mean() == pytest.approx(share, abs=0.015)
-    assert 0.1 <= params['sigma'].min() and params['sigma'].max() <= 2.0
+    assert params['sigma'].min() >= 0.1 and params['sigma'].max() <= 2.0
     # every one of the four steps comes first, second, third and last equally often
     for step in range(4):
         share = (params['order'] == step).mean(axis=0)

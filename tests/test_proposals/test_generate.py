@@ -248,7 +248,7 @@ def test_tool_explains_bad_input(tmp_path, small_photos, args, message):
 
 def test_help_needs_neither_numba_nor_torch():
     code = ('import sys, runpy; sys.argv = ["x", "--help"]\n'
-            'try: runpy.run_path(%r, run_name="__main__")\n'
+            f'try: runpy.run_path({str(TOOL)!r}, run_name="__main__")\n'
             'except SystemExit: pass\n'
-            'assert not {"numba", "torch", "pyarrow", "rich"} & set(sys.modules)' % str(TOOL))
+            'assert not {"numba", "torch", "pyarrow", "rich"} & set(sys.modules)')
     assert subprocess.run([sys.executable, '-c', code], capture_output=True).returncode == 0

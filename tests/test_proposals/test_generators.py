@@ -70,7 +70,7 @@ def test_random_boxes_of_images_that_are_too_small_or_too_long():
     assert (small[:, 2:].max(axis=1) <= 3 * small[:, 2:].min(axis=1)).all()
     long = RandomBoxes(200).boxes_for('a', 4000, 50)  # no ratio within 3: the size holds
     sizes = np.sqrt(long[:, 2] * long[:, 3] / 200_000)
-    assert 0.3 <= sizes.min() and sizes.max() <= 0.8
+    assert sizes.min() >= 0.3 and sizes.max() <= 0.8
     assert RandomBoxes(3).boxes_for('a', 1, 1).tolist() == [[0, 0, 1, 1]] * 3
 
 

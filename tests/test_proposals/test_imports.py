@@ -201,12 +201,12 @@ BOX = '[1, 2, 3, 4]'
     ('{"images": [], "annotations": []}', 'looks like a COCO json .*--source coco'),
     ('[{"image_id": 1, "bbox": [1, 1, 1, 1]}]', 'looks like COCO detection results'),
     ('{"a": [[1, 2, 3]]}', 'box 0 of the image a .* four numbers'),
-    ('{"a": [%s, [1, 2, 3, "4"]]}' % BOX, 'box 1 of the image a .* four numbers'),
+    (f'{{"a": [{BOX}, [1, 2, 3, "4"]]}}', 'box 1 of the image a .* four numbers'),
     ('{"a": [{"x": 1}]}', 'box 0 of the image a .* four numbers'),
     ('{"a": [[1, 2, 3, NaN]]}', 'box 0 of the image a .* not finite'),
     ('{"a": [[1, 2, 3, 1e999]]}', 'not finite'),
     ('{"a": [[1, 2, 3, 1' + 400 * '0' + ']]}', 'not finite'),
-    ('{"b": [], "a": [%s, [9, 9, 3, -4]]}' % BOX, 'box 1 of the image a .*negative side')])
+    (f'{{"b": [], "a": [{BOX}, [9, 9, 3, -4]]}}', 'box 1 of the image a .*negative side')])
 def test_other_official_files_are_refused(tmp_path, text, message):
     with pytest.raises(ValueError, match=message):
         read_official(write(tmp_path / 'in.json', text))

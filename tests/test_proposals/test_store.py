@@ -241,10 +241,9 @@ def opened_checksum(path):
 def test_failed_writing_leaves_the_old_store(tmp_path):
     path = write(tmp_path / 's.arrow', three_rows())
     before = path.read_bytes()
-    with pytest.raises(RuntimeError):
-        with StoreWriter(path, METADATA) as writer:
-            writer.add('a', 1, 1, [[0, 0, 1, 1]], 'all')
-            raise RuntimeError
+    with pytest.raises(RuntimeError), StoreWriter(path, METADATA) as writer:
+        writer.add('a', 1, 1, [[0, 0, 1, 1]], 'all')
+        raise RuntimeError
     assert path.read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == ['s.arrow']
 

@@ -7,8 +7,8 @@ import os
 import pickle
 import pickletools
 import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Iterator
 
 import numpy as np
 import parity

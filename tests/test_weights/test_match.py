@@ -1,6 +1,5 @@
 """Which tensors of a checkpoint match which of a model, key by key."""
 from pathlib import Path
-from typing import Dict
 
 import pytest
 import torch
@@ -20,7 +19,7 @@ FRESH = {'rpn_head', 'roi_head.bbox_head.fc_cls', 'roi_head.bbox_head.fc_reg',
          'roi_head.mask_head'}
 
 
-def state_of(path: Path) -> Dict[str, Tensor]:
+def state_of(path: Path) -> dict[str, Tensor]:
     """State dict of a config's model; shapes only, no memory."""
     cfg = cpu_config(Config.fromfile(path))
     init_default_scope(cfg.default_scope)
@@ -30,12 +29,12 @@ def state_of(path: Path) -> Dict[str, Tensor]:
 
 
 @pytest.fixture(scope='module')
-def detector() -> Dict[str, Tensor]:
+def detector() -> dict[str, Tensor]:
     return state_of(R50)
 
 
 @pytest.fixture(scope='module')
-def soco() -> Dict[str, Tensor]:
+def soco() -> dict[str, Tensor]:
     return state_of(ROOT / 'configs/soco_r50_fpn_400e.py')
 
 
@@ -76,7 +75,7 @@ def test_classifier_and_regressor_are_never_required(detector: dict) -> None:
     assert report.complete and len(report.mismatched) == 4
 
 
-def resnet50_of_torchvision() -> Dict[str, Tensor]:
+def resnet50_of_torchvision() -> dict[str, Tensor]:
     from torchvision.models import resnet50
     with torch.device('meta'):
         return resnet50(weights=None).state_dict()

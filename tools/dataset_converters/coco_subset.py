@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """Draw a share of a COCO data set by image: mini-COCO.
 
-    python tools/dataset_converters/coco_subset.py \\
+python tools/dataset_converters/coco_subset.py \\
         data/coco/annotations/instances_train2017.json --percent 5
 """
 import argparse

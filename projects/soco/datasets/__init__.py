@@ -1,3 +1,4 @@
+"""From a row of the proposal store to views and boxes."""
 from .dataset import SampleKey, SoCoDataset
 from .transforms import LoadProposals, PackSoCoInputs, ProposalCutout, ProposalViews
 

@@ -1,8 +1,9 @@
 """A proposal store is the annotation file: the data set lists what the store lists."""
 import hashlib
 import json
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Dict, Iterator, NamedTuple, Optional, Sequence, Union
+from typing import Any, NamedTuple
 
 import numpy as np
 from mmcv.transforms import Compose
@@ -59,7 +60,7 @@ class SoCoDataset(Dataset):
             that are not in `data_root`; or `max_bad_share` is no such share.
     """
 
-    def __init__(self, data_root: str, proposals: str, pipeline: Sequence[Dict],
+    def __init__(self, data_root: str, proposals: str, pipeline: Sequence[dict],
                  repeat: int = 1, follow_links: bool = False, max_bad_share: float = 0.0) -> None:
         if not 0 <= max_bad_share < 1:
             raise ValueError(f'max_bad_share must lie within [0, 1), not {max_bad_share}.')
@@ -75,7 +76,7 @@ class SoCoDataset(Dataset):
     def __len__(self) -> int:
         return len(self.store) * self.repeat
 
-    def __getitem__(self, key: Union[int, SampleKey]) -> Dict[str, Any]:
+    def __getitem__(self, key: int | SampleKey) -> dict[str, Any]:
         """Return the sample of (index, epoch, seed); a plain index means epoch 0, seed 0.
 
         Raises:
@@ -83,7 +84,7 @@ class SoCoDataset(Dataset):
                 were tried cannot be used either.
         """
         key = SampleKey(*key) if isinstance(key, tuple) else SampleKey(int(key))
-        failed: Dict[str, str] = {}
+        failed: dict[str, str] = {}
         for row in self._candidates(key):
             try:
                 sample = self.pipeline(self.read(key, row))
@@ -116,7 +117,7 @@ class SoCoDataset(Dataset):
         return (f'{len(self.store)} photos, store of {size} bytes, '
                 f'{hashlib.sha256(metadata).hexdigest()[:12]}')
 
-    def read(self, key: SampleKey, row: Optional[int] = None) -> Dict[str, Any]:
+    def read(self, key: SampleKey, row: int | None = None) -> dict[str, Any]:
         """Return what the pipeline starts from: the file's bytes, its row, and its randomness.
 
         Args:

@@ -1,5 +1,4 @@
 """From the bytes of a photo to the pixels that its proposals were made for."""
-from typing import Optional, Tuple
 
 import cv2
 import numpy as np
@@ -16,8 +15,8 @@ UPRIGHT = {
     7: lambda img: img[::-1, ::-1].swapaxes(0, 1), 8: lambda img: np.rot90(img)}
 
 
-def decode_photo(content: bytes, size: Tuple[int, int], max_pixels: int = MAX_PIXELS,
-                 scaled_side: Optional[int] = None) -> Tuple[np.ndarray, int]:
+def decode_photo(content: bytes, size: tuple[int, int], max_pixels: int = MAX_PIXELS,
+                 scaled_side: int | None = None) -> tuple[np.ndarray, int]:
     """Decode a photo as the generator of its proposals did.
 
     OpenCV decodes ordinary JPEGs, in about a third of the time; all else goes the generator's way.
@@ -55,7 +54,7 @@ def decode_photo(content: bytes, size: Tuple[int, int], max_pixels: int = MAX_PI
     return np.ascontiguousarray(img[..., ::-1]), 1
 
 
-def _check_same(found: Tuple[int, int], wanted: Tuple[int, int]) -> None:
+def _check_same(found: tuple[int, int], wanted: tuple[int, int]) -> None:
     if found != tuple(wanted):
         raise ImageError(f'it measures {found[0]}x{found[1]} pixels, its proposals were made for '
                          f'{wanted[0]}x{wanted[1]}: it was changed, or is another photo')

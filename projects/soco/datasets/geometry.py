@@ -5,15 +5,14 @@ pixels of the photo. Everything random takes a `numpy.random.Generator`, so that
 function of its seed.
 """
 import math
-from typing import Tuple
 
 import numpy as np
 
-Window = Tuple[int, int, int, int]
+Window = tuple[int, int, int, int]
 
 
-def sample_window(width: int, height: int, area: Tuple[float, float],
-                  ratio: Tuple[float, float], rng: np.random.Generator) -> Window:
+def sample_window(width: int, height: int, area: tuple[float, float],
+                  ratio: tuple[float, float], rng: np.random.Generator) -> Window:
     """Draw the window of a RandomResizedCrop.
 
     Args:
@@ -46,7 +45,7 @@ def overlaps(boxes: np.ndarray, window: Window) -> np.ndarray:
             (np.minimum(boxes[:, 3], y + h) > np.maximum(boxes[:, 1], y)))
 
 
-def to_view(boxes: np.ndarray, window: Window, size: Tuple[int, int]) -> np.ndarray:
+def to_view(boxes: np.ndarray, window: Window, size: tuple[int, int]) -> np.ndarray:
     """Clip boxes to a window and express them in the pixels of the view that is cut from it.
 
     Args:

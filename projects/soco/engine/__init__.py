@@ -1,3 +1,4 @@
+"""Loops, optimiser, schedules and hooks: what happens when during training."""
 from .. import compat  # noqa: F401  (serves mmcv's ops before mmdet asks for them)
 from .autocast import AutocastOptimWrapper
 from .bad_image_hook import BadImageHook

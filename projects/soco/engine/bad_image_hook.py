@@ -2,7 +2,7 @@
 import csv
 import json
 from pathlib import Path
-from typing import Any, Dict, Optional
+from typing import Any
 
 from mmengine.dist import all_gather_object, get_world_size, is_distributed, is_main_process
 from mmengine.hooks import Hook
@@ -35,10 +35,10 @@ class BadImageHook(Hook):
         if interval < 1:
             raise ValueError(f'BadImageHook: interval must be at least 1, not {interval}.')
         self.interval = interval
-        self._listed: Dict[str, BadPhoto] = {}
-        self._found: Dict[str, BadPhoto] = {}  # since the start, on all ranks
-        self._untold: Dict[str, BadPhoto] = {}  # of this rank
-        self._group: Optional[distributed.ProcessGroup] = None
+        self._listed: dict[str, BadPhoto] = {}
+        self._found: dict[str, BadPhoto] = {}  # since the start, on all ranks
+        self._untold: dict[str, BadPhoto] = {}  # of this rank
+        self._group: distributed.ProcessGroup | None = None
 
     def before_train(self, runner: Runner) -> None:
         """Take up the table of a run that is resumed."""
@@ -51,7 +51,7 @@ class BadImageHook(Hook):
             self._listed = {photo.image: photo for photo in rows[1:]}
 
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None,
-                         outputs: Optional[dict] = None) -> None:
+                         outputs: dict | None = None) -> None:
         """Collect what the batch says; tell it at once, or when all processes do.
 
         Raises:

@@ -2,7 +2,7 @@
 import shutil
 from collections import deque
 from pathlib import Path
-from typing import Any, Dict, Union
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from .runner_utils import unwrapped
 class AtomicBackend(LocalBackend):
     """mmengine's local backend, but a file appears whole or not at all."""
 
-    def put(self, obj: Union[bytes, memoryview], filepath: PathLike) -> None:
+    def put(self, obj: bytes | memoryview, filepath: PathLike) -> None:
         """Write a file whole, or not at all.
 
         Raises:
@@ -100,13 +100,13 @@ class PlainCheckpointHook(CheckpointHook):
                 f'checkpoints of this model take up to {needed / 2**20:.0f} MiB. Free some space, '
                 'or give another place by --work-dir.')
 
-    def before_save_checkpoint(self, runner: Runner, checkpoint: Dict) -> None:
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Make everything but the weights plain."""
         for key in checkpoint:
             if key != 'state_dict':  # keeps its metadata, which holds module versions
                 checkpoint[key] = to_plain(checkpoint[key])
 
-    def after_load_checkpoint(self, runner: Runner, checkpoint: Dict) -> None:
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Make histories again of what was written as tensors."""
         scalars = checkpoint.get('message_hub', {}).get('log_scalars', {})
         for key, value in scalars.items():

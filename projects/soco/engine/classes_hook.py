@@ -1,6 +1,7 @@
 """A check that classes of config, data and model are the same ones."""
 import json
-from typing import Any, Iterator
+from collections.abc import Iterator
+from typing import Any
 
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS

@@ -1,5 +1,5 @@
 """A warning when object features collapse."""
-from typing import Any, Optional
+from typing import Any
 
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
@@ -30,7 +30,7 @@ class CollapseHook(Hook):
         self._in_a_row = 0
 
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None,
-                         outputs: Optional[dict] = None) -> None:
+                         outputs: dict | None = None) -> None:
         """Look at the spread every `interval` iterations."""
         if not self.every_n_train_iters(runner, self.interval) or 'obj_std' not in (outputs or {}):
             return

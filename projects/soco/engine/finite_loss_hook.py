@@ -2,7 +2,7 @@
 
 They live in MMEngine's root registry, so that a config of any scope finds them.
 """
-from typing import Any, List, Optional
+from typing import Any
 
 import torch
 from mmengine.dist import get_rank, get_world_size
@@ -35,12 +35,12 @@ class FiniteLossHook(Hook):
                              f'{interval} and {patience}.')
         self.interval = interval
         self.patience = patience
-        self._in_a_row: Optional[Tensor] = None
-        self._failed_at: Optional[Tensor] = None
-        self._images: List[Any] = []
+        self._in_a_row: Tensor | None = None
+        self._failed_at: Tensor | None = None
+        self._images: list[Any] = []
 
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None,
-                         outputs: Optional[dict] = None) -> None:
+                         outputs: dict | None = None) -> None:
         """Count losses that are not finite; look at the count when it is time.
 
         Raises:

@@ -1,5 +1,4 @@
 """What is logged of a pretraining run."""
-from typing import Dict, List, Optional
 
 import torch
 from mmengine.dist import get_world_size
@@ -20,10 +19,10 @@ class DeferredInfoHook(RuntimeInfoHook):
     """
 
     def __init__(self) -> None:
-        self._pending: List[Dict[str, Tensor]] = []
+        self._pending: list[dict[str, Tensor]] = []
 
-    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Optional[dict] = None,
-                         outputs: Optional[dict] = None) -> None:
+    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None = None,
+                         outputs: dict | None = None) -> None:
         """Put the outputs aside; write them down when a log is due."""
         self._pending.append({key: value.detach() for key, value in (outputs or {}).items()})
         if log_is_due(self, runner, batch_idx):
@@ -56,10 +55,10 @@ class BatchInfoHook(Hook):
 
     def __init__(self) -> None:
         self._iterations = 0
-        self._counts: Optional[Tensor] = None  # (V, levels)
+        self._counts: Tensor | None = None  # (V, levels)
 
-    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Optional[dict] = None,
-                         outputs: Optional[dict] = None) -> None:
+    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None = None,
+                         outputs: dict | None = None) -> None:
         """Count a batch; write down what was counted when a log is due."""
         model, bboxes = unwrapped(runner), data_batch['bboxes']
         self._iterations += 1

@@ -1,5 +1,5 @@
 """LARS with the official order of operations, for all tensors at once."""
-from typing import Callable, Dict, Iterable, Optional
+from collections.abc import Callable, Iterable
 
 import torch
 from mmengine.registry import OPTIMIZERS
@@ -42,7 +42,7 @@ class SoCoLARS(Optimizer):
 
     @torch.no_grad()
     def step(  # type: ignore[override]
-            self, closure: Optional[Callable] = None) -> Optional[float]:
+            self, closure: Callable | None = None) -> float | None:
         """Take one step."""
         loss = None
         if closure is not None:
@@ -62,7 +62,7 @@ class SoCoLARS(Optimizer):
         scale = getattr(self, 'grad_scale', None)
         return grads if scale is None else list(torch._foreach_mul(grads, scale.reciprocal()))
 
-    def _scale(self, params: list, group: Dict) -> list:
+    def _scale(self, params: list, group: dict) -> list:
         """Return the gradients with weight decay, brought to the length of their tensors."""
         grads = torch._foreach_add(self._unscaled(params), params, alpha=group['weight_decay'])
         length_p = torch.stack(torch._foreach_norm(params))
@@ -72,7 +72,7 @@ class SoCoLARS(Optimizer):
         torch._foreach_mul_(grads, trust.unbind())
         return list(grads)
 
-    def _descend(self, params: list, grads: list, group: Dict) -> None:
+    def _descend(self, params: list, grads: list, group: dict) -> None:
         """Take SGD's step, in one kernel; the device itself skips one with infinite gradients."""
         sgd(params, grads, [self._buffer(p) for p in params], fused=True, lr=group['lr'],
             momentum=group['momentum'], weight_decay=0, dampening=0, nesterov=False, maximize=False,

@@ -1,7 +1,8 @@
 """Training that can stop after any optimizer step and go on as if it had not."""
 import sys
 import types
-from typing import Any, Dict, Iterator, List
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import torch
@@ -47,16 +48,16 @@ class ResumableBatchSampler(Sampler):
                 f'(batch_size {batch_size} x accumulative_counts {accumulative_counts}). Lower '
                 'train_dataloader.batch_size, or use more photos.')
 
-    def __iter__(self) -> Iterator[List[SampleKey]]:
+    def __iter__(self) -> Iterator[list[SampleKey]]:
         keys = self._keys()
         for i in range(self.start, self.length):
             yield keys[i * self.batch_size:(i + 1) * self.batch_size]
 
-    def _keys(self) -> List[SampleKey]:
+    def _keys(self) -> list[SampleKey]:
         sampler: Any = self.sampler  # mmengine's, which knows epoch and seed
         return [SampleKey(index, sampler.epoch, sampler.seed) for index in sampler]
 
-    def keys_of(self, i: int) -> List[SampleKey]:
+    def keys_of(self, i: int) -> list[SampleKey]:
         """Return the batch of iteration i of the current epoch."""
         return self._keys()[i * self.batch_size:(i + 1) * self.batch_size]
 
@@ -80,7 +81,7 @@ class ResumableEpochLoop(EpochBasedTrainLoop):
         **kwargs: See `mmengine.runner.EpochBasedTrainLoop`.
     """
 
-    def __init__(self, runner: Runner, dataloader: Dict, max_epochs: int, **kwargs: Any) -> None:
+    def __init__(self, runner: Runner, dataloader: dict, max_epochs: int, **kwargs: Any) -> None:
         self.accumulative_counts = runner.cfg.optim_wrapper.get('accumulative_counts', 1)
         dataloader = dict(dataloader, batch_sampler=dict(
             type='ResumableBatchSampler', accumulative_counts=self.accumulative_counts))
@@ -118,7 +119,7 @@ class ResumableEpochLoop(EpochBasedTrainLoop):
         self.runner.call_hook('after_train_epoch')
         self._epoch += 1
 
-    def run_iter(self, idx: int, data_batch: Dict) -> None:
+    def run_iter(self, idx: int, data_batch: dict) -> None:
         """Run one iteration with a random state of its own."""
         state = np.random.SeedSequence([self.runner.seed, get_rank(), self._iter])
         torch.manual_seed(int(state.generate_state(1, np.uint32)[0]))

@@ -1,5 +1,4 @@
 """When the target network is updated, and by how much."""
-from typing import Optional
 
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
@@ -27,7 +26,7 @@ class MomentumUpdateHook(Hook):
         self.momentum = momentum
 
     def before_train_iter(self, runner: Runner, batch_idx: int,
-                          data_batch: Optional[dict] = None) -> None:
+                          data_batch: dict | None = None) -> None:
         """Compute, log and apply the momentum."""
         per_step = runner.optim_wrapper._accumulative_counts
         if runner.iter % per_step:

@@ -1,7 +1,6 @@
 """A check that all ranks run the same thing."""
 import hashlib
 from pathlib import Path
-from typing import Dict
 
 import torch
 from mmengine.config import Config
@@ -33,7 +32,7 @@ class SameRunHook(Hook):
                              'Give every machine the same checkout, environment, config and data.')
 
 
-def run_identity(runner: Runner) -> Dict[str, str]:
+def run_identity(runner: Runner) -> dict[str, str]:
     """Describe a run in a few words that have to be the same on every rank."""
     cfg = Config(runner.cfg._cfg_dict.to_dict())
     for key in ('work_dir', 'launcher', 'local_rank', 'load_from'):

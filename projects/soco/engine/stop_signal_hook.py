@@ -7,8 +7,9 @@ import os
 import signal
 import threading
 import weakref
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Dict, Optional, Sequence, Set
+from typing import Any
 
 import torch
 from mmengine.dist import is_distributed, is_main_process
@@ -45,8 +46,8 @@ class StopSignalHook(Hook):
     def __init__(self, signals: Sequence[str] = ('SIGTERM', )) -> None:
         self.signals = [signal.Signals[name] for name in signals]
         self.asked = False
-        self._before: Dict[signal.Signals, Any] = {}
-        self._group: Optional[distributed.ProcessGroup] = None
+        self._before: dict[signal.Signals, Any] = {}
+        self._group: distributed.ProcessGroup | None = None
         _LISTENERS.add(self)  # now: loops start their data workers before any hook is called
 
     def before_train(self, runner: Runner) -> None:
@@ -61,7 +62,7 @@ class StopSignalHook(Hook):
         self.asked = True
 
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None,
-                         outputs: Optional[dict] = None) -> None:
+                         outputs: dict | None = None) -> None:
         """Stop inside an epoch, after an optimizer step.
 
         Raises:
@@ -95,7 +96,7 @@ class StopSignalHook(Hook):
                                backend_args=dict(backend='atomic'))
         return Path(runner.work_dir) / name
 
-    def _stop(self, runner: Runner, done: int, path: Optional[Path]) -> None:
+    def _stop(self, runner: Runner, done: int, path: Path | None) -> None:
         runner.logger.warning(f'Stopped by a signal after iteration {done}. With --resume the run goes '
                               f'on from {path or "its start: it has no checkpoint yet"}.')
         if is_main_process() and os.environ.get('SOCO_STOPPED'):
@@ -145,7 +146,7 @@ def _heed_the_parent() -> None:
         threading.Thread(target=_end_with_the_parent, args=(signals, ), daemon=True).start()
 
 
-def _end_with_the_parent(signals: Set[signal.Signals]) -> None:
+def _end_with_the_parent(signals: set[signal.Signals]) -> None:
     while signal.sigwaitinfo(signals).si_pid != os.getppid():
         pass
     os._exit(0)  # as torch's data workers do: another code would count as a failure

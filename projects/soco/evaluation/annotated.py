@@ -1,8 +1,9 @@
 """What object features are worth, measured with the boxes and classes of a COCO json."""
 import math
 from collections import Counter
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple, Union
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -40,21 +41,21 @@ class LabelledPhotos(NamedTuple):
         left_out (list[str]): What was left out and why, for people.
         finest_level (int): See `read_labelled`.
     """
-    names: List[str]
-    views: List[Tensor]
+    names: list[str]
+    views: list[Tensor]
     photos: Tensor
     boxes: Tensor
     view_boxes: Tensor
     classes: Tensor
     areas: Tensor
-    class_names: List[str]
-    left_out: List[str]
+    class_names: list[str]
+    left_out: list[str]
     finest_level: int = 0
 
 
 class _Object(NamedTuple):
-    category: Union[int, str]
-    box: Tuple[float, float, float, float]  # x1 y1 x2 y2
+    category: int | str
+    box: tuple[float, float, float, float]  # x1 y1 x2 y2
     area: float
 
 
@@ -63,8 +64,8 @@ def first_view(cfg: Config) -> dict:
     return transform_in(cfg, 'ProposalViews').views[0]
 
 
-def read_labelled(path: Union[str, Path], source: ImageSource, view_size: int,
-                  num_photos: Optional[int] = None,
+def read_labelled(path: str | Path, source: ImageSource, view_size: int,
+                  num_photos: int | None = None,
                   report: Callable[[int, int], None] = lambda done, total: None,
                   finest_level: int = 0) -> LabelledPhotos:
     """Read photos and the objects that a COCO json marks in them.
@@ -125,10 +126,10 @@ def read_labelled(path: Union[str, Path], source: ImageSource, view_size: int,
     return found._replace(finest_level=finest_level)
 
 
-def _read_objects(annotations: List[dict], images: set, path: Union[str, Path]
-                  ) -> Tuple[Dict[Union[int, str], List[_Object]], Counter]:
+def _read_objects(annotations: list[dict], images: set, path: str | Path
+                  ) -> tuple[dict[int | str, list[_Object]], Counter]:
     """The objects of each image, and how many annotations were left out for which reason."""
-    by_image: Dict[Union[int, str], List[_Object]] = {image: [] for image in images}
+    by_image: dict[int | str, list[_Object]] = {image: [] for image in images}
     notes: Counter = Counter()
     for number, row in enumerate(annotations):
         box = row.get('bbox')
@@ -152,8 +153,8 @@ def _is_number(value: Any) -> bool:
     return type(value) in (int, float) and math.isfinite(value)
 
 
-def _choose(images: List[dict], by_image: dict, source: ImageSource, path: Union[str, Path],
-            num_photos: Optional[int]) -> List[dict]:
+def _choose(images: list[dict], by_image: dict, source: ImageSource, path: str | Path,
+            num_photos: int | None) -> list[dict]:
     """Some of the images that have objects, after a look whether all images are there."""
     nameless = [row['id'] for row in images if not isinstance(row.get('file_name'), str)]
     if nameless:
@@ -174,9 +175,9 @@ def _some(names: Sequence[str]) -> str:
     return ', '.join(names[:5]) + (f' and {len(names) - 5} more' if len(names) > 5 else '')
 
 
-def _without_single(names: List[str], views: List[Tensor], view_boxes: List[Tensor],
-                    objects: List[_Object], photos: List[int], titles: dict, left_out: List[str],
-                    path: Union[str, Path]) -> LabelledPhotos:
+def _without_single(names: list[str], views: list[Tensor], view_boxes: list[Tensor],
+                    objects: list[_Object], photos: list[int], titles: dict, left_out: list[str],
+                    path: str | Path) -> LabelledPhotos:
     """Leave out what is alone in its class, and photos that have nothing else."""
     counts = Counter(o.category for o in objects)
     kept = [i for i, o in enumerate(objects) if counts[o.category] > 1]

@@ -1,6 +1,6 @@
 """Figures on labelled object features: k-NN accuracy, retrieval mAP, and how sure they are."""
 import math
-from typing import Dict, NamedTuple, Optional
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -39,7 +39,7 @@ class Figure(NamedTuple):
     objects: int
 
 
-Figures = Dict[str, Optional[Figure]]
+Figures = dict[str, Figure | None]
 
 
 class LabelledScore(NamedTuple):
@@ -58,8 +58,8 @@ class LabelledScore(NamedTuple):
     """
     other_photos: Figures
     all_photos: Figures
-    sizes: Dict[str, Figures]
-    classes: Dict[str, Figures]
+    sizes: dict[str, Figures]
+    classes: dict[str, Figures]
     commonest: float
 
 
@@ -98,7 +98,7 @@ def rank_classes(feats: Tensor, classes: Tensor, photos: Tensor, k: int,
     return Outcomes(*map(torch.cat, zip(*parts)))
 
 
-def bootstrap_interval(values: np.ndarray, photos: np.ndarray, groups: Optional[np.ndarray] = None,
+def bootstrap_interval(values: np.ndarray, photos: np.ndarray, groups: np.ndarray | None = None,
                        resamples: int = 1000, seed: int = 0) -> tuple[float, float]:
     """Estimate the 95 % interval of a mean by drawing photos with replacement.
 
@@ -129,7 +129,7 @@ def draw_photos(num_photos: int, resamples: int, seed: int) -> np.ndarray:
 
 
 def drawn_means(values: np.ndarray, photos: np.ndarray, drawn: np.ndarray,
-                groups: Optional[np.ndarray] = None) -> np.ndarray:
+                groups: np.ndarray | None = None) -> np.ndarray:
     """Compute the mean over objects again for each draw of photos.
 
     Args:
@@ -170,7 +170,7 @@ def score_labelled(feats: Tensor, labelled: LabelledPhotos, k: int = 5, resample
     """
     classes, photos, areas = labelled.classes, labelled.photos, labelled.areas
 
-    def figures(outcomes: Outcomes, chosen: Optional[Tensor] = None, by_class: bool = False) -> Figures:
+    def figures(outcomes: Outcomes, chosen: Tensor | None = None, by_class: bool = False) -> Figures:
         keep = outcomes.counted if chosen is None else outcomes.counted & chosen
         groups = classes[keep].numpy() if by_class else None
         ending = '_classes' if by_class else ''
@@ -192,8 +192,8 @@ def score_labelled(feats: Tensor, labelled: LabelledPhotos, k: int = 5, resample
         int(counted.bincount().max()) / len(counted))
 
 
-def _figure(values: np.ndarray, photos: np.ndarray, groups: Optional[np.ndarray], resamples: int,
-            seed: int) -> Optional[Figure]:
+def _figure(values: np.ndarray, photos: np.ndarray, groups: np.ndarray | None, resamples: int,
+            seed: int) -> Figure | None:
     if not len(values):
         return None
     means = [values[groups == g].mean() for g in np.unique(groups)] if groups is not None else values

@@ -1,5 +1,5 @@
 """What a recipe costs: parameters, and floating-point operations of a training step."""
-from typing import Dict, List, NamedTuple
+from typing import NamedTuple
 
 import torch
 from mmengine.config import Config
@@ -18,10 +18,10 @@ class Cost(NamedTuple):
 
     parameters: int
     gflop: float
-    state: Dict[str, Tensor]
+    state: dict[str, Tensor]
 
 
-def made_up_batch(cfg: Config, batch_size: int) -> tuple[List[Tensor], Tensor]:
+def made_up_batch(cfg: Config, batch_size: int) -> tuple[list[Tensor], Tensor]:
     """Make noise views and boxes as a recipe's pipeline would size them.
 
     Args:
@@ -71,7 +71,7 @@ def measure_cost(cfg: Config, batch_size: int = 2) -> Cost:
     return Cost(parameters, counter.get_total_flops() / batch_size / 1e9, model.state_dict())
 
 
-def match_detector(detector: Config, state: Dict[str, Tensor]) -> WeightsReport:
+def match_detector(detector: Config, state: dict[str, Tensor]) -> WeightsReport:
     """Tell how much of a recipe's weights reaches a detector, without training either.
 
     Args:

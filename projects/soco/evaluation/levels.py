@@ -1,5 +1,4 @@
 """On which pyramid levels the boxes of a data set fall."""
-from typing import List
 
 import torch
 import torch.nn.functional as F
@@ -30,7 +29,7 @@ def count_levels(cfg: Config, samples: int, seed: int = 0) -> Tensor:
         dataset = DATASETS.build(cfg.train_dataloader.dataset)
         extractor = MODELS.build(cfg.model.roi_head.bbox_roi_extractor)
     levels = extractor.num_inputs
-    counts: List[Tensor] = []
+    counts: list[Tensor] = []
     for i in range(samples):
         bboxes = dataset[SampleKey(i % len(dataset), i // len(dataset), seed)]['bboxes']  # (P, 2, K, 4)
         of_views = [bboxes[:, 0].flatten(0, 1), *bboxes[:, 1]]

@@ -1,7 +1,6 @@
 """Models to be judged: randomly initialised, or with the weights of a checkpoint."""
 import logging
 from pathlib import Path
-from typing import Union
 
 import torch
 from mmengine.config import Config
@@ -17,7 +16,7 @@ from ..weights.read import read_weights
 _CONFIGS = {'FPN': 'configs/soco_r50_fpn_400e.py', 'C4': 'configs/soco_r50_c4_400e.py'}
 
 
-def build_model(cfg: Config, checkpoint: Union[str, Path, None] = None, seed: int = 0,
+def build_model(cfg: Config, checkpoint: str | Path | None = None, seed: int = 0,
                 projector: bool = True) -> SoCo:
     """Build the model of a pretraining config, on the CPU, to be judged in one process.
 
@@ -58,7 +57,7 @@ def _init_quietly(model: SoCo) -> None:
         logger.setLevel(level)
 
 
-def _load_weights(model: SoCo, cfg: Config, path: Union[str, Path], projector: bool) -> None:
+def _load_weights(model: SoCo, cfg: Config, path: str | Path, projector: bool) -> None:
     """Give a model the weights of a file, all that is judged, or say why they do not fit."""
     weights = read_weights(path)
     try:

@@ -1,7 +1,8 @@
 """A picture of objects and of what lies nearest to them in feature space."""
 import math
-from functools import lru_cache
-from typing import List, NamedTuple, Optional, Sequence, Tuple
+from collections.abc import Sequence
+from functools import cache
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -45,7 +46,7 @@ class Tile(NamedTuple):
     right: bool = False
 
 
-def draw_neighbours(rows: Sequence[Tuple[Sequence[Tile], Sequence[Tile]]], title: str,
+def draw_neighbours(rows: Sequence[tuple[Sequence[Tile], Sequence[Tile]]], title: str,
                     note: str) -> np.ndarray:
     """Draw objects, each in a row with its nearest ones.
 
@@ -93,7 +94,7 @@ def cut_box(picture: np.ndarray, box: Sequence[float]) -> np.ndarray:
     return np.ascontiguousarray(picture[y1:y2, x1:x2])
 
 
-def spread_queries(rows: Tensor, num: int) -> List[int]:
+def spread_queries(rows: Tensor, num: int) -> list[int]:
     """Choose objects of as many different photos as there are, evenly spread.
 
     Args:
@@ -106,7 +107,7 @@ def spread_queries(rows: Tensor, num: int) -> List[int]:
 
 
 def draw_view_neighbours(model: SoCo, dataset: SoCoDataset, objects: ViewObjects, seed: int = 0,
-                         num_queries: int = 8, name: Optional[str] = None) -> np.ndarray:
+                         num_queries: int = 8, name: str | None = None) -> np.ndarray:
     """Draw some objects of the first view and their five nearest of all objects in the other view.
 
     Args:
@@ -120,8 +121,8 @@ def draw_view_neighbours(model: SoCo, dataset: SoCoDataset, objects: ViewObjects
     Returns:
         np.ndarray: uint8, (H, W, 3), RGB.
     """
-    @lru_cache(maxsize=None)
-    def views_of(row: int) -> List[np.ndarray]:
+    @cache
+    def views_of(row: int) -> list[np.ndarray]:
         batch = default_collate([dataset[SampleKey(row, objects.key_epoch, seed)]])
         prepared = model.data_preprocessor(batch, True)['inputs']
         return [model.data_preprocessor.to_pixels(view)[0].cpu().numpy() for view in prepared]
@@ -148,7 +149,7 @@ def draw_view_neighbours(model: SoCo, dataset: SoCoDataset, objects: ViewObjects
 
 
 def draw_class_neighbours(feats: Tensor, labelled: LabelledPhotos, source: ImageSource,
-                          num_queries: int = 8, name: Optional[str] = None) -> np.ndarray:
+                          num_queries: int = 8, name: str | None = None) -> np.ndarray:
     """Draw some objects and the five nearest ones of other photos.
 
     Args:
@@ -161,7 +162,7 @@ def draw_class_neighbours(feats: Tensor, labelled: LabelledPhotos, source: Image
     Returns:
         np.ndarray: uint8, (H, W, 3), RGB.
     """
-    @lru_cache(maxsize=None)
+    @cache
     def photo(index: int) -> np.ndarray:
         return decode_image(source.read_bytes(labelled.names[index]))
 

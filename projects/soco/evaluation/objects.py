@@ -1,8 +1,9 @@
 """What object features are worth, measured without labels: is an object found again in another view?"""
 import copy
 import math
+from collections.abc import Callable
 from pathlib import Path
-from typing import Callable, Dict, List, NamedTuple, Optional, Tuple, Union
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -35,7 +36,7 @@ class ViewObjects(NamedTuple):
     """
     key_epoch: int
     view: int
-    sizes: Tuple[int, int]
+    sizes: tuple[int, int]
     rows: Tensor
     boxes: Tensor
     feats: Tensor
@@ -65,25 +66,25 @@ class ObjectScore(NamedTuple):
         num_photos (int): Photos used.
         num_objects (int): Objects looked for, over all pairs of views and draws.
     """
-    top1: Optional[float]
-    top5: Optional[float]
-    top1_same_photo: Optional[float]
-    chance: Optional[float]
-    chance_same_photo: Optional[float]
-    alignment: Optional[float]
-    top1_scales: Optional[float]
-    top5_scales: Optional[float]
-    top1_same_photo_scales: Optional[float]
-    chance_scales: Optional[float]
-    chance_same_photo_scales: Optional[float]
-    alignment_scales: Optional[float]
-    uniformity: Optional[float]
+    top1: float | None
+    top5: float | None
+    top1_same_photo: float | None
+    chance: float | None
+    chance_same_photo: float | None
+    alignment: float | None
+    top1_scales: float | None
+    top5_scales: float | None
+    top1_same_photo_scales: float | None
+    chance_scales: float | None
+    chance_same_photo_scales: float | None
+    alignment_scales: float | None
+    uniformity: float | None
     spread: float
     num_photos: int
     num_objects: int
 
 
-def held_out_dataset(cfg: Config, images: Union[str, Path], proposals: Union[str, Path],
+def held_out_dataset(cfg: Config, images: str | Path, proposals: str | Path,
                      num_proposals: int = 16) -> SoCoDataset:
     """Build a data set of held-out photos with the views of a recipe.
 
@@ -138,7 +139,7 @@ def score_objects(model: SoCo, dataset: SoCoDataset, num_photos: int = 64, repea
 @torch.no_grad()
 def embed_objects(model: SoCo, dataset: SoCoDataset, num_photos: int = 64, repeats: int = 2,
                   batch_size: int = 8, seed: int = 0, features: str = 'projection',
-                  report: Callable[[int], None] = lambda photos: None) -> List[ViewObjects]:
+                  report: Callable[[int], None] = lambda photos: None) -> list[ViewObjects]:
     """Compute the target network's features of objects in views that training never draws.
 
     Of proposals that overlap by more than half (IoU) only the first counts: nobody could tell them
@@ -170,7 +171,7 @@ def embed_objects(model: SoCo, dataset: SoCoDataset, num_photos: int = 64, repea
     parts = rows.tensor_split(math.ceil(len(rows) / batch_size))
     found = []
     for epoch in range(HELD_OUT_EPOCH, HELD_OUT_EPOCH + repeats):
-        pairs: Dict[int, List[tuple]] = {}
+        pairs: dict[int, list[tuple]] = {}
         for part in parts:
             batch = default_collate([dataset[SampleKey(row, epoch, seed)] for row in part.tolist()])
             for view, objects in _embed_batch(model, batch, part, FEATURES.index(features)):
@@ -185,7 +186,7 @@ def embed_objects(model: SoCo, dataset: SoCoDataset, num_photos: int = 64, repea
     return found
 
 
-def _embed_batch(model: SoCo, batch: dict, rows: Tensor, kind: int) -> List[Tuple[int, tuple]]:
+def _embed_batch(model: SoCo, batch: dict, rows: Tensor, kind: int) -> list[tuple[int, tuple]]:
     """For each other view: photo (n,), boxes (n, 2, 4), features (2, n, D), object features (n, D)."""
     prepared = model.data_preprocessor(batch, True)
     obj_feats, projs = model.extract_feat(**prepared, target=True)
@@ -219,7 +220,7 @@ def _distinct(boxes: Tensor) -> Tensor:
     return keep.index_fill(0, nms(boxes, order, iou_threshold=0.5), True)
 
 
-def summarise(found: List[ViewObjects]) -> ObjectScore:
+def summarise(found: list[ViewObjects]) -> ObjectScore:
     """Turn features into figures: means over the objects of all draws and pairs of views.
 
     Args:
@@ -235,10 +236,10 @@ def summarise(found: List[ViewObjects]) -> ObjectScore:
         num_objects=sum(len(o.rows) for o in found))
 
 
-def _figures(found: List[ViewObjects], suffix: str) -> Dict[str, Optional[float]]:
+def _figures(found: list[ViewObjects], suffix: str) -> dict[str, float | None]:
     """The figures of one kind of pairs, under their names in `ObjectScore`."""
     names = ('top1', 'top5', 'top1_same_photo', 'chance', 'chance_same_photo', 'alignment')
-    values: Dict[str, List[Tensor]] = {name: [] for name in names}
+    values: dict[str, list[Tensor]] = {name: [] for name in names}
     for objects in found:
         first, other = objects.feats
         values['top1'].append(found_again(first, other, 1))
@@ -251,7 +252,7 @@ def _figures(found: List[ViewObjects], suffix: str) -> Dict[str, Optional[float]
     return {f'{name}{suffix}': _mean(parts) for name, parts in values.items()}
 
 
-def _mean(parts: List[Tensor]) -> Optional[float]:
+def _mean(parts: list[Tensor]) -> float | None:
     values = torch.cat(parts) if parts else torch.zeros(0)
     return float(values.double().mean()) if len(values) else None
 
@@ -262,7 +263,7 @@ def same_photo_counts(rows: Tensor) -> Tensor:
     return counts[index]
 
 
-def found_again(first: Tensor, other: Tensor, k: int, rows: Optional[Tensor] = None) -> Tensor:
+def found_again(first: Tensor, other: Tensor, k: int, rows: Tensor | None = None) -> Tensor:
     """Tell which objects are among the k nearest of themselves in another view.
 
     Where several are equally near, it is the chance to be among the k by lot: features that are

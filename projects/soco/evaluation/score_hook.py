@@ -1,5 +1,4 @@
 """A look at what has been learned, while it is learned."""
-from typing import Optional
 
 from mmengine.dist import barrier, is_main_process
 from mmengine.hooks import Hook
@@ -37,7 +36,7 @@ class ObjectScoreHook(Hook):
         ValueError: A number is too small, or there are photos without boxes or boxes without photos.
     """
 
-    def __init__(self, images: Optional[str] = None, proposals: Optional[str] = None,
+    def __init__(self, images: str | None = None, proposals: str | None = None,
                  interval: int = 1, num_photos: int = 64, repeats: int = 2, batch_size: int = 8,
                  features: str = 'projection', num_queries: int = 8, seed: int = 0) -> None:
         if min(interval, num_photos, repeats, batch_size) < 1 or num_queries < 0:
@@ -55,7 +54,7 @@ class ObjectScoreHook(Hook):
         self.seed = seed
         self.options = dict(num_photos=num_photos, repeats=repeats, batch_size=batch_size,
                             features=features, seed=seed)
-        self._dataset: Optional[object] = None
+        self._dataset: object | None = None
 
     def before_train(self, runner: Runner) -> None:
         """Open the photos, so that what is wrong with them ends the run at once; score the start.

@@ -6,7 +6,8 @@ import gc
 import statistics
 import time
 import warnings
-from typing import Any, Callable, Dict, List, NamedTuple, Optional
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import torch
 from mmengine.config import Config
@@ -38,8 +39,8 @@ class Stopwatch:
     def __init__(self, device: torch.device) -> None:
         self.device = device
         self.running = False
-        self.spans: List[list] = []  # stage, start, end, index of the span around it
-        self.inside: Optional[int] = None
+        self.spans: list[list] = []  # stage, start, end, index of the span around it
+        self.inside: int | None = None
 
     def watch(self, owner: object, name: str, stage: str) -> None:
         """Time every call of `owner.name`, a method of this one object."""
@@ -59,7 +60,7 @@ class Stopwatch:
 
         setattr(owner, name, timed)
 
-    def measure(self, step: Callable[[], None]) -> Dict[str, float]:
+    def measure(self, step: Callable[[], None]) -> dict[str, float]:
         """Run a step; return milliseconds a stage, under '' those outside all stages."""
         self.spans, self.running = [], True
         start = self._now()
@@ -101,7 +102,7 @@ class Contender:
 
     def __init__(self, model: nn.Module, preprocess: nn.Module,
                  optim_wrapper: OptimWrapper, update_target: str,
-                 stages: Dict[str, List[str]]) -> None:
+                 stages: dict[str, list[str]]) -> None:
         self.model, self.optim_wrapper = model, optim_wrapper
         self.preprocess, self.update_target = preprocess, update_target
         self.stages = {**stages, 'EMA': [update_target]}
@@ -119,11 +120,11 @@ class Contender:
                     owner, last = getattr(owner, last), 'forward'
                 stopwatch.watch(owner, last, stage)
 
-    def prepare(self, data: Dict) -> Dict:
+    def prepare(self, data: dict) -> dict:
         """Run the preprocessor."""
         return self.preprocess(data, True)
 
-    def learn(self, prepared: Dict) -> None:
+    def learn(self, prepared: dict) -> None:
         """Move the target, run forward and backward, and step the optimiser."""
         getattr(self.model, self.update_target)(MOMENTUM)
         with self.optim_wrapper.optim_context(self.model):
@@ -136,13 +137,13 @@ class Timing(NamedTuple):
     """What `measure_steps` found of one contender. Times in milliseconds a step, medians."""
 
     step: float
-    stages: Dict[str, float]
+    stages: dict[str, float]
     gflop: float  # per image, without the preprocessor
     memory: float  # peak in bytes: weights, optimiser and one step
-    syncs: Optional[int]  # times that the host waits for the device in a step; None on a CPU
+    syncs: int | None  # times that the host waits for the device in a step; None on a CPU
 
 
-def made_up_data(cfg: Config, batch_size: int, pin: bool = False) -> Dict:
+def made_up_data(cfg: Config, batch_size: int, pin: bool = False) -> dict:
     """Make a collated batch of noise, as the loader of a config would hand it over.
 
     Args:
@@ -158,7 +159,7 @@ def made_up_data(cfg: Config, batch_size: int, pin: bool = False) -> Dict:
     transform = ProposalViews(**{
         key: value for key, value in transform_in(cfg, 'ProposalViews').items() if key != 'type'})
     uniforms = torch.rand(batch_size, len(views), transform.policy.num_uniforms, generator=generator)
-    data: Dict[str, Any] = dict(
+    data: dict[str, Any] = dict(
         inputs=[(64 * view + 128).clamp(0, 255).to(torch.uint8) for view in views],
         bboxes=boxes.contiguous(),
         cutouts=torch.zeros(batch_size, len(views), boxes.shape[3], 4, dtype=torch.int16),
@@ -200,9 +201,9 @@ def with_precision(optimizer: torch.optim.Optimizer, device: torch.device, amp: 
     return OPTIM_WRAPPERS.build(dict(type='AmpOptimWrapper', optimizer=optimizer, dtype=dtype))
 
 
-def measure_steps(builders: Dict[str, Callable[[], Contender]], data: Dict, device: torch.device,
+def measure_steps(builders: dict[str, Callable[[], Contender]], data: dict, device: torch.device,
                   steps: int, warmup: int = 2,
-                  progress: Callable[[], None] = lambda: None) -> Dict[str, Timing]:
+                  progress: Callable[[], None] = lambda: None) -> dict[str, Timing]:
     """Time whole training steps of one or more contenders, step by step in turn.
 
     Args:
@@ -226,7 +227,7 @@ def measure_steps(builders: Dict[str, Callable[[], Contender]], data: Dict, devi
         for _ in range(warmup - 2):
             contender.learn(contender.prepare(data))
         progress()
-    taken: Dict[str, List[Dict[str, float]]] = {name: [] for name in ready}
+    taken: dict[str, list[dict[str, float]]] = {name: [] for name in ready}
     for _ in range(steps):
         for name, contender in ready.items():
             taken[name].append(stopwatch.measure(
@@ -238,7 +239,7 @@ def measure_steps(builders: Dict[str, Callable[[], Contender]], data: Dict, devi
         **found[name]) for name, rows in taken.items()}
 
 
-def look_into_step(contender: Contender, data: Dict, device: torch.device, before: int) -> Dict:
+def look_into_step(contender: Contender, data: dict, device: torch.device, before: int) -> dict:
     """Take two steps; return GFLOP an image, peak memory beyond `before` bytes, and host syncs."""
     prepared = contender.prepare(data)
     with FlopCounterMode(display=False) as counter:

@@ -1,6 +1,5 @@
 """Scores of several models side by side, as tables for people."""
 import math
-from typing import Dict, List
 
 from rich.table import Table
 
@@ -22,7 +21,7 @@ VIEW_ROWS = {  # of the table without labels: title, and what guessing gives for
 }
 
 
-def view_table(scores: Dict[str, ObjectScore], features: str) -> Table:
+def view_table(scores: dict[str, ObjectScore], features: str) -> Table:
     """Show scores without labels, one column a model.
 
     Args:
@@ -47,8 +46,8 @@ def view_table(scores: Dict[str, ObjectScore], features: str) -> Table:
     return table
 
 
-def class_tables(scores: Dict[str, LabelledScore], labelled: LabelledPhotos, view_size: int,
-                 k: int) -> List[Table]:
+def class_tables(scores: dict[str, LabelledScore], labelled: LabelledPhotos, view_size: int,
+                 k: int) -> list[Table]:
     """Show scores with labels: overall and by size, with intervals, and by class.
 
     Args:

@@ -1,8 +1,9 @@
 """Whether the files of a detection or classification data set are where a config looks for them."""
 import importlib.util
 import os
+from collections.abc import Iterator
 from pathlib import PurePosixPath
-from typing import Any, Dict, Iterator, List, Set
+from typing import Any
 
 from mmengine.config import Config
 
@@ -22,9 +23,10 @@ _WAYS_OUT = {
 }
 
 
-def leaf_datasets(dataset: Any) -> Iterator[Dict]:
+def leaf_datasets(dataset: Any) -> Iterator[dict]:
     """Yield the config of every data set that reads files, from within wrappers such as
-    `ConcatDataset` and `RepeatDataset`."""
+    `ConcatDataset` and `RepeatDataset`.
+    """
     inner = [dataset['dataset']] if 'dataset' in dataset else dataset.get('datasets')
     if inner is None:
         yield dataset
@@ -33,9 +35,9 @@ def leaf_datasets(dataset: Any) -> Iterator[Dict]:
         yield from leaf_datasets(part)
 
 
-def expected_files(cfg: Config) -> List[str]:
+def expected_files(cfg: Config) -> list[str]:
     """List what the loaders and evaluators of a config read, folders with a slash at the end."""
-    paths: Set[str] = set()
+    paths: set[str] = set()
     for name in LOADERS:
         for dataset in leaf_datasets(cfg[name].dataset) if cfg.get(name) else ():
             paths.update(_dataset_files(dataset))
@@ -45,13 +47,13 @@ def expected_files(cfg: Config) -> List[str]:
     return sorted({os.path.normpath(p) + ('/' if p.endswith('/') else '') for p in paths})
 
 
-def _evaluators(cfg: Config) -> Iterator[Dict]:
+def _evaluators(cfg: Config) -> Iterator[dict]:
     for name in EVALUATORS:
         evaluators = cfg.get(name) or []
         yield from [evaluators] if isinstance(evaluators, dict) else evaluators
 
 
-def _dataset_files(dataset: Dict) -> Iterator[str]:
+def _dataset_files(dataset: dict) -> Iterator[str]:
     root = dataset.get('data_root') or ''
     if dataset.get('ann_file'):
         yield os.path.join(root, dataset['ann_file'])
@@ -103,21 +105,21 @@ def _check_class_folders(cfg: Config) -> None:
                                      'its photos into such folders.')
 
 
-def draw_tree(paths: List[str], missing: Set[str]) -> str:
+def draw_tree(paths: list[str], missing: set[str]) -> str:
     """Draw paths as a tree, each with 'found' or 'missing' behind it.
 
     Args:
         paths (list[str]): Files, and folders with a slash at the end.
         missing (set[str]): Those of them that are not there.
     """
-    nodes: Dict[PurePosixPath, str] = {}
+    nodes: dict[PurePosixPath, str] = {}
     for path in paths:
         pure = PurePosixPath(path)
         for parent in reversed(pure.parents):
             nodes.setdefault(parent, '')
         nodes[pure] = 'missing' if path in missing else 'found'
     top = PurePosixPath(os.path.commonpath([str(PurePosixPath(p).parent) for p in paths]))
-    children: Dict[PurePosixPath, List[PurePosixPath]] = {}
+    children: dict[PurePosixPath, list[PurePosixPath]] = {}
     for node in nodes:
         children.setdefault(node.parent, []).append(node)
     rows = [(f'{top}/', '')]

@@ -1,3 +1,4 @@
+"""SoCo over a backbone, a neck and an RoI head."""
 from .. import compat  # noqa: F401  (serves mmcv's ops before mmdet asks for them)
 from .data_preprocessor import ImageViewsPreprocessor, SoCoDataPreprocessor
 from .necks import SoCoFPN

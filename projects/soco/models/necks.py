@@ -1,5 +1,4 @@
 """The feature pyramid that SoCo pretrains, key for key the detector's."""
-from typing import List, Tuple
 
 import torch.nn.functional as F
 from mmdet.models.necks import FPN
@@ -21,12 +20,12 @@ class SoCoFPN(FPN):
         norm_cfg (dict): Norm after each conv. Defaults to `dict(type='BN')`.
     """
 
-    def __init__(self, in_channels: List[int], out_channels: int = 256,
+    def __init__(self, in_channels: list[int], out_channels: int = 256,
                  norm_cfg: dict = ConfigDict(type='BN', requires_grad=True)) -> None:
         super().__init__(in_channels=in_channels, out_channels=out_channels,
                          num_outs=len(in_channels), norm_cfg=norm_cfg)
 
-    def forward(self, inputs: Tuple[Tensor, ...], finest: int = 0) -> Tuple[Tensor, ...]:
+    def forward(self, inputs: tuple[Tensor, ...], finest: int = 0) -> tuple[Tensor, ...]:
         """Make the pyramid, or its coarser levels only.
 
         Args:

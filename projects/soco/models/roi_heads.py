@@ -1,5 +1,6 @@
 """From feature maps and boxes to one feature vector per object."""
-from typing import Any, Optional, Sequence, Tuple
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from mmcv.cnn import ConvModule
@@ -131,17 +132,17 @@ class SoCoRoIHead(BaseModule):
         init_cfg (dict, optional): Initialisation.
     """
 
-    def __init__(self, bbox_roi_extractor: dict, bbox_head: Optional[dict] = None,
-                 init_cfg: Optional[dict] = None) -> None:
+    def __init__(self, bbox_roi_extractor: dict, bbox_head: dict | None = None,
+                 init_cfg: dict | None = None) -> None:
         super().__init__(init_cfg)
         self.bbox_roi_extractor = MODELS.build(bbox_roi_extractor)
         self.bbox_head = MODELS.build(bbox_head) if bbox_head else None
 
-    def forward(self, feats: Tuple[Tensor], bboxes: Tensor) -> Tensor:
+    def forward(self, feats: tuple[Tensor], bboxes: Tensor) -> Tensor:
         """Return object features (N * M, D), image by image, of boxes (N, M, 4) in view pixels."""
         return self.embed(feats, bboxes_to_rois(bboxes))
 
-    def embed(self, feats: Tuple[Tensor], rois: Tensor) -> Tensor:
+    def embed(self, feats: tuple[Tensor], rois: Tensor) -> Tensor:
         """Return object features (k, D) of RoIs (k, 5), any number of them an image."""
         roi_feats = self.bbox_roi_extractor(feats, rois)
         return self.bbox_head(roi_feats) if self.bbox_head else roi_feats.mean(dim=(2, 3))
@@ -160,7 +161,7 @@ class SoCoC4RoIHead(BaseModule):
     """
 
     def __init__(self, bbox_roi_extractor: dict, shared_head: dict,
-                 init_cfg: Optional[dict] = None) -> None:
+                 init_cfg: dict | None = None) -> None:
         super().__init__(init_cfg)
         self.bbox_roi_extractor = MODELS.build(bbox_roi_extractor)
         self.shared_head = MODELS.build(shared_head)
@@ -172,11 +173,11 @@ class SoCoC4RoIHead(BaseModule):
             if isinstance(block, (BasicBlock, Bottleneck)):
                 nn.init.zeros_((block.norm3 if isinstance(block, Bottleneck) else block.norm2).weight)
 
-    def forward(self, feats: Tuple[Tensor], bboxes: Tensor) -> Tensor:
+    def forward(self, feats: tuple[Tensor], bboxes: Tensor) -> Tensor:
         """Return object features (N * M, D), image by image, of boxes (N, M, 4) in view pixels."""
         return self.embed(feats, bboxes_to_rois(bboxes))
 
-    def embed(self, feats: Tuple[Tensor], rois: Tensor) -> Tensor:
+    def embed(self, feats: tuple[Tensor], rois: Tensor) -> Tensor:
         """Return object features (k, D) of RoIs (k, 5), any number of them an image."""
         rois = send(rois.float(), feats[-1].device)
         with torch.autocast(rois.device.type, enabled=False):

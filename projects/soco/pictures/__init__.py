@@ -1,0 +1,1 @@
+"""Pictures of boxes, views, proposal stores and curves, from plain arrays."""

@@ -3,7 +3,7 @@ import itertools
 import math
 import textwrap
 from collections.abc import Iterator, Sequence
-from functools import lru_cache
+from functools import cache
 from io import BytesIO
 from pathlib import Path
 
@@ -91,7 +91,7 @@ def check_boxes(boxes: np.ndarray, name: str = 'boxes') -> np.ndarray:
     return boxes
 
 
-@lru_cache(maxsize=None)
+@cache
 def font_of(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
     # By path: matplotlib's own look-up by name builds a cache of all fonts first.
     name = 'DejaVuSans-Bold.ttf' if bold else 'DejaVuSans.ttf'

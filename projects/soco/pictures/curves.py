@@ -165,7 +165,7 @@ def _panels(runs: Mapping[str, Mapping[str, np.ndarray]]) -> dict[str, list[Curv
 def _order(key: str) -> tuple:
     """Losses first, the total before its parts; then `PANELS`; then the rest."""
     places = [*PANELS, key]
-    return not _place(key)[0] == 'Loss', key != 'loss', places.index(key), key
+    return _place(key)[0] != 'Loss', key != 'loss', places.index(key), key
 
 
 def _look(i: int) -> dict:

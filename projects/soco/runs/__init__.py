@@ -1,0 +1,1 @@
+"""A run on disk: its record, log and report, and how to continue from it."""

@@ -3,10 +3,11 @@ import contextlib
 import hashlib
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from string import Template
-from typing import Any, Dict, List, Optional, Sequence
+from typing import Any
 
 import torch
 
@@ -37,13 +38,13 @@ class Published:
         conversion (Conversion): What they hold, and what was left out.
     """
 
-    weights: List[Path]
+    weights: list[Path]
     card: Path
     conversion: Conversion
 
 
-def publish(checkpoint: PathLike, out_dir: PathLike, name: Optional[str] = None,
-            results: Sequence[Dict[str, Any]] = (), overwrite: bool = False) -> Published:
+def publish(checkpoint: PathLike, out_dir: PathLike, name: str | None = None,
+            results: Sequence[dict[str, Any]] = (), overwrite: bool = False) -> Published:
     """Write the weights that detectors take, in both formats, and their model card.
 
     The same checkpoint gives the same bytes, and so the same names.
@@ -87,7 +88,7 @@ def publish(checkpoint: PathLike, out_dir: PathLike, name: Optional[str] = None,
     return Published(list(files), card, conversion)
 
 
-def read_results(path: PathLike) -> List[Dict[str, Any]]:
+def read_results(path: PathLike) -> list[dict[str, Any]]:
     """Read the figures of a model card.
 
     Args:
@@ -115,8 +116,8 @@ def read_results(path: PathLike) -> List[Dict[str, Any]]:
     return rows
 
 
-def fill_card(run: Run, conversion: Conversion, about: Dict[str, str], digests: Dict[Path, str],
-              results: Sequence[Dict[str, Any]]) -> str:
+def fill_card(run: Run, conversion: Conversion, about: dict[str, str], digests: dict[Path, str],
+              results: Sequence[dict[str, Any]]) -> str:
     """Fill the model card.
 
     Args:
@@ -127,7 +128,7 @@ def fill_card(run: Run, conversion: Conversion, about: Dict[str, str], digests: 
         results (Sequence[dict]): Rows of the table of results.
     """
     pth = next(iter(digests))
-    counts: Dict[str, int] = {}
+    counts: dict[str, int] = {}
     for key in conversion.state_dict:
         part = 'RoI head' if key.startswith('roi_head.') else key.split('.')[0]
         counts[part] = counts.get(part, 0) + 1
@@ -148,7 +149,7 @@ def fill_card(run: Run, conversion: Conversion, about: Dict[str, str], digests: 
                           for row in results))
 
 
-def _read_run(path: Path, meta: Dict[str, Any]) -> Run:
+def _read_run(path: Path, meta: dict[str, Any]) -> Run:
     run = Run(path.parent)
     try:
         run.config = read_dumped(str(meta.get('cfg') or ''))
@@ -163,7 +164,7 @@ def _read_run(path: Path, meta: Dict[str, Any]) -> Run:
     return run
 
 
-def _describe(run: Run, meta: Dict[str, Any]) -> Dict[str, str]:
+def _describe(run: Run, meta: dict[str, Any]) -> dict[str, str]:
     """The metadata of the files, as text, which is all that .safetensors takes."""
     # a run that was resumed after a change of the code names both
     versions, commits = (

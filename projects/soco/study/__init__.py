@@ -1,4 +1,4 @@
 """A study of what pretraining gives a detector: from one config to a table and a picture.
 
-    plan → data → training, objects, detection → summary
+plan → data → training, objects, detection → summary
 """

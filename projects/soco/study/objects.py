@@ -1,5 +1,5 @@
 """What a study's arms know of objects before any fine-tuning."""
-from typing import Mapping
+from collections.abc import Mapping
 
 import numpy as np
 import torch

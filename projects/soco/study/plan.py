@@ -3,9 +3,10 @@ import hashlib
 import inspect
 import json
 import os
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Iterator, NamedTuple, Optional, Sequence
+from typing import Any, NamedTuple
 
 from mmengine.config import Config
 
@@ -63,7 +64,7 @@ class Arm:
         parts (list[str]): Some of `PARTS`. Defaults to none.
     """
     title: str
-    method: Optional[str] = None
+    method: str | None = None
     parts: Sequence[str] = ()
 
 

@@ -1,6 +1,7 @@
 """Differences between arms, with what photos and seeds leave uncertain."""
 import math
-from typing import NamedTuple, Sequence
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 

@@ -3,7 +3,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -110,7 +110,7 @@ def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return '\n'.join('| ' + ' | '.join(line) + ' |' for line in lines)
 
 
-def runs_of(content: dict[str, Any], kind: str, arm: str, share: Optional[int] = None) -> list[dict]:
+def runs_of(content: dict[str, Any], kind: str, arm: str, share: int | None = None) -> list[dict]:
     """Return the records of an arm or a method, seed by seed."""
     middle = f'{share}percent/' if share else ''
     return [record for key, record in content['records'].items()
@@ -221,7 +221,7 @@ def _trial_table(content: dict[str, Any]) -> str:
     return _table(['trial', 'options', 'on a part of train'], rows)
 
 
-def draw(content: dict[str, Any], path: Path) -> Optional[Path]:
+def draw(content: dict[str, Any], path: Path) -> Path | None:
     """Draw object scores of all arms, and AP50 along fine-tuning, into one picture.
 
     Args:

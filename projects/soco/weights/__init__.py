@@ -1,0 +1,1 @@
+"""Files of weights: reading, names in other libraries, conversion, matching with a model."""

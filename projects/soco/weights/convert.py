@@ -7,9 +7,10 @@ import io
 import json
 import pickle
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, Iterable, List, Optional
+from typing import Any
 
 import numpy as np
 import safetensors.torch
@@ -33,14 +34,14 @@ class Conversion:
         dropped (dict): Name of a rule to the keys of the input that it dropped.
     """
 
-    state_dict: Dict[str, Tensor]
+    state_dict: dict[str, Tensor]
     source: str
     target: str
     family: str
-    dropped: Dict[str, List[str]]
+    dropped: dict[str, list[str]]
 
 
-def convert(state_dict: Dict[str, Tensor], to: str, source: Optional[str] = None,
+def convert(state_dict: dict[str, Tensor], to: str, source: str | None = None,
             c4: bool = False) -> Conversion:
     """Give weights the names of another format.
 
@@ -67,7 +68,7 @@ def convert(state_dict: Dict[str, Tensor], to: str, source: Optional[str] = None
         raise ValueError('Only a plain ResNet does not tell by itself whether it is for C4. These '
                          f'weights ({source}) do: leave the option out.')
     family = 'C4' if c4 or not _any(FPN_SIGNS[source], keys.values()) else 'FPN'
-    dropped: Dict[str, List[str]] = {}
+    dropped: dict[str, list[str]] = {}
     to_ours = {theirs: ours for ours, theirs in name_table(source, family).items()}
     ours = _rename(keys, to_ours, LEFT_IN.get(source, {}), dropped, f'{source} ({family})')
     new = _rename(ours, name_table(to, family), LEFT_OUT.get(to, {}), dropped, to)
@@ -78,7 +79,7 @@ def convert(state_dict: Dict[str, Tensor], to: str, source: Optional[str] = None
                       dropped)
 
 
-def from_official(state_dict: Dict[str, Tensor]) -> Dict[str, Tensor]:
+def from_official(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
     """Rename the weights of an official SoCo model to ours.
 
     Args:
@@ -125,10 +126,10 @@ def describe(keys: Iterable[str]) -> str:
     return f'its names begin with {", ".join(tops[:8]) or "nothing at all"}'
 
 
-def _rename(keys: Dict[str, str], table: Dict[str, str], rules: Dict[str, str],
-            dropped: Dict[str, List[str]], what: str) -> Dict[str, str]:
+def _rename(keys: dict[str, str], table: dict[str, str], rules: dict[str, str],
+            dropped: dict[str, list[str]], what: str) -> dict[str, str]:
     """Rename the values of `keys` by a table; the keys that a rule leaves out go to `dropped`."""
-    renamed: Dict[str, str] = {}
+    renamed: dict[str, str] = {}
     unknown = []
     for key, name in keys.items():
         rule = next((rule for rule, begin in rules.items() if re.match(begin, name)), None)
@@ -184,7 +185,7 @@ def write_weights(conversion: Conversion, path: PathLike, overwrite: bool = Fals
 
 
 def encode_weights(conversion: Conversion, suffix: str,
-                   about: Optional[Dict[str, str]] = None) -> memoryview:
+                   about: dict[str, str] | None = None) -> memoryview:
     """Make the bytes of a file of weights; the same weights give the same bytes.
 
     Args:
@@ -212,7 +213,7 @@ def encode_weights(conversion: Conversion, suffix: str,
     return buffer.getbuffer()
 
 
-def _with_metadata(data: bytes, meta: Dict[str, str]) -> bytes:
+def _with_metadata(data: bytes, meta: dict[str, str]) -> bytes:
     """Put metadata into the header of .safetensors; the library itself writes them in any order."""
     size = int.from_bytes(data[:8], 'little')
     header = json.dumps({'__metadata__': meta, **json.loads(data[8:8 + size])}).encode()

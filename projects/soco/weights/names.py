@@ -5,9 +5,8 @@ Every table has our names on the left. They are a detector's already, so that mm
 import itertools
 import string
 from functools import cache
-from typing import Dict, List, Tuple
 
-Rows = List[Tuple[str, str]]  # (our name, the other format's name), both templates
+Rows = list[tuple[str, str]]  # (our name, the other format's name), both templates
 
 # What the fields of a template stand for. detectron2 and the official head count from elsewhere:
 # {res} is our {stage}, {p} our {level} and {nth} our {layer}. In C4 the backbone ends early.
@@ -86,7 +85,7 @@ TARGETS = ('mmdet', 'detectron2', 'torchvision', 'soco')
 
 
 @cache
-def name_table(format_name: str, family: str) -> Dict[str, str]:
+def name_table(format_name: str, family: str) -> dict[str, str]:
     """Return every name that our model can have, with the name it has in another format.
 
     Args:
