@@ -1,4 +1,4 @@
-"""Ships configs and tools inside the package, where OpenMMLab packages keep them (rest: setup.cfg)."""
+"""Build step that ships configs and tools inside the package, like OpenMMLab; see also setup.cfg."""
 import os
 import shutil
 from pathlib import Path
@@ -9,14 +9,15 @@ from setuptools.command.build_py import build_py
 ROOT = Path(__file__).resolve().parent
 MIM = Path('projects/soco/.mim')
 SHIPPED = ('configs', 'tools', 'model-index.yml')
-# These make an environment or a demonstration beside a checkout.
+# Files that are useful only in a checkout: environment set-up, tests and the demonstration.
 OF_A_CHECKOUT = ('setup_env.sh', 'run_tests.sh', 'quickstart.sh', 'quickstart.py')
 
 
 class BuildWithMim(build_py):
-    """Copies what is shipped into a wheel; links it for an editable install."""
+    """Copy the shipped files into a wheel, or link them for an editable install."""
 
     def run(self) -> None:
+        """Build the package and add `.mim`."""
         super().run()
         folder = (ROOT if self.editable_mode else Path(self.build_lib)) / MIM
         shutil.rmtree(folder, ignore_errors=True)

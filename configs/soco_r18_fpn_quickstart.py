@@ -1,12 +1,13 @@
-# SoCo-FPN small enough for two CPU cores: ResNet-18, narrow pyramid and head, small views.
-# It shows the whole way in a minute; its weights are a demonstration, not a result.
+# SoCo-FPN for two CPU cores: ResNet-18, narrow FPN and RoI head, small views.
+# It demonstrates the whole pipeline in a minute; its weights are not a result.
 #
 #   bash tools/quickstart.sh
 #   bash tools/dist_train.sh configs/soco_r18_fpn_quickstart.py 2
 #
-# Hardware: a CPU. What differs from the recipe besides sizes, so that 100 iterations of batch 8 teach
-# something: AdamW (LARS moves too little), a faster target, half the colour jitter, residual branches
-# that count from the start. Blur and level borders shrink with the views.
+# Hardware: a CPU. Besides the sizes, these settings differ from the recipe so that the model learns
+# within 100 iterations of batch 8: AdamW (the updates of LARS are too small), a faster target network,
+# half the colour jitter, and no zero initialisation of the residual branches. Blur and level borders
+# are scaled with the views.
 _base_ = [
     '_base_/models/soco_r50_fpn.py',
     '_base_/datasets/imagenet_soco.py',

@@ -1,16 +1,17 @@
-# SoCo-C4, ResNet-50 without a pyramid, 100 epochs of ImageNet, with cutout inside the boxes.
+# SoCo-C4, ResNet-50 without FPN, 100 epochs on ImageNet, with cutout inside the boxes.
 #
 #   bash tools/dist_train.sh configs/soco_r50_c4_100e.py 8
 #
-# Hardware: the batch of 2048 as 8 GPUs x 256, mixed precision, SyncBN; GPUs with 80 GB (not measured).
-# On 8 smaller ones, or on 2 machines with 8 each (run it on both, NODE_RANK=0 and 1):
+# Hardware: 8 GPUs x 256 images (total batch 2048), mixed precision, SyncBN; GPUs with 80 GB (not
+# measured). For 8 smaller GPUs use the first command. For 2 machines with 8 GPUs each run the second
+# command on both, with NODE_RANK=0 and 1:
 #
 #   bash tools/dist_train.sh configs/soco_r50_c4_100e.py 8 --cfg-options \
 #       train_dataloader.batch_size=128 optim_wrapper.accumulative_counts=2
 #   NNODES=2 NODE_RANK=0 MASTER_ADDR=host0 bash tools/dist_train.sh configs/soco_r50_c4_100e.py 8 \
 #       --cfg-options train_dataloader.batch_size=128
 #
-# What accumulation changes, and other batches: see soco_r50_fpn_400e.py.
+# The effect of accumulation, and other batch sizes: see soco_r50_fpn_400e.py.
 #
 # Official result (Mask R-CNN R50-C4 1x, COCO val2017): box AP 40.4, mask AP 34.9.
 _base_ = [

@@ -1,4 +1,4 @@
-"""Hook of mkdocs: what the pages have from the source, the error messages and the modules."""
+"""MkDocs hook that inserts lists of the error messages and of the modules into the pages."""
 import ast
 import re
 from collections.abc import Iterator
@@ -6,11 +6,17 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / 'projects/soco'
-ABSENT = '…'  # stands for what a message fills in
+ABSENT = '…'  # replaces the values that a message is formatted with
 
 
 def messages() -> Iterator[tuple[str, str]]:
-    """Every message that is raised with a text of its own: the file, and the text."""
+    """Yield the messages of all exceptions that the source code raises with a literal text.
+
+    Messages of fewer than three words are left out.
+
+    Yields:
+        tuple[str, str]: The file, relative to the repository root, and the text.
+    """
     files = [path for folder in ('projects/soco', 'tools')
              for path in sorted((ROOT / folder).rglob('*.py'))]
     for path in files:
@@ -24,7 +30,14 @@ def messages() -> Iterator[tuple[str, str]]:
 
 
 def _text(node: ast.expr) -> str:
-    """The literal text of an expression, with a mark for what is filled in."""
+    """Return the literal text of an expression, with `ABSENT` in place of formatted values.
+
+    Args:
+        node (ast.expr): The expression.
+
+    Returns:
+        str: The text.
+    """
     if isinstance(node, ast.Constant) and isinstance(node.value, str):
         return node.value
     if isinstance(node, ast.JoinedStr):
@@ -51,6 +64,16 @@ def _module_list(found: re.Match) -> str:
 
 
 def on_page_markdown(markdown: str, **kwargs) -> str:
-    """Put the lists in place of their marks."""
+    """Replace the placeholder comments of a page with the lists.
+
+    MkDocs calls this for every page.
+
+    Args:
+        markdown (str): The text of the page.
+        **kwargs: Not used.
+
+    Returns:
+        str: The text with the lists.
+    """
     markdown = re.sub('<!-- all messages -->', _message_list, markdown)
     return re.sub(r'<!-- all modules of (\S+) -->', _module_list, markdown)

@@ -1,4 +1,4 @@
-"""A real headless browser for tests of pages: what it draws, what it asks for, what it complains of."""
+"""A headless browser for tests of HTML pages: screenshots, network requests and console messages."""
 import io
 import json
 import os
@@ -22,7 +22,7 @@ ARGUMENTS = (
 
 
 def find_browser() -> tuple[str, str]:
-    """Paths of a browser and its driver; without them a skip, and a failure in CI."""
+    """Return the paths of a browser and its driver; without them skip the test, or fail in CI."""
     browser = next((path for name in BROWSERS if (path := shutil.which(name))), None)
     driver = shutil.which('chromedriver')
     if browser and driver:
@@ -35,17 +35,17 @@ def find_browser() -> tuple[str, str]:
 
 
 class Browser:
-    """One page at a time, at a size and in a colour scheme.
+    """A browser that shows one page at a time with a given size and colour scheme.
 
     Args:
-        driver (webdriver.Chrome): What drives it.
+        driver (webdriver.Chrome): The Selenium driver.
     """
 
     def __init__(self, driver: webdriver.Chrome) -> None:
         self.driver = driver
 
     def open(self, page: Path, width: int = 1280, height: int = 900, scheme: str = 'light') -> None:
-        """Open a file, with empty logs."""
+        """Open a file and clear the logs."""
         self._cdp('Emulation.setDeviceMetricsOverride', width=width, height=height,
                   deviceScaleFactor=1, mobile=width < 600)
         self._cdp('Emulation.setEmulatedMedia',
@@ -56,11 +56,11 @@ class Browser:
         self.driver.get(page.as_uri())
 
     def console(self) -> list[str]:
-        """What it complains of since the page was opened."""
+        """Return the console messages since the page was opened."""
         return [entry['message'] for entry in self.driver.get_log('browser')]
 
     def requests(self) -> list[str]:
-        """The addresses that it asked for since the page was opened, without pictures in the page."""
+        """Return the URLs that were requested since the page was opened, except `data:` URLs."""
         events = [json.loads(entry['message'])['message']
                   for entry in self.driver.get_log('performance')]
         urls = [event['params']['request']['url'] for event in events
@@ -68,18 +68,18 @@ class Browser:
         return [url for url in urls if not url.startswith('data:')]
 
     def run(self, script: str, *arguments):
-        """Run JavaScript from outside the page; return its value."""
+        """Run JavaScript that is not part of the page and return its value."""
         return self.driver.execute_script(script, *arguments)
 
     def box(self, selector: str) -> tuple[int, ...]:
-        """Where an element lies on the whole page: left, top, right, bottom in pixels."""
+        """Return the position of an element on the page: left, top, right, bottom in pixels."""
         return tuple(round(value) for value in self.run(
             'const b = document.querySelector(arguments[0]).getBoundingClientRect();'
             'return [b.left + scrollX, b.top + scrollY, b.right + scrollX, b.bottom + scrollY]',
             selector))
 
     def screenshot(self) -> np.ndarray:
-        """The whole page, uint8 (H, W, 3)."""
+        """Return a screenshot of the whole page, uint8 (H, W, 3)."""
         data = self._cdp('Page.captureScreenshot', format='png', captureBeyondViewport=True)['data']
         return np.asarray(Image.open(io.BytesIO(b64decode(data))).convert('RGB'))
 
@@ -89,15 +89,15 @@ class Browser:
 
 @contextmanager
 def headless_browser(profile: Path) -> Iterator[Browser]:
-    """A browser that reaches nothing outside this machine.
+    """Start a browser that cannot reach other machines.
 
     Args:
-        profile (Path): An empty folder for what it keeps.
+        profile (Path): An empty folder for the browser profile.
     """
     binary, driver_path = find_browser()
     options = webdriver.ChromeOptions()
     options.binary_location = binary
-    root = ['--no-sandbox'] if os.geteuid() == 0 else []  # as root it does not start with one
+    root = ['--no-sandbox'] if os.geteuid() == 0 else []  # as root it does not start with a sandbox
     for argument in (*ARGUMENTS, f'--user-data-dir={profile}', *root):
         options.add_argument(argument)
     options.set_capability('goog:loggingPrefs', {'browser': 'ALL', 'performance': 'ALL'})

@@ -1,7 +1,9 @@
-"""What all tests share: MMCV's ops before mmdet, fixed seeds, the devices, a folder of photos."""
+"""What all tests share: operators before mmdet, fixed seeds, devices, order, a quick interpreter."""
 import os
 import random
+import shutil
 import signal
+import tempfile
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,7 @@ import hypothesis
 import numpy as np
 import pytest
 import torch
+from warm_python import stop_server, write_interpreter
 
 import projects.soco.compat  # noqa: F401  before any test imports mmdet
 
@@ -20,6 +23,37 @@ hypothesis.settings.load_profile('soco')
 PROMISES = {'test_bad_images.py', 'test_fuzz.py', 'test_guards.py', 'test_hostile.py', 'test_kills.py',
             'test_resume.py'}
 DEVICES = ['cpu', 'cuda'] if torch.cuda.is_available() else ['cpu']
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Write the interpreter that `scripts.PYTHON` names; the processes of pytest-xdist share it."""
+    if not hasattr(config, 'workerinput'):
+        os.environ['SOCO_WARM_PYTHON'] = tempfile.mkdtemp(prefix='soco_python_')
+        write_interpreter(Path(os.environ['SOCO_WARM_PYTHON']))
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """End its server."""
+    if not hasattr(config, 'workerinput'):
+        folder = os.environ.pop('SOCO_WARM_PYTHON')
+        stop_server(Path(folder))
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the longest tests first, and keep tests that share a fixture of their file in one process.
+
+    `@pytest.mark.slow(seconds)` says how long a test takes, about.
+    """
+    def seconds(item: pytest.Item) -> float:
+        mark = item.get_closest_marker('slow')
+        return (mark.args or (10, ))[0] if mark else 0
+
+    items.sort(key=seconds, reverse=True)
+    for item in items:
+        fixtures = item._fixtureinfo.name2fixturedefs.values()
+        if any(fixture.scope == 'module' for found in fixtures for fixture in found):
+            item.add_marker(pytest.mark.xdist_group(item.path.name))
 
 
 def skipped_fails_in_ci(node: pytest.Item | pytest.Collector, report: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Miniatures of the data sets that detectors are fine-tuned on: their layouts, a few photos each."""
+"""Miniatures of the data sets for fine-tuning detectors: the same layouts with a few photos each."""
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,7 +20,7 @@ def write_photo(path: Path, seed: int, side: tuple[int, int] = SIDE) -> None:
 
 
 def coco_content(names: Sequence[str], files: Sequence[str], side: tuple[int, int] = SIDE) -> dict:
-    """A COCO annotation with one object of the first class on each photo."""
+    """Return a COCO annotation with one object of the first class on each photo."""
     x, y, w, h = BOX
     return dict(
         images=[dict(id=i, file_name=name, width=side[1], height=side[0])
@@ -42,7 +42,7 @@ def class_names(kind: str) -> list[str]:
 
 
 def write_coco(root: Path, names: Sequence[str] = (), side: tuple[int, int] = SIDE) -> Path:
-    """COCO 2017, and its 5 % and 10 % subsets."""
+    """Write COCO 2017 with its 5 % and 10 % subsets."""
     for split in ('train2017', 'val2017'):
         for i in (1, 2):
             write_photo(root / split / f'{i}.png', i, side)
@@ -55,7 +55,7 @@ def write_coco(root: Path, names: Sequence[str] = (), side: tuple[int, int] = SI
 
 
 def write_lvis(root: Path) -> Path:
-    """LVIS v1: a photo's folder is in its address, categories have frequencies."""
+    """Write LVIS v1: the URL of a photo contains its folder, categories have frequencies."""
     names = class_names('LVISV1Dataset')
     for split in ('train', 'val'):
         for i in (1, 2):
@@ -72,7 +72,7 @@ def write_lvis(root: Path) -> Path:
 
 
 def write_voc(root: Path) -> Path:
-    """VOC 2007 and 2012: one XML a photo, lists of names."""
+    """Write VOC 2007 and 2012: one XML file per photo, and lists of names."""
     x, y, w, h = BOX
     for year, splits in (('2007', ('trainval', 'test')), ('2012', ('trainval', ))):
         for split in splits:
@@ -96,7 +96,7 @@ def write_voc(root: Path) -> Path:
 
 
 def write_cityscapes(root: Path) -> Path:
-    """Cityscapes: photos, instance maps, and the annotations as mmdet's converter names them."""
+    """Write Cityscapes: photos, instance maps, and annotations with the names of mmdet's converter."""
     x, y, w, h = BOX
     instances = np.zeros(SIDE, dtype=np.uint16)
     instances[y:y + h, x:x + w] = 24000  # a person
@@ -134,7 +134,7 @@ def point_to(cfg: Config, old: str, new: Path) -> None:
 
 
 def shrink(cfg: Config, iterations: int = 1) -> None:
-    """Small photos, few RoIs and few iterations: what a CPU can do in seconds."""
+    """Reduce photo size, RoIs and iterations so that training takes seconds on a CPU."""
 
     def visit(node: Any) -> None:
         if isinstance(node, dict):

@@ -1,10 +1,11 @@
-"""SoCo's data path in the style of the official release: PIL and torchvision, one photo at a time.
+"""SoCo's data pipeline in the style of the official release: PIL and torchvision, one photo at a time.
 
-Every photo is decoded by PIL, cropped and resized once for each view, given its colours, turned into
-a tensor and normalised, all in the worker. It shares no line with ``projects.soco.datasets``; the
-store of proposals is read through the project, as that is not what is compared.
+The worker decodes each photo with PIL, crops and resizes it once per view, applies the colour
+transforms, converts it to a tensor and normalises it. The code is independent of
+``projects.soco.datasets``. Only the proposal store is read through the project, because reading it is
+not part of the comparison.
 
-Windows are drawn on numbers until enough is shared, so that no try costs pixels.
+Crop windows are drawn before pixels are touched, until the views share enough proposals.
 """
 import io
 import random
@@ -27,7 +28,7 @@ Box = tuple[float, float, float, float]
 
 
 class Blur:
-    """PIL's Gaussian blur with a sigma drawn anew for each picture."""
+    """PIL's Gaussian blur with a random sigma per image."""
 
     def __init__(self, sigma: Sequence[float]) -> None:
         self.sigma = sigma
@@ -37,7 +38,7 @@ class Blur:
 
 
 class Solarize:
-    """Invert what is at least 128, by chance."""
+    """Invert pixel values of at least 128 with a given probability."""
 
     def __init__(self, prob: float) -> None:
         self.prob = prob
@@ -50,7 +51,7 @@ def colour_transform(brightness: float = 0.4, contrast: float = 0.4, saturation:
                      hue: float = 0.1, jitter_prob: float = 0.8, grey_prob: float = 0.2,
                      blur_prob: float = 1.0, blur_sigma: Sequence[float] = (0.1, 2.0),
                      solarize_prob: float = 0.0) -> T.Compose:
-    """One view's colours, as a pipeline on PIL images."""
+    """Return the colour transforms of one view, for PIL images."""
     return T.Compose([
         T.RandomApply([T.ColorJitter(brightness, contrast, saturation, hue)], p=jitter_prob),
         T.RandomGrayscale(p=grey_prob),
@@ -60,16 +61,21 @@ def colour_transform(brightness: float = 0.4, contrast: float = 0.4, saturation:
 
 
 class OfficialData(Dataset):
-    """Photos, proposals and views in the official style.
+    """Data set of photos, proposals and views in the official style.
 
     Args:
-        data_root, proposals (str): As of the project's data set.
-        views (list[dict]): As of its ``ProposalViews``: ``size``, and ``area`` or
-            ``same_window_as``.
+        data_root (str): See ``SoCoDataset``.
+        proposals (str): See ``SoCoDataset``.
+        views (list[dict]): As in ``ProposalViews``: ``size``, and ``area`` or ``same_window_as``.
         colours (list[dict]): Arguments of ``colour_transform``, one dict per view.
-        mean, std (Sequence[float]): Per channel, RGB, 0 to 255.
-        num_proposals, jitter_prob, jitter_ratio, flip_prob: As of ``ProposalViews``.
-        cutout_prob, cutout_area: As of ``ProposalCutout``.
+        mean (Sequence[float]): Per channel, RGB, 0 to 255.
+        std (Sequence[float]): Per channel, RGB, 0 to 255.
+        num_proposals (int): See ``ProposalViews``. Defaults to 4.
+        jitter_prob (float): See ``ProposalViews``. Defaults to 0.5.
+        jitter_ratio (float): See ``ProposalViews``. Defaults to 0.1.
+        flip_prob (float): See ``ProposalViews``. Defaults to 0.5.
+        cutout_prob (float): ``prob`` of ``ProposalCutout``. Defaults to 0.0.
+        cutout_area (Sequence[float]): ``area`` of ``ProposalCutout``. Defaults to (0.1, 0.3).
     """
 
     def __init__(self, data_root: str, proposals: str, views: list[dict], colours: list[dict],
@@ -88,7 +94,7 @@ class OfficialData(Dataset):
         return len(self.store)
 
     def __getitem__(self, index: int) -> tuple[list[Tensor], Tensor]:
-        """Views (3, H, W), normalised, and the boxes (P, 2, K, 4) of each pair."""
+        """Return normalised views (3, H, W) and the boxes (P, 2, K, 4) of the view pairs."""
         row = self.store[index]
         image = Image.open(io.BytesIO(self.source.read_bytes(row.image))).convert('RGB')
         windows, picks = self.draw_windows(image, row.boxes)
@@ -116,7 +122,7 @@ class OfficialData(Dataset):
 
     def draw_windows(self, image: Image.Image,
                      proposals: np.ndarray) -> tuple[list[tuple[int, ...]], list[list[Box]]]:
-        """Draw crops, up to five times, until each pair shares two proposals; choose K of these."""
+        """Draw crops, up to five times, until each pair shares two proposals, and choose K of these."""
         wanted = 2
         for _ in range(5):
             windows: list[tuple[int, ...]] = []
@@ -146,7 +152,7 @@ class OfficialData(Dataset):
         return windows, picks
 
     def jitter(self, box: Box) -> Box:
-        """Move and scale a box by chance."""
+        """Move and scale a box at random."""
         if random.random() >= self.jitter_prob:
             return box
         x1, y1, x2, y2 = box
@@ -157,25 +163,25 @@ class OfficialData(Dataset):
 
 
 def meets(box: Sequence[float], window: Sequence[int]) -> bool:
-    """Tell whether a box shares some area with a window (left, top, width, height)."""
+    """Return whether a box overlaps a window (left, top, width, height)."""
     x, y, w, h = window
     return min(box[2], x + w) > max(box[0], x) and min(box[3], y + h) > max(box[1], y)
 
 
 def to_view(box: Box, window: Sequence[int], size: int) -> Box:
-    """Clip a box to a window and give it in the pixels of the view."""
+    """Clip a box to a window and convert it to pixels of the view."""
     x, y, w, h = window
     return (min(max(box[0] - x, 0), w) * size / w, min(max(box[1] - y, 0), h) * size / h,
             min(max(box[2] - x, 0), w) * size / w, min(max(box[3] - y, 0), h) * size / h)
 
 
 def flip_box(box: Box, size: int) -> Box:
-    """Mirror a box in a view."""
+    """Flip a box horizontally in a view."""
     return size - box[2], box[1], size - box[0], box[3]
 
 
 def erase(view: Tensor, box: Box, area: Sequence[float]) -> None:
-    """Set a square of a share of a box's area, about a point in the box, to zero."""
+    """Zero a square around a random point in a box; ``area`` is its range relative to the box."""
     w, h = box[2] - box[0], box[3] - box[1]
     side = round((random.uniform(*area) * w * h)**0.5)
     x, y = box[0] + random.random() * w, box[1] + random.random() * h
@@ -184,7 +190,7 @@ def erase(view: Tensor, box: Box, area: Sequence[float]) -> None:
 
 
 def official_data(cfg: Config) -> OfficialData:
-    """Read a recipe from a config of the project."""
+    """Build the data set with the settings of a pretraining config."""
     data, model = cfg.train_dataloader.dataset, cfg.model.data_preprocessor
     steps = {step['type']: {k: v for k, v in step.items() if k != 'type'} for step in data.pipeline}
     cutout = {f'cutout_{key}': value for key, value in steps.get('ProposalCutout', {}).items()}

@@ -1,10 +1,10 @@
 """A training step in the structure of the official release, for `tools/benchmark_step.py --reference`.
 
-The model is `reference.SoCo` in its mode 'all_levels': every box is pooled from all four levels and
-goes through head, projector and predictor, one pass for each pair and level; the loss masks away
-three quarters of it. The moving average is a loop over the tensors that allocates, LARS a loop that
-waits for the device before it scales a tensor. What today's PyTorch does for any code (its own SGD,
-mixed precision, channels_last) the reference gets too.
+The model is `reference.SoCo` in mode 'all_levels': every box is pooled from all four levels and passes
+through head, projector and predictor, with one pass per pair and level. The loss masks out three
+quarters of the results. The moving average is a loop over the tensors that allocates memory. LARS is a
+loop that waits for the device before it scales a tensor. General PyTorch features (its SGD, mixed
+precision, channels_last) are used by the reference as well.
 """
 
 import torch
@@ -18,7 +18,7 @@ from projects.soco.evaluation.step import Contender, with_precision
 
 
 class OfficialSoCo(reference.SoCo):
-    """The reference with the official loss: masks in place of picking rows one by one.
+    """The reference with the official loss, which masks rows instead of selecting them.
 
     Args:
         level_sizes (tuple): Largest box size of every level but the last, in pixels of the view.
@@ -31,7 +31,7 @@ class OfficialSoCo(reference.SoCo):
         self.memory_format = torch.contiguous_format
 
     def keep_own_level(self, of_level: list[Tensor], boxes: Tensor) -> Tensor:
-        """(R, C) from every level, and boxes (N, K, 4) -> (R, C), by a mask."""
+        """Select by a mask: (R, C) of every level and boxes (N, K, 4) -> (R, C)."""
         if self.is_c4:
             return of_level[0]
         size = (boxes[..., 2:] - boxes[..., :2]).prod(dim=-1).sqrt().flatten()
@@ -40,7 +40,7 @@ class OfficialSoCo(reference.SoCo):
         return (torch.stack(of_level) * mask[..., None]).sum(dim=0)
 
     def loss(self, inputs: list[Tensor], bboxes: Tensor) -> dict[str, Tensor]:
-        """The losses of the pairs, as the project's model returns them."""
+        """Return the losses per view pair, like the project's model."""
         bboxes = bboxes.to(inputs[0].device, non_blocking=True)
         inputs = [view.contiguous(memory_format=self.memory_format) for view in inputs]
         losses = self(inputs, bboxes, mode='all_levels')
@@ -48,15 +48,16 @@ class OfficialSoCo(reference.SoCo):
 
 
 class OfficialLARS(torch.optim.SGD):
-    """LARS tensor by tensor, then PyTorch's SGD.
+    """LARS scaling tensor by tensor, followed by PyTorch's SGD.
 
     Args:
-        params: Parameters or parameter groups.
+        params (Iterable): Parameters or parameter groups.
         lr (float): Learning rate.
-        momentum (float): Of SGD.
-        weight_decay (float): Of the tensors with two and more dimensions.
-        trust_coefficient (float): Share of a tensor's length that its gradient gets.
-        eps (float): Added to the gradient's length.
+        momentum (float): Momentum of SGD. Defaults to 0.9.
+        weight_decay (float): Weight decay of tensors with two or more dimensions. Defaults to 1e-5.
+        trust_coefficient (float): Ratio of the scaled gradient's norm to the tensor's norm. Defaults to
+            0.001.
+        eps (float): Added to the gradient's norm. Defaults to 1e-8.
     """
 
     def __init__(self, params, lr: float, momentum: float = 0.9, weight_decay: float = 1e-5,
@@ -66,7 +67,7 @@ class OfficialLARS(torch.optim.SGD):
 
     @torch.no_grad()
     def step(self) -> None:
-        """Take one step."""
+        """Perform one optimizer step."""
         for group in self.param_groups:
             for p in group['params']:
                 if p.grad is None or p.ndim <= 1:
@@ -82,7 +83,7 @@ def build_official(cfg: Config) -> OfficialSoCo:
     """Build the reference with the widths of a pretraining config.
 
     Raises:
-        ValueError: The official code has no such model (an ablation without box head).
+        ValueError: If the official code has no such model (an ablation without box head).
     """
     model, views = cfg.model, len(transform_in(cfg, 'ProposalViews').views)
     arch, mlp = f'resnet{model.backbone.depth}', model.projector
@@ -91,8 +92,8 @@ def build_official(cfg: Config) -> OfficialSoCo:
         return OfficialSoCo(kind='SoCo_C4', fpn_channels=0, head_channels=0, fc_channels=0, **widths)
     kind = {3: 'SoCo_FPN', 4: 'SoCo_FPN_Star'}.get(views)
     if kind is None or not model.get('neck') or not model.roi_head.get('bbox_head'):
-        raise ValueError('The reference is the official SoCo-FPN, SoCo* or SoCo-C4; this config is '
-                         'none of them. Leave out --reference.')
+        raise ValueError('This config is not the official SoCo-FPN, SoCo* or SoCo-C4, so there is no '
+                         'reference for it. Leave out --reference.')
     extractor, head = model.roi_head.bbox_roi_extractor, model.roi_head.bbox_head
     return OfficialSoCo(
         kind=kind, fpn_channels=model.neck.out_channels, head_channels=head.conv_out_channels,
@@ -104,20 +105,20 @@ def official_contender(cfg: Config, device: torch.device, amp: str,
                        channels_last: bool = False) -> Contender:
     """Build the reference and its optimiser for the recipe of a pretraining config.
 
-    Both sides get their views from the same preprocessor.
+    The views come from the project's preprocessor.
 
     Args:
         cfg (Config): A pretraining config with `SoCoLARS`.
-        device (torch.device): Where it runs.
+        device (torch.device): The device to run on.
         amp (str): 'no', 'fp16' or 'bf16'.
         channels_last (bool): Memory format of weights and views. Defaults to False.
 
     Raises:
-        ValueError: The config is not one of an official recipe.
+        ValueError: If the config is not an official recipe.
     """
     settings = dict(cfg.optim_wrapper.optimizer)
     if settings.pop('type') != 'SoCoLARS':
-        raise ValueError('The reference trains with LARS; this config does not. Take one of the '
+        raise ValueError('This config does not train with LARS, but the reference does. Use one of the '
                          'recipes, or leave out --reference.')
     model = build_official(cfg).to(device).train()
     model.memory_format = torch.channels_last if channels_last else torch.contiguous_format

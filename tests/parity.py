@@ -1,9 +1,9 @@
-"""Hold the project's model to numbers of the official code.
+"""Compare the project's model with numbers from the official code.
 
     python tests/parity.py tests/data/parity/fpn_r18.json ...
 
-Weights and views are rebuilt by the recipe of `tests/reference.py`, go through the importer of
-official checkpoints, and the losses and features are compared one by one.
+Weights and views are generated as in `tests/reference.py`. The weights are loaded through the converter
+for official checkpoints. Then losses and features are compared one by one.
 """
 import argparse
 import sys
@@ -44,7 +44,7 @@ RECIPES = {
 
 
 def build_model(kind: str, arch: str) -> torch.nn.Module:
-    """Build the project's model of a parity file's kind from its recipe, with that depth."""
+    """Build the project's model for the kind and architecture of a parity file."""
     init_default_scope('mmselfsup')
     cfg = cpu_config(Config.fromfile(ROOT / 'configs' / RECIPES[kind], import_custom_modules=False))
     from mmselfsup.registry import MODELS
@@ -57,18 +57,19 @@ def build_model(kind: str, arch: str) -> torch.nn.Module:
 
 
 def load_official(model: torch.nn.Module, data: dict) -> None:
-    """Fill the model with the parity weights, through the importer, every key accounted for."""
+    """Load the parity weights through the converter and check that every key is used."""
     weights = {name: reference.fill_value(name, data['seed'], shape)
                for name, shape in data['keys'].items()
                if not name.endswith('num_batches_tracked') and not name.startswith('queue')}
     missing, unexpected = model.load_state_dict(from_official(weights), strict=False)
     missing = [key for key in missing if not key.endswith('num_batches_tracked')]
     if missing or unexpected:
-        raise ValueError(f'official keys do not fit: missing {missing[:5]}, extra {unexpected[:5]}')
+        raise ValueError('The official keys do not match the model: '
+                         f'missing {missing[:5]}, extra {unexpected[:5]}')
 
 
 def compare(path: Path) -> list[Difference]:
-    """Run one parity file; return every difference."""
+    """Run the comparison for one parity file and return all differences."""
     data = reference.load_parity(path)
     model = build_model(data['kind'], data['arch'])
     load_official(model, data)
@@ -91,13 +92,14 @@ def compare(path: Path) -> list[Difference]:
 
 
 def compare_levels(model: torch.nn.Module, view: torch.Tensor, levels: list) -> list[Difference]:
-    """Compare the pyramid of view 1: shape, mean and probes of each level."""
+    """Compare the FPN features of view 1: shape, means and sampled values of each level."""
     with torch.no_grad():
         feats = model.neck(model.backbone(view))
     rows = []
     for i, (feat, official) in enumerate(zip(feats, levels, strict=True)):
         if list(feat.shape) != official['shape']:
-            raise ValueError(f'P{i + 2} is {list(feat.shape)}, officially {official["shape"]}')
+            raise ValueError(f'P{i + 2} has shape {list(feat.shape)}; the official shape is '
+                             f'{official["shape"]}')
         probes = feat.flatten()[::feat.numel() // 8][:8].tolist()
         ours = [float(feat.mean()), float(feat.abs().mean()), *probes]
         theirs = [official['mean'], official['absmean'], *official['probe']]
@@ -110,7 +112,7 @@ def compare_levels(model: torch.nn.Module, view: torch.Tensor, levels: list) -> 
 
 def compare_training(model: torch.nn.Module, views: list[torch.Tensor],
                      data: dict) -> list[Difference]:
-    """Compare loss and gradients with every BN on its batch statistics."""
+    """Compare loss and gradients in training mode, with BN using batch statistics."""
     official = data['train_mode']
     model.train()
     model.zero_grad()
@@ -140,7 +142,7 @@ def main() -> int:
             bad = not row.difference <= row.tolerance
             failed += bad
             print(f'  {row.what:32}{row.official:14.7f}{row.ours:14.7f}{row.difference:12.1e}'
-                  f'{row.tolerance:10.0e}{"  BEYOND" if bad else ""}')
+                  f'{row.tolerance:10.0e}{"  EXCEEDED" if bad else ""}')
         print(f'  largest difference of the losses: '
               f'{max(r.difference for r in rows if "loss" in r.what):.1e}')
     return 1 if failed else 0

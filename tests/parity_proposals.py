@@ -1,9 +1,9 @@
-"""Hold our proposals to the official ones and print how far they agree.
+"""Compare our proposals with the official ones and print how many agree.
 
     python tests/parity_proposals.py [DATA]
 
-DATA is the folder that holds `photos/` and `originals/` of the parity files; without it only the
-photos that ship inside scikit-image and scikit-learn are compared.
+DATA is the folder that contains `photos/` and `originals/` of the parity files. Without it, only the
+photos that ship with scikit-image and scikit-learn are compared.
 """
 import json
 import sys

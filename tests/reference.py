@@ -1,8 +1,8 @@
-"""A slow, obviously right SoCo in plain torch and torchvision, to compare the project against.
+"""A slow and simple reference implementation of SoCo in plain torch and torchvision.
 
-It shares no line with ``projects.soco`` and imports nothing of OpenMMLab. Module names are those
+The code is independent of ``projects.soco`` and does not import OpenMMLab. Modules have the names
 of the official checkpoints (``encoder``, ``neck``, ``head``, ``projector``, ``predictor`` and the
-target's copies ``*_k``), so that a parity file's ``keys`` are this model's own.
+target's copies ``*_k``), so the ``keys`` of a parity file are the keys of this model.
 
 Letters: N images, V views, P = V - 1 view pairs, K boxes per image and pair, C channels.
 """
@@ -26,7 +26,7 @@ LEVEL_BORDERS = (48., 96., 192.)
 
 
 class Encoder(nn.Module):
-    """torchvision's ResNet without its classifier; returns C2, C3, C4, C5 (or stops at C4)."""
+    """ResNet of torchvision without classifier; returns C2, C3, C4, C5 (or stops at C4)."""
 
     def __init__(self, arch: str) -> None:
         super().__init__()
@@ -93,7 +93,7 @@ class Head(nn.Module):
 
 
 class MLP(nn.Module):
-    """Linear, BN, ReLU, linear: projector and predictor."""
+    """Projector or predictor: linear, BN, ReLU, linear."""
 
     def __init__(self, in_channels: int, hidden: int, out_channels: int) -> None:
         super().__init__()
@@ -106,7 +106,7 @@ class MLP(nn.Module):
 
 
 def assign_levels(boxes: Tensor) -> Tensor:
-    """(R, 4) half-open xyxy pixels of the view -> (R,) level, 0 = P2 ... 3 = P5."""
+    """Assign levels: (R, 4) half-open xyxy pixels of the view -> (R,), 0 = P2 ... 3 = P5."""
     levels = []
     for x1, y1, x2, y2 in boxes.tolist():
         size = math.sqrt((x2 - x1) * (y2 - y1))
@@ -115,13 +115,13 @@ def assign_levels(boxes: Tensor) -> Tensor:
 
 
 def pool(feat: Tensor, boxes: Tensor, stride: int, size: int) -> Tensor:
-    """RoIAlign in float32: (N, C, h, w) and (N, K, 4) pixels -> (N*K, C, size, size)."""
+    """Apply RoIAlign in float32: (N, C, h, w) and (N, K, 4) pixels -> (N*K, C, size, size)."""
     return roi_align(feat.float(), list(boxes.float()), output_size=size,
                      spatial_scale=1. / stride, sampling_ratio=0, aligned=True)
 
 
 def cosine_loss(pred_a: Tensor, proj_b: Tensor, pred_b: Tensor, proj_a: Tensor) -> Tensor:
-    """-2 * mean cos(pred_a, proj_b) and the same with a and b exchanged; rows are objects."""
+    """Return -2 * mean cos(pred_a, proj_b) plus the same with a and b exchanged; rows are objects."""
 
     def mean_cos(x: Tensor, y: Tensor) -> Tensor:
         return (F.normalize(x, dim=1) * F.normalize(y, dim=1)).sum(1).mean()
@@ -130,7 +130,7 @@ def cosine_loss(pred_a: Tensor, proj_b: Tensor, pred_b: Tensor, proj_a: Tensor) 
 
 
 class SoCo(nn.Module):
-    """Online and target networks of one kind; see :func:`build` and :meth:`forward`."""
+    """Online and target networks; see :func:`build` and :meth:`forward`."""
 
     def __init__(self, kind: str, arch: str, fpn_channels: int, head_channels: int,
                  fc_channels: int, hidden: int, projection: int) -> None:
@@ -153,14 +153,14 @@ class SoCo(nn.Module):
 
     @torch.no_grad()
     def update_target(self, momentum: float) -> None:
-        """target = momentum * target + (1 - momentum) * online, parameters only."""
+        """Set target = momentum * target + (1 - momentum) * online, for parameters only."""
         for name in self.target_names():
             online, target = getattr(self, name), getattr(self, name + '_k')
             for p, q in zip(online.parameters(), target.parameters()):
                 q.copy_(momentum * q + (1 - momentum) * p)
 
     def features(self, view: Tensor, suffix: str = '') -> list[Tensor]:
-        """Feature maps that boxes are pooled from: [C4], or [P2, P3, P4, P5]."""
+        """Return the feature maps for RoI pooling: [C4], or [P2, P3, P4, P5]."""
         encoder = getattr(self, 'encoder' + suffix)
         if self.is_c4:
             return encoder(view, stages=3)[-1:]
@@ -168,9 +168,9 @@ class SoCo(nn.Module):
 
     def roi_features(self, feats: list[Tensor], boxes: Tensor,
                      level: int | None = None) -> Tensor:
-        """(N, K, 4) boxes -> (N*K, C, 7, 7), 14 for C4; image by image, as the boxes are.
+        """Pool RoI features: (N, K, 4) boxes -> (N*K, C, 7, 7), 14 for C4, in the order of the boxes.
 
-        Each box is pooled from its own level, or all of them from ``level``.
+        Each box is pooled from its own level, or from ``level`` if given.
         """
         if self.is_c4:
             return pool(feats[0], boxes, stride=16, size=14)
@@ -181,7 +181,7 @@ class SoCo(nn.Module):
         return torch.stack([everywhere[lvl][row] for row, lvl in enumerate(own)])
 
     def project(self, roi_feats: Tensor, suffix: str) -> Tensor:
-        """RoI head and projector: (R, C, s, s) -> (R, projection)."""
+        """Apply RoI head and projector: (R, C, s, s) -> (R, projection)."""
         if self.is_c4:
             obj = getattr(self, 'encoder' + suffix).layer4(roi_feats).mean(dim=(2, 3))
         else:
@@ -190,21 +190,21 @@ class SoCo(nn.Module):
 
     def project_assigned(self, view: Tensor, pair_boxes: list[Tensor], suffix: str
                          ) -> list[Tensor]:
-        """All boxes of a view in one pass, pair after pair -> per pair (N*K, projection)."""
+        """Project the boxes of all pairs of a view in one pass -> per pair (N*K, projection)."""
         feats = self.features(view, suffix)
         rois = [self.roi_features(feats, boxes) for boxes in pair_boxes]
         return list(self.project(torch.cat(rois), suffix).split([len(r) for r in rois]))
 
     def project_all_levels(self, view: Tensor, pair_boxes: list[Tensor], suffix: str
                            ) -> list[list[Tensor]]:
-        """One pass for each pair and level -> per pair, per level (N*K, projection)."""
+        """Project with one pass per pair and level -> per pair, per level (N*K, projection)."""
         feats = self.features(view, suffix)
         levels = range(len(feats))
         return [[self.project(self.roi_features(feats, boxes, level=lvl), suffix)
                  for lvl in levels] for boxes in pair_boxes]
 
     def keep_own_level(self, of_level: list[Tensor], boxes: Tensor) -> Tensor:
-        """(R, C) from every level, and boxes (N, K, 4) -> (R, C): each row from its box's level."""
+        """Select each row from its box's level: (R, C) per level, boxes (N, K, 4) -> (R, C)."""
         if self.is_c4:
             return of_level[0]
         own = assign_levels(boxes.reshape(-1, 4)).tolist()
@@ -212,16 +212,20 @@ class SoCo(nn.Module):
 
     def forward(self, views: list[Tensor], boxes: Tensor, mode: str = 'assigned'
                 ) -> dict[str, Tensor]:
-        """Loss of every view pair (1, v) and their sum; never updates the target.
+        """Return the loss of every view pair (1, v) and their sum, without updating the target.
 
         Args:
-            views: V tensors (N, 3, H_v, W_v), normalised.
-            boxes: (N, P, 2, K, 4), x1 y1 x2 y2 in pixels of view 1 (index 0) and view v (1).
-            mode: 'assigned' pools each box from its own level; 'all_levels' has the structure of
-                the official code: every box on every level, and the loss keeps what is assigned.
+            views (list[Tensor]): V tensors (N, 3, H_v, W_v), normalised.
+            boxes (Tensor): (N, P, 2, K, 4), x1 y1 x2 y2 in pixels of view 1 (index 0) and view v (1).
+            mode (str): 'assigned' pools each box from its own level. 'all_levels' has the structure of
+                the official code: each box is pooled from every level, and the loss keeps the
+                assigned level. Defaults to 'assigned'.
+
+        Returns:
+            dict[str, Tensor]: ``loss_1v`` of every pair, and their sum ``loss``.
         """
         assert len(views) == NUM_VIEWS[self.kind] and boxes.shape[1] == len(views) - 1
-        # Per view, the boxes of the pairs it takes part in: view 1 in all, view v in its own.
+        # Boxes per view: view 1 is part of all pairs, view v of one pair.
         of_view = [[boxes[:, p, 0] for p in range(boxes.shape[1])]]
         of_view += [[boxes[:, p, 1]] for p in range(boxes.shape[1])]
         project = {'assigned': self.project_assigned, 'all_levels': self.project_all_levels}[mode]
@@ -248,13 +252,16 @@ class SoCo(nn.Module):
 
 def build(kind: str, arch: str = 'resnet50', fpn_channels: int = 256, head_channels: int = 256,
           fc_channels: int = 1024, hidden: int = 4096, projection: int = 256) -> SoCo:
-    """A model of ``kind`` SoCo_FPN, SoCo_FPN_Star or SoCo_C4; the target is a copy of the online
-    network. The defaults are the official widths; ``arch`` is torchvision's name."""
+    """Build a model of ``kind`` SoCo_FPN, SoCo_FPN_Star or SoCo_C4.
+
+    The target is a copy of the online network. The defaults are the official widths. ``arch`` is
+    torchvision's name.
+    """
     return SoCo(kind, arch, fpn_channels, head_channels, fc_channels, hidden, projection)
 
 
 def pseudo_random(name: str, seed: int, shape: Sequence[int]) -> np.ndarray:
-    """Numbers in [-1, 1) that depend on nothing but name, seed and place; float64."""
+    """Return float64 numbers in [-1, 1) that depend only on name, seed and index."""
     c = zlib.crc32(f'{seed}:{name}'.encode()) % 100003
     i = np.arange(math.prod(shape), dtype=np.float64)
     x = np.sin(12.9898 * i + 78.233 * c) * 43758.5453
@@ -262,7 +269,7 @@ def pseudo_random(name: str, seed: int, shape: Sequence[int]) -> np.ndarray:
 
 
 def fill_value(name: str, seed: int, shape: Sequence[int]) -> Tensor:
-    """The float32 value of the tensor ``name`` of a state dict under the parity recipe."""
+    """Return the float32 parity value of the tensor ``name`` of a state dict."""
     u = pseudo_random(name, seed, shape)
     if len(shape) >= 2:
         u = u * math.sqrt(3 / math.prod(shape[1:])) * math.sqrt(2)
@@ -277,7 +284,7 @@ def fill_value(name: str, seed: int, shape: Sequence[int]) -> Tensor:
 
 @torch.no_grad()
 def fill(module: nn.Module, seed: int) -> nn.Module:
-    """Give every tensor of the state dict (but ``num_batches_tracked``) its parity value."""
+    """Set every tensor of the state dict except ``num_batches_tracked`` to its parity value."""
     for name, tensor in module.state_dict().items():
         if not name.endswith('num_batches_tracked'):
             tensor.copy_(fill_value(name, seed, tensor.shape))
@@ -285,13 +292,13 @@ def fill(module: nn.Module, seed: int) -> nn.Module:
 
 
 def fill_views(sizes: Sequence[int], batch: int, seed: int) -> list[Tensor]:
-    """Views of the given sizes, (batch, 3, s, s), values in [-1, 1)."""
+    """Return views of the given sizes, (batch, 3, s, s), values in [-1, 1)."""
     return [torch.from_numpy(pseudo_random(f'view{v}', seed, (batch, 3, s, s))).float()
             for v, s in enumerate(sizes, start=1)]
 
 
 def load_parity(path: Path) -> dict:
-    """A parity file, with its boxes stacked under ``boxes``: (N, P, 2, K, 4) pixels of the view."""
+    """Load a parity file and stack its boxes as ``boxes``: (N, P, 2, K, 4) pixels of the view."""
     data = json.loads(Path(path).read_text())
     pairs = []
     for key in sorted(data['pairs']):
@@ -305,7 +312,7 @@ def load_parity(path: Path) -> dict:
 def lars_step(params: dict[str, Tensor], grads: dict[str, Tensor], buffers: dict[str, Tensor],
               lr: float, momentum: float = 0.9, weight_decay: float = 1e-5,
               trust_coefficient: float = 0.001, eps: float = 1e-8) -> None:
-    """One LARS step in place, in the official order of operations; ``buffers`` starts empty."""
+    """Perform one LARS step in place, in the official order; ``buffers`` is empty at first."""
     for name, p in params.items():
         g = grads[name].clone()
         if p.ndim > 1:
@@ -319,7 +326,7 @@ def lars_step(params: dict[str, Tensor], grads: dict[str, Tensor], buffers: dict
 
 def learning_rate(iteration: int, peak: float, warmup_iters: int, max_iters: int,
                   multiplier: float = 100., eta_min: float = 1e-6) -> float:
-    """Rate used at ``iteration`` (from 0): linear from peak/multiplier, then cosine to eta_min."""
+    """Return the rate at ``iteration`` (from 0): linear from peak/multiplier, cosine to eta_min."""
     if iteration < warmup_iters:
         start = peak / multiplier
         return start + (peak - start) * iteration / warmup_iters
@@ -328,5 +335,5 @@ def learning_rate(iteration: int, peak: float, warmup_iters: int, max_iters: int
 
 
 def target_momentum(k: int, total: int, base: float = 0.99) -> float:
-    """Share of the target that is kept after k of ``total`` optimizer steps."""
+    """Return the EMA momentum after k of ``total`` optimizer steps."""
     return 1 - (1 - base) * (math.cos(math.pi * k / total) + 1) / 2

@@ -1,4 +1,4 @@
-"""Where a step would make the host wait for a GPU, found without one."""
+"""Detection of host-device synchronisations in a training step, without a GPU."""
 from collections.abc import Iterable
 from typing import Any
 
@@ -10,23 +10,24 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakIdKeyDictionary
 
 aten = torch.ops.aten
-# Operators whose result, or its shape, the host has to know.
+# Operators whose result, or the shape of it, is needed on the host.
 WAITING = {aten._local_scalar_dense.default, aten.nonzero.default, aten.masked_select.default,
            aten.bincount.default, aten.equal.default, aten.is_nonzero.default,
            aten._unique2.default, aten.repeat_interleave.Tensor}
-INDEXING = {aten.index.Tensor, aten.index_put.default, aten.index_put_.default}  # waits with a mask
-# What reads a CPU tensor's memory without an operator.
+# Operators that synchronise only if an index is a mask.
+INDEXING = {aten.index.Tensor, aten.index_put.default, aten.index_put_.default}
+# Methods that read memory of CPU tensors without calling an operator.
 READING = {Tensor.tolist, Tensor.numpy, Tensor.cpu}
 
 
 class HostSyncs(TorchDispatchMode):
-    """Lists, under `found`, what would make the host wait, in forward and backward.
+    """Record in `found` the operators that would synchronise, in forward and backward passes.
 
-    The tensors given here, and what is computed from them or from no tensor at all, count as being
-    on the CPU; all others (weights, views) count as being on a GPU.
+    The tensors in `host` and tensors computed only from them, or from no tensor, count as CPU tensors.
+    All others (weights, views) count as GPU tensors.
 
     Args:
-        host (Iterable[Tensor]): What the loader leaves on the CPU.
+        host (Iterable[Tensor]): Tensors that the data loader leaves on the CPU.
     """
 
     def __init__(self, host: Iterable[Tensor]) -> None:
@@ -37,12 +38,12 @@ class HostSyncs(TorchDispatchMode):
         self.reads = _Reads(self)
 
     def keep(self, tensors: Iterable[Tensor]) -> None:
-        """Count tensors as being on the CPU."""
+        """Mark tensors as CPU tensors."""
         for tensor in tensors:
             self.host[tensor] = True
 
     def on_host(self, *values: Any) -> bool:
-        """Tell whether all tensors among the values count as being on the CPU."""
+        """Return whether all tensors among the values count as CPU tensors."""
         return all(t in self.host for t in tree_leaves(values) if isinstance(t, Tensor))
 
     def __enter__(self) -> 'HostSyncs':

@@ -1,11 +1,10 @@
-"""Bad images: each is handled, or named with its reason, by the generator and in training alike."""
+"""Bad images: the generator and training handle each one, or report it with a reason."""
 import csv
 import functools
 import io
 import os
 import re
 import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,6 +12,7 @@ import numpy as np
 import pytest
 from mmengine.runner import Runner
 from PIL import Image
+from scripts import PYTHON
 from small import ROOT, tiny_config
 
 from projects.soco.datasets import SoCoDataset
@@ -32,7 +32,7 @@ PIPELINE = [dict(type='LoadProposals'),
             dict(type='ProposalViews', views=[dict(size=32), dict(size=32, area=(0.5, 1.0))]),
             dict(type='PackSoCoInputs')]
 HANDLED = None
-# what has to be done to an upright photo so that a viewer who heeds the EXIF number sees it upright
+# EXIF orientation -> transform from the upright photo to the stored pixels
 STORED = {1: None, 2: Image.FLIP_LEFT_RIGHT, 3: Image.ROTATE_180, 4: Image.FLIP_TOP_BOTTOM,
           5: Image.TRANSPOSE, 6: Image.ROTATE_90, 7: Image.TRANSVERSE, 8: Image.ROTATE_270}
 
@@ -59,7 +59,7 @@ def turned(orientation: int, form: str, **kwargs) -> bytes:
 
 @functools.cache
 def kinds() -> dict[str, tuple[bytes, str | None]]:
-    """Name of a file: its content, and the reason why it cannot be used, if so."""
+    """Return file name -> content, and the reason if the file cannot be used."""
     image, other = photo(), photo().transpose(Image.ROTATE_180)
     sixteen = Image.fromarray(np.asarray(image.convert('L')).astype(np.uint16) * 257)
     jpeg, png = encode(image, 'JPEG', quality=95), encode(image, 'PNG')
@@ -116,7 +116,7 @@ SHOWS_THE_BOX = {name for name, (content, reason) in kinds().items()
 
 @pytest.fixture(scope='module')
 def made(tmp_path_factory) -> tuple[Path, Path]:
-    """A folder of all kinds, and the store that the generator makes of it."""
+    """Return a folder with all kinds of files, and the store that the generator makes from it."""
     folder = tmp_path_factory.mktemp('kinds')
     images, out = folder / 'images', folder / 's.arrow'
     (images / 'directory.jpg').mkdir(parents=True)
@@ -150,8 +150,8 @@ def test_the_generator_handles_or_names_each(made):
     assert skipped.keys() == named.keys()
     for name, reason in named.items():
         assert re.search(reason, skipped[name]), (name, skipped[name])
-    print(f'generator: {len(listed) + len(named)} bad images tried, {len(listed)} handled, '
-          f'{len(named)} named')
+    print(f'generator: {len(listed) + len(named)} bad images, {len(listed)} handled, '
+          f'{len(named)} reported')
 
 
 def test_training_handles_what_the_generator_took(made):
@@ -164,7 +164,7 @@ def test_training_handles_what_the_generator_took(made):
 
 
 def test_training_names_the_others(made, tmp_path):
-    """A store that lists them all the same, as if they had broken since."""
+    """The store lists the bad files, as if they had been damaged after its generation."""
     images, _ = made
     named = {name: reason for name, (_, reason) in kinds().items() if reason}
     named |= {name: reason for name, reason in NAMED_FILES.items() if '\\' not in name}
@@ -174,7 +174,7 @@ def test_training_names_the_others(made, tmp_path):
     with StoreWriter(tmp_path / 's.arrow', dict(rules=['a'])) as writer:
         for name in sorted(named):
             writer.add(name, 999, 9, [], 'a')
-    photos = SoCoDataset.__new__(SoCoDataset)  # without the look at a few names, which would stop it
+    photos = SoCoDataset.__new__(SoCoDataset)  # skip the check of some names, which would fail
     photos.__dict__.update(store=ProposalStore.open(tmp_path / 's.arrow'), source=open_source(images),
                            max_bad_share=0)
     photos.pipeline = lambda results: decode_photo(
@@ -183,7 +183,7 @@ def test_training_names_the_others(made, tmp_path):
         with pytest.raises(ValueError, match=re.escape(name)) as error:
             photos[row]
         assert re.search(named[name], str(error.value)), error.value
-    print(f'training: {len(named)} named')
+    print(f'training: {len(named)} reported')
 
 
 @pytest.mark.parametrize('name', sorted(SHOWS_THE_BOX))
@@ -222,7 +222,7 @@ def test_exif_that_is_broken_turns_nothing(tail):
 class TestHook:
 
     def start(self, folder: Path, broken: int, without: str = '', **changes) -> Runner:
-        """A run over 12 photos of which the first so many are broken; what it says is kept."""
+        """Build a run on 12 photos, the first `broken` of them bad; its log messages are recorded."""
         cfg = tiny_config(folder, **{
             'train_cfg.max_epochs': 1, 'experiment_name': folder.name,
             'train_dataloader.num_workers': 0,
@@ -246,14 +246,14 @@ class TestHook:
         assert head == ['image', 'reason', 'replaced_by']
         assert [row[:2] for row in rows] == [[f'photo_{i:03}.png', 'not an image'] for i in range(3)]
         assert all(int(row[2][6:9]) >= 3 for row in rows)
-        told = [text for text in self.told if 'stands in for it' in text]
-        assert sorted(told) == [f'{row[0]} cannot be used: not an image. {row[2]} stands in for it.'
+        told = [text for text in self.told if 'is used instead' in text]
+        assert sorted(told) == [f'{row[0]} cannot be used: not an image. {row[2]} is used instead.'
                                 for row in rows]
         assert any(re.match('Photos that could not be used: 3 of 12, listed in .*bad_images.csv', text)
                    for text in self.said)
 
     def test_too_many_stop_the_run(self, tmp_path):
-        """The share of the configs, one in a thousand, allows none of a small set."""
+        """The share of 0.001 in the configs allows no bad photo in a small data set."""
         runner = self.start(tmp_path, broken=1)
         with pytest.raises(ValueError, match='1 of 12 photos cannot be used.*photo_000.png: not an '
                                              'image.*bad_images.csv.*Restore.*--resume'):
@@ -295,7 +295,7 @@ class TestHook:
             hook.after_train_iter(runner, 2, dict(bad=['[["more.jpg", "empty file", "some.jpg"]]']))
 
     def test_all_ranks_know_all_of_them(self, tmp_path, monkeypatch):
-        """Two ranks met one each and the same one; after the exchange both stop, and one writes."""
+        """Each rank finds one photo of its own and a common one; both stop, and one rank writes."""
         found = [['[["a.jpg", "empty file", "x.jpg"]]', '[["b.jpg", "not an image", "y.jpg"]]'],
                  ['[["b.jpg", "not an image", "z.jpg"]]', '[["c.jpg", "truncated", "x.jpg"]]']]
         hooks, sent = [BadImageHook(interval=2) for _ in range(2)], {}
@@ -328,7 +328,7 @@ class TestHook:
         cfg.dump(tmp_path / 'config.py')
         command = ['-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=2',
                    str(ROOT / 'tools/train.py'), str(tmp_path / 'config.py'), '--launcher', 'pytorch']
-        done = subprocess.run([sys.executable, *command], capture_output=True, text=True, timeout=600,
+        done = subprocess.run([PYTHON, *command], capture_output=True, text=True, timeout=600,
                               env={**os.environ, 'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1'})
         assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
         text = ' '.join((done.stdout + done.stderr).split())

@@ -1,14 +1,14 @@
-"""The benchmark of the data path runs, and what it compares with is the same recipe."""
+"""The data benchmark runs, and its official-style baseline implements the same recipe."""
 import json
 import random
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from official_data import OfficialData, official_data
+from scripts import PYTHON
 from small import ROOT, make_photos, make_store, tiny_config
 
 from projects.soco.datasets import SoCoDataset
@@ -27,7 +27,7 @@ def folder(tmp_path_factory) -> Path:
 
 
 def still(folder: Path, views=VIEWS, **kwargs) -> tuple[OfficialData, SoCoDataset]:
-    """Both data paths without colours, jitter and flips."""
+    """Return both data pipelines without colours, jitter and flips."""
     where = (str(folder / 'photos'), str(folder / 'p.arrow'))
     quiet = dict(jitter_prob=0.0, flip_prob=0.0, num_proposals=8)
     official = OfficialData(*where, views, [STILL] * len(views), [0] * 3, [255] * 3, **quiet, **kwargs)
@@ -37,7 +37,7 @@ def still(folder: Path, views=VIEWS, **kwargs) -> tuple[OfficialData, SoCoDatase
 
 
 def test_the_official_style_shows_the_same(folder):
-    """Whole photos and their boxes, as crops are drawn by another generator."""
+    """Whole photos and their boxes, since the two pipelines draw crops with different generators."""
     official, ours = still(folder, [dict(size=48), dict(size=32)])
     for index in range(len(ours)):
         views, boxes = official[index]
@@ -84,7 +84,7 @@ def test_the_recipe_is_read_from_the_config(tmp_path):
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, 'tools/benchmark_data.py', *arguments], cwd=ROOT,
+    return subprocess.run([PYTHON, 'tools/benchmark_data.py', *arguments], cwd=ROOT,
                           capture_output=True, text=True, timeout=300)
 
 

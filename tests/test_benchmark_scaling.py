@@ -1,17 +1,17 @@
-"""The benchmarks of scaling and start-up run and give what they promise."""
+"""The benchmarks of scaling and start-up run and report the documented values."""
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from scripts import PYTHON
 from small import ROOT, make_photos, make_store
 
 QUICKSTART = 'configs/soco_r18_fpn_quickstart.py'
 
 
 def run(*command: str) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, *command], cwd=ROOT, capture_output=True, text=True,
+    return subprocess.run([PYTHON, *command], cwd=ROOT, capture_output=True, text=True,
                           timeout=600)
 
 

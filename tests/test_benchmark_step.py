@@ -1,13 +1,13 @@
-"""The benchmark of the step, and that the reference it measures against is no straw man."""
+"""The step benchmark, and the correctness and cost of its reference."""
 import json
 import subprocess
-import sys
 import time
 
 import pytest
 import torch
 from mmengine.config import Config
 from official_step import OfficialLARS, OfficialSoCo, build_official, official_contender
+from scripts import PYTHON
 from small import ROOT
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -22,7 +22,7 @@ CPU = torch.device('cpu')
 
 
 def small_recipe() -> Config:
-    """The R50-FPN recipe with ResNet-18, narrow and on small views."""
+    """Return the R50-FPN recipe with ResNet-18, narrow layers and small views."""
     cfg = Config.fromfile(RECIPE)
     cfg.model.backbone.depth = 18
     cfg.model.neck.update(in_channels=[64, 128, 256, 512], out_channels=16)
@@ -37,7 +37,7 @@ def small_recipe() -> Config:
 @pytest.mark.parametrize('kind, sizes', [('SoCo_FPN', [160, 160, 96]), ('SoCo_C4', [96, 96]),
                                          ('SoCo_FPN_Star', [128, 128, 96, 64])])
 def test_the_reference_step_is_the_reference_on_all_levels(kind: str, sizes: list):
-    """Losses and every gradient, with every BN on its batch statistics."""
+    """Losses and all gradients, with BN using batch statistics."""
     slow = reference.fill(reference.build(kind, **SMALL), seed=3).train()
     official = OfficialSoCo(kind=kind, **SMALL).train()
     official.load_state_dict(slow.state_dict())
@@ -58,7 +58,7 @@ def test_the_reference_step_is_the_reference_on_all_levels(kind: str, sizes: lis
         if not theirs.requires_grad:
             assert not ours.requires_grad and ours.grad is None, name
             continue
-        # masked away is a gradient of zero, not picked is none
+        # a masked row gives a zero gradient, a row that is not selected gives none
         wanted = torch.zeros_like(ours) if theirs.grad is None else theirs.grad
         assert (ours.grad - wanted).norm() <= 1e-4 * wanted.norm() + 1e-7, name
 
@@ -139,10 +139,10 @@ def test_steps_of_both_are_timed_in_turn(amp: str):
         assert timing.stages.keys() == stages and timing.syncs is None
         assert all(value > 0 for value in timing.stages.values())
         assert sum(timing.stages.values()) == pytest.approx(timing.step, rel=1e-9)
-        assert timing.stages[''] < 0.3 * timing.step  # what no stage explains
+        assert timing.stages[''] < 0.3 * timing.step  # time outside all stages
         assert timing.memory > 0
     assert found['theirs'].gflop > 1.02 * found['ours'].gflop
-    for contender in contenders.values():  # the steps were real ones
+    for contender in contenders.values():  # real training steps were run
         weights = [p for p in contender.model.parameters() if p.requires_grad]
         assert all(torch.isfinite(p).all() for p in weights)
         assert len(contender.optim_wrapper.optimizer.state) == len(weights)
@@ -152,13 +152,13 @@ def test_steps_of_both_are_timed_in_turn(amp: str):
 def test_the_tool_writes_its_figures(tmp_path):
     tool = ROOT / 'tools/benchmark_step.py'
     run = subprocess.run(
-        [sys.executable, tool, ROOT / 'configs/soco_r18_fpn_quickstart.py', '--device', 'cpu',
+        [PYTHON, tool, ROOT / 'configs/soco_r18_fpn_quickstart.py', '--device', 'cpu',
          '--batch', '2', '--steps', '1', '--channels-last', 'no', '--json', tmp_path / 'step.json'],
         capture_output=True, text=True, cwd=ROOT, check=True)
     assert 'images/s' in run.stdout and 'GFLOP' in run.stdout
     figures = json.loads((tmp_path / 'step.json').read_text())
     assert figures['batch'] == 2 and figures['channels_last'] is False
     assert figures['found']['soco_r18_fpn_quickstart']['gflop'] > 0
-    wrong = subprocess.run([sys.executable, tool, '--batch', '1'], capture_output=True, text=True,
+    wrong = subprocess.run([PYTHON, tool, '--batch', '1'], capture_output=True, text=True,
                            cwd=ROOT)
     assert wrong.returncode == 2 and '--batch' in wrong.stderr

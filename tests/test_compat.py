@@ -1,4 +1,4 @@
-"""MMCV's ops, from whichever backend serves them, against definitions; and CPU configs."""
+"""MMCV's ops, from either backend, against their definitions; and CPU configs."""
 import math
 import os
 import subprocess
@@ -19,11 +19,11 @@ from mmengine.structures import InstanceData
 from mmengine.utils.dl_utils import mmcv_full_available
 from torch import Tensor
 
-from projects.soco import compat
+from projects.soco.compat import cpu, ops
 
 ROOT = Path(__file__).resolve().parents[1]
-COMPILED = compat.ops_backend() == 'mmcv'
-needs_stand_in = pytest.mark.skipif(COMPILED, reason='compiled MMCV serves the ops here')
+COMPILED = ops.ops_backend() == 'mmcv'
+needs_stand_in = pytest.mark.skipif(COMPILED, reason='the ops come from compiled MMCV')
 needs_compiled = pytest.mark.skipif(not COMPILED, reason='mmcv-lite: there are no compiled ops')
 
 
@@ -31,7 +31,7 @@ needs_compiled = pytest.mark.skipif(not COMPILED, reason='mmcv-lite: there are n
 
 
 def plain_nms(boxes: Tensor, scores: Tensor, threshold: float, offset: int) -> list[int]:
-    """Keeps a box unless a kept one of a higher score overlaps it by more than `threshold`."""
+    """Keep a box unless a kept box with a higher score has an IoU above `threshold` with it."""
     def overlap(a: list[float], b: list[float]) -> float:
         w = min(a[2], b[2]) - max(a[0], b[0]) + offset
         h = min(a[3], b[3]) - max(a[1], b[1]) + offset
@@ -126,7 +126,7 @@ def test_roi_align_equals_torchvisions(
 
 
 def test_roi_align_of_a_plane_by_hand(device: torch.device) -> None:
-    """On f(x, y) = 10y + x a bin holds f at its centre, half a pixel back: pixels have centres."""
+    """For f(x, y) = 10y + x, a bin is f at its centre minus half a pixel, as pixels have centres."""
     y, x = torch.meshgrid(torch.arange(12.), torch.arange(12.), indexing='ij')
     feats = torch.stack([10 * y + x, torch.ones(12, 12)])[None].to(device).requires_grad_()
     rois = torch.tensor([[0., 2., 4., 6., 8.]], device=device)
@@ -137,7 +137,7 @@ def test_roi_align_of_a_plane_by_hand(device: torch.device) -> None:
     torch.testing.assert_close(out[0], torch.tensor(expected, device=device))
     out[0, 0, 0, 0].backward()
     gradient = torch.zeros(12, 12)
-    gradient[4:6, 2:4] = 1 / 4  # four samples, at the centres of the pixels of the bin
+    gradient[4:6, 2:4] = 1 / 4  # four samples, at the pixel centres of the bin
     torch.testing.assert_close(feats.grad[0, 0].cpu(), gradient)
     assert feats.grad[0, 1].abs().max() == 0
 
@@ -170,7 +170,7 @@ def test_roi_align_refuses_max_pooling() -> None:
         mmcv.ops.RoIAlign(2, pool_mode='max')(torch.zeros(1, 1, 4, 4), torch.zeros(1, 5))
 
 
-# sigmoid focal loss: compiled MMCV has it on CUDA only
+# sigmoid focal loss (compiled MMCV has it on CUDA only)
 
 
 @pytest.fixture
@@ -181,7 +181,7 @@ def focal_device(device: torch.device) -> torch.device:
 
 
 def plain_focal_loss(logits: Tensor, target: Tensor, gamma: float, alpha: float) -> Tensor:
-    """Lin et al., 2017: -a (1 - p)^g log(p) for the class, -(1 - a) p^g log(1 - p) for others."""
+    """Return -a (1 - p)^g log(p) for the class, -(1 - a) p^g log(1 - p) for others (Lin, 2017)."""
     p = logits.sigmoid()
     positive = -alpha * (1 - p)**gamma * p.log()
     negative = -(1 - alpha) * p**gamma * (1 - p).log()
@@ -194,7 +194,7 @@ def plain_focal_loss(logits: Tensor, target: Tensor, gamma: float, alpha: float)
 def test_focal_loss_and_gradient_follow_the_formula(
         focal_device: torch.device, gamma: float, alpha: float, weighted: bool) -> None:
     classes = 4
-    target = torch.arange(12) % (classes + (0 if weighted else 1))  # the last one: background
+    target = torch.arange(12) % (classes + (0 if weighted else 1))  # the last class is background
     logits = 3 * torch.randn(12, classes, dtype=torch.double)
     logits[0] = 0
     class_weight = torch.rand(classes, dtype=torch.double) if weighted else None
@@ -253,7 +253,7 @@ def test_focal_loss_weighs_background_with_one(focal_device: torch.device) -> No
         mmcv.ops.sigmoid_focal_loss(logits, background, 2.0, 0.25, None, 'none'))
 
 
-# which backend serves
+# choice of the backend
 
 
 @needs_stand_in
@@ -273,7 +273,7 @@ def test_mmengine_sees_no_compiled_mmcv() -> None:
 @needs_stand_in
 def test_installing_twice_changes_nothing() -> None:
     before = sys.modules['mmcv._ext']
-    assert compat._install_ops() == 'torchvision'
+    assert ops._install_ops() == 'torchvision'
     assert sys.modules['mmcv._ext'] is before
 
 
@@ -294,7 +294,7 @@ def test_stand_in_equals_the_compiled_roi_align(aligned: bool) -> None:
     empty, compiled = torch.zeros(0), sys.modules['mmcv._ext']
     outputs, gradients = [], []
     for forward, backward in ((compiled.roi_align_forward, compiled.roi_align_backward),
-                              (compat._roi_align_forward, compat._roi_align_backward)):
+                              (ops._roi_align_forward, ops._roi_align_backward)):
         outputs.append(torch.zeros(64, 8, 7, 7))
         gradients.append(torch.zeros_like(feats))
         forward(feats, rois, outputs[-1], empty, empty, **options)
@@ -308,11 +308,11 @@ def test_stand_in_equals_the_compiled_roi_align(aligned: bool) -> None:
 def test_stand_in_equals_the_compiled_nms(offset: int) -> None:
     boxes, scores = random_boxes(500), torch.rand(500)
     compiled = sys.modules['mmcv._ext'].nms(boxes, scores, iou_threshold=0.5, offset=offset)
-    assert torch.equal(compat._nms(boxes, scores, iou_threshold=0.5, offset=offset), compiled)
+    assert torch.equal(ops._nms(boxes, scores, iou_threshold=0.5, offset=offset), compiled)
 
 
 def run_python(code: str, path: Path) -> str:
-    """What a fresh Python prints that finds modules in `path` first; fails when it fails."""
+    """Run code in a new Python that searches `path` first, check its exit code, return its output."""
     env = {**os.environ, 'PYTHONPATH': f'{path}{os.pathsep}{ROOT}'}
     done = subprocess.run([sys.executable, '-c', code], env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -320,7 +320,7 @@ def run_python(code: str, path: Path) -> str:
 
 
 def fake_mmcv(folder: Path, *files: str) -> Path:
-    """Lays out a package `mmcv` of the given empty files, found before the installed one."""
+    """Write a package `mmcv` with the given empty files, to be found before the installed one."""
     (folder / 'mmcv').mkdir()
     for name in ('__init__.py', *files):
         (folder / 'mmcv' / name).write_text('')
@@ -329,7 +329,7 @@ def fake_mmcv(folder: Path, *files: str) -> Path:
 
 def test_steps_aside_for_any_extension_that_is_there(tmp_path: Path) -> None:
     path = fake_mmcv(tmp_path, '_ext.py')
-    assert run_python('from projects.soco.compat import ops_backend; import mmcv._ext; '
+    assert run_python('from projects.soco.compat.ops import ops_backend; import mmcv._ext; '
                       'print(ops_backend(), mmcv._ext.__file__)', path) == \
         f'mmcv {tmp_path / "mmcv" / "_ext.py"}'
 
@@ -361,7 +361,7 @@ def small_backbone_and_neck(start_level: int) -> dict:
 
 
 def small_detector(name: str) -> dict:
-    """mmdet's own base config of the detector, narrowed to ResNet-18, 16 channels, 3 classes."""
+    """Return mmdet's base config of the detector, reduced to ResNet-18, 16 channels, 3 classes."""
     import mmdet
     files = {'mask_rcnn': '_base_/models/mask-rcnn_r50_fpn.py',
              'retinanet': '_base_/models/retinanet_r50_fpn.py',
@@ -438,7 +438,7 @@ def cuda_config() -> Config:
 
 def test_cpu_config_changes_what_needs_cuda_and_nothing_else() -> None:
     cfg = cuda_config()
-    ours = compat.cpu_config(cfg)
+    ours = cpu.cpu_config(cfg)
     assert ours.model.to_dict() == dict(
         type='SoCo',
         backbone=dict(type='mmdet.ResNet', norm_cfg=dict(type='BN', eps=1e-4)),
@@ -451,14 +451,14 @@ def test_cpu_config_changes_what_needs_cuda_and_nothing_else() -> None:
         type='MMDistributedDataParallel', device_ids=None, broadcast_buffers=False,
         find_unused_parameters=True)
     assert cfg.to_dict() == cuda_config().to_dict()
-    assert compat.cpu_config(ours).to_dict() == ours.to_dict()
+    assert cpu.cpu_config(ours).to_dict() == ours.to_dict()
 
 
 def test_needs_cuda_says_why() -> None:
-    assert compat.needs_cuda(cuda_config()) == [
+    assert cpu.needs_cuda(cuda_config()) == [
         'SyncBN (model.backbone.norm_cfg and 3 more places)', 'AmpOptimWrapper (optim_wrapper)']
-    assert compat.needs_cuda(compat.cpu_config(cuda_config())) == []
-    assert compat.needs_cuda(Config(dict(optim_wrapper=dict(type='OptimWrapper')))) == []
+    assert cpu.needs_cuda(cpu.cpu_config(cuda_config())) == []
+    assert cpu.needs_cuda(Config(dict(optim_wrapper=dict(type='OptimWrapper')))) == []
 
 
 def test_process_group_needs_the_launchers_environment(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -466,14 +466,14 @@ def test_process_group_needs_the_launchers_environment(monkeypatch: pytest.Monke
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv('MASTER_PORT', '1')
     with pytest.raises(ValueError, match='RANK, WORLD_SIZE, MASTER_ADDR not set.*dist_train.sh'):
-        compat.init_cpu_process_group()
+        cpu.init_cpu_process_group()
 
 
 def test_process_group_joins_on_gloo(tmp_path: Path) -> None:
     script = tmp_path / 'join.py'
     script.write_text(
         'import torch, torch.distributed as dist\n'
-        'from projects.soco.compat import init_cpu_process_group\n'
+        'from projects.soco.compat.cpu import init_cpu_process_group\n'
         'init_cpu_process_group()\ninit_cpu_process_group()\n'
         'value = torch.tensor([1.0 + dist.get_rank()])\ndist.all_reduce(value)\n'
         f'open(f"{tmp_path}/{{dist.get_rank()}}", "w")'

@@ -1,4 +1,4 @@
-"""Every pretraining config: what it changes, that it trains, and that its knob is felt."""
+"""All pretraining configs: what they change, that they train, and that each change takes effect."""
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,9 +20,9 @@ RECIPES = sorted(path.stem for path in CONFIGS.glob('soco_*.py'))
 ABLATIONS = sorted(path.stem for path in (CONFIGS / 'ablations').glob('*.py'))
 VIEWS = 'train_dataloader.dataset.pipeline.1'
 EXTRACTOR = 'model.roi_head.bbox_roi_extractor'
-PARENTS = {f'components_{n}': f'components_{n + 1}' for n in range(1, 6)}  # each has one thing less
+PARENTS = {f'components_{n}': f'components_{n + 1}' for n in range(1, 6)}  # each removes one component
 
-# What each ablation changes in its parent: leaf to value; None for one that is gone.
+# What each ablation changes in its parent: leaf -> value, or None if the leaf is removed.
 CHANGES = {
     'components_1_whole_image': {
         'train_dataloader.dataset.pipeline.0.max_proposals': 0, f'{VIEWS}.num_proposals': 1},
@@ -56,7 +56,7 @@ def read(name: str) -> Config:
 
 
 def leaves(node: Any, path: str = '') -> Iterator[tuple[str, Any]]:
-    """Every value of a config with its dotted path; lists of dicts are entered, others are values."""
+    """Yield the values of a config with their dotted paths; only lists of dicts are descended into."""
     if isinstance(node, dict):
         items = list(node.items())
     elif isinstance(node, (list, tuple)) and node and isinstance(node[0], dict):
@@ -103,7 +103,7 @@ def test_an_ablation_changes_what_its_name_says_and_nothing_else(name: str):
 
 
 class Step(NamedTuple):
-    """What one training step of a config looked like."""
+    """Record of one training step of a config."""
 
     cfg: Config
     inputs: list[torch.Tensor]
@@ -116,7 +116,7 @@ class Step(NamedTuple):
 
 
 def train_a_step(name: str, folder: Path, iterations: int = 1) -> Step:
-    """Train a config for some iterations on small made-up photos, two a batch, on a CPU."""
+    """Train a config for some iterations on small random photos, batch size 2, on a CPU."""
     make_photos(folder / 'photos', 2 * iterations, size=(300, 240))
     make_store(folder / 'proposals.arrow', folder / 'photos')
     cfg = cpu_config(read(name))
@@ -128,7 +128,7 @@ def train_a_step(name: str, folder: Path, iterations: int = 1) -> Step:
         'param_scheduler': [], 'train_cfg.max_epochs': 1, 'work_dir': str(folder / 'work'),
         'log_level': 'ERROR', 'default_hooks.logger.interval': 1,
         'experiment_name': f'{name}_{folder.name}',
-        # its disk space and time are of no interest here
+        # not tested here; saves disk space and time
         'default_hooks.checkpoint': None})
     runner = Runner.from_cfg(cfg)
     before: dict[str, torch.Tensor] = {}
@@ -161,9 +161,9 @@ def train_a_step(name: str, folder: Path, iterations: int = 1) -> Step:
 
 
 def parts_of(cfg: Config) -> list[str]:
-    """Parameters that a first step has to move.
+    """Return prefixes of parameters that the first step must change.
 
-    Zero-initialised residual branches get no gradient in it, so not all can.
+    Not all parameters can change, because zero-initialised residual branches get no gradient.
     """
     parts = ['backbone.conv1', 'projector.fc0', 'head.predictor.fc1']
     if cfg.model.neck:
@@ -193,7 +193,7 @@ def test_a_training_step_in_which_the_knob_is_felt(name: str, tmp_path: Path):
 
 
 def check_shapes(step: Step, name: str) -> None:
-    """Views, boxes and momentum are what the config's name says."""
+    """Check that views, boxes and momentum match the config's name."""
     sizes, k, momentum = [224, 224, 112], 4, 0.99
     if name.startswith('view3_size_'):
         sizes[2] = int(name.rsplit('_', 1)[1])
@@ -213,13 +213,14 @@ def check_shapes(step: Step, name: str) -> None:
     assert step.bboxes.shape == (2, len(sizes) - 1, 2, k, 4)
     assert step.logged['train/momentum'] == momentum
     if '_star_' in name:
-        assert torch.equal(step.bboxes[:, 0, 0], step.bboxes[:, 2, 0])  # pair (1, 4) has (1, 2)'s boxes
+        # pairs (1, 2) and (1, 4) have the same boxes
+        assert torch.equal(step.bboxes[:, 0, 0], step.bboxes[:, 2, 0])
     if '_c4_' in name:
         assert step.logged['train/loss'] >= -4 and not step.model.with_neck
 
 
 def check_components(step: Step, n: int) -> None:
-    """The n-th row of the table has its first n things and not the others."""
+    """Check that row n of the ablation table has the first n components and no others."""
     first = step.bboxes[:, :, 0]
     whole = torch.tensor([0., 0., 224., 224.]).expand_as(first)
     assert torch.equal(first, whole) == (n < 2)
@@ -231,7 +232,7 @@ def check_components(step: Step, n: int) -> None:
 
 
 def test_without_jitter_the_boxes_are_the_proposals(tmp_path: Path):
-    """Six proposals have at most six sizes in the first view; jittered, they have many."""
+    """Six proposals have at most six sizes in the first view without jitter, and more with jitter."""
     from mmengine.registry import init_default_scope
 
     from projects.soco.datasets import SoCoDataset
@@ -275,7 +276,7 @@ def test_the_recipe_without_p2_differs_in_what_its_name_says():
 
 @pytest.mark.parametrize('name', ['soco_r50_fpn_400e', 'soco_r50_fpn_star_400e', 'soco_r50_c4_100e'])
 def test_a_view_is_added_dropped_or_resized_in_one_place(name: str, tmp_path: Path):
-    """A child config touches the entry of the view, and data, model and pictures follow."""
+    """A child config edits the entry of the view only; data, model and pictures follow."""
     views = '_base_.train_dataloader.dataset.pipeline[1].views'
     make_photos(tmp_path / 'photos', 2, size=(300, 240))
     store = make_store(tmp_path / 'proposals.arrow', tmp_path / 'photos')
@@ -285,7 +286,7 @@ def test_a_view_is_added_dropped_or_resized_in_one_place(name: str, tmp_path: Pa
         (tmp_path / 'child.py').write_text(f"_base_ = '{CONFIGS / name}.py'\n{change}\n")
         cfg = cpu_config(Config.fromfile(tmp_path / 'child.py'))
         if len(cfg.train_dataloader.dataset.pipeline[1].views) < 2:
-            continue  # two views are the fewest
+            continue  # at least two views are needed
         cfg.train_dataloader.dataset.update(data_root=str(tmp_path / 'photos'), proposals=str(store))
         drawer = ViewDrawer.from_config(cfg)
         batch = default_collate([drawer.dataset[SampleKey(row)] for row in range(2)])

@@ -1,4 +1,4 @@
-"""What conftest.py adds to pytest."""
+"""The additions of conftest.py to pytest."""
 import os
 import shutil
 import subprocess

@@ -1,4 +1,4 @@
-"""Two processes on the CPU: the same parameters everywhere, and the gradient of the joint batch."""
+"""Two CPU processes: equal parameters on all ranks, and the gradient of the joint batch."""
 import os
 import subprocess
 import sys
@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from scripts import PYTHON
 from small import ROOT, tiny_config
 from torch.utils.data import default_collate
 
@@ -14,7 +15,7 @@ pytestmark = pytest.mark.slow
 
 def launch(script: str, *arguments: str) -> None:
     """Run this file's `script` in two gloo processes."""
-    command = [sys.executable, '-m', 'torch.distributed.run', '--nproc_per_node=2',
+    command = [PYTHON, '-m', 'torch.distributed.run', '--nproc_per_node=2',
                '--master_port=0', '--standalone', __file__, script, *arguments]
     done = subprocess.run(command, capture_output=True, text=True, timeout=400, env={
         **os.environ, 'PYTHONPATH': f'{ROOT}:{ROOT}/tests', 'OMP_NUM_THREADS': '1'})
@@ -22,7 +23,7 @@ def launch(script: str, *arguments: str) -> None:
 
 
 def fixed_batch(cfg, rows: list[int]) -> dict:
-    """A batch of photos whose randomness belongs to the photo, not to the process."""
+    """Return a batch whose augmentations depend on the photos, not on the process."""
     from mmselfsup.registry import DATASETS
     dataset = DATASETS.build(cfg.train_dataloader.dataset)
     return default_collate([dataset[row] for row in rows])
@@ -30,7 +31,7 @@ def fixed_batch(cfg, rows: list[int]) -> dict:
 
 def loss_and_gradient(model: torch.nn.Module, batch: dict) -> dict:
     module = getattr(model, 'module', model)
-    module.eval()  # BN on its running statistics: the batch's split cannot matter
+    module.eval()  # BN uses running statistics, so the split of the batch does not matter
     data = module.data_preprocessor(batch, True)
     losses = model(**data, mode='loss')
     sum(v for k, v in losses.items() if k.startswith('loss')).backward()
@@ -100,7 +101,7 @@ def test_all_ranks_end_with_the_same_parameters(tmp_path):
                      for rank in range(2))
     assert first.keys() == second.keys() and len(first) > 100
     assert all(torch.equal(first[name], second[name]) for name in first)
-    # they saw different photos: the statistics of plain BN differ
+    # the ranks saw different photos, so the statistics of plain BN differ
     stats = [torch.load(tmp_path / f'bn_{rank}.pth', weights_only=True) for rank in range(2)]
     assert not torch.equal(*stats)
 

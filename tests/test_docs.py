@@ -17,6 +17,7 @@ import parity
 import pytest
 import torch
 from mmengine.runner import Runner
+from scripts import WARM
 from small import ROOT, make_photos, make_store, tiny_config
 
 from projects.soco.runs.record import describe_session
@@ -201,7 +202,7 @@ def sandbox(tmp_path: Path) -> Path:
     """A folder like a checkout, with small data where the pages have theirs."""
     for name in ('tools', 'configs', 'projects', 'docs', 'mkdocs.yml'):
         (tmp_path / name).symlink_to(ROOT / name)
-    (tmp_path / '.venv').symlink_to(sys.prefix)
+    (tmp_path / '.venv').symlink_to(WARM)
     for folder in ('IMAGES', 'photos', 'held_out', 'data/imagenet/train/n01440764',
                    'data/coco/train2017', 'work_dirs/quickstart/photos'):
         make_photos(tmp_path / folder, 8 if folder == 'photos' else 3, seed=len(folder))
@@ -256,8 +257,9 @@ def annotated(folder: Path) -> dict:
     block.language == 'bash' and not block.marks for block in blocks(page))])
 def test_commands_run(page: str, sandbox: Path):
     """A page's blocks in their order; blocks with a title are files that it tells to write."""
-    shell = {**os.environ, 'PATH': f'{Path(sys.executable).parent}:{os.environ["PATH"]}',
-             'PYTHONPATH': f'{ROOT}:{sandbox}', 'OMP_NUM_THREADS': '1', 'SOCO_VENV': sys.prefix}
+    programs = f'{WARM}/bin:{Path(sys.executable).parent}'
+    shell = {**os.environ, 'PATH': f'{programs}:{os.environ["PATH"]}',
+             'PYTHONPATH': f'{ROOT}:{sandbox}', 'OMP_NUM_THREADS': '1', 'SOCO_VENV': str(WARM)}
     for block in blocks(page):
         if block.title:
             (sandbox / block.title).write_text(block.text + '\n')

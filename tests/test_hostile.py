@@ -1,4 +1,4 @@
-"""A stranger's checkpoint or a command line cannot run code: every entry, with a planted file."""
+"""Untrusted checkpoints and command-line options cannot execute code at any entry point."""
 import argparse
 import ast
 import os
@@ -13,6 +13,7 @@ import pytest
 import torch
 from miniatures import write_coco
 from mmengine.config import Config
+from scripts import PYTHON
 from small import ROOT, tiny_config
 
 from projects.soco.launch.configs import add_config_arguments, load_config
@@ -24,7 +25,7 @@ LINEAR = 'configs/benchmarks/classification/resnet50_linear-8xb32-steplr-100e_in
 
 
 class Planted:
-    """Creates a file when it is unpickled."""
+    """An object that creates a file when it is unpickled."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -34,13 +35,13 @@ class Planted:
 
 
 def plant(folder: Path, suffix: str = '.pth') -> tuple[Path, Path]:
-    """A checkpoint that creates a file, and that file."""
+    """Return a checkpoint that creates a file when unpickled, and the path of that file."""
     mark = folder / 'planted'
     content = dict(state_dict={'backbone.conv1.weight': torch.ones(1)}, meta=Planted(mark))
     path = folder / f'epoch_1{suffix}'
     if suffix == '.pth':
         torch.save(content, path)
-        torch.load(path, weights_only=False)['meta'].close()  # what must not happen, happens here
+        torch.load(path, weights_only=False)['meta'].close()  # verify that the payload works
     else:
         path.write_bytes(pickle.dumps(content))
         pickle.loads(path.read_bytes())['meta'].close()
@@ -51,7 +52,7 @@ def plant(folder: Path, suffix: str = '.pth') -> tuple[Path, Path]:
 
 @pytest.fixture
 def refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> Callable[..., str]:
-    """Runs a tool that must end with exit code 2, and gives its message."""
+    """Return a function that runs a tool, checks for exit code 2 and returns the message."""
 
     def run(*command: str) -> str:
         monkeypatch.chdir(ROOT)
@@ -102,7 +103,7 @@ FORBIDDEN = {'eval', 'exec', 'compile', 'pickle.load', 'pickle.loads', 'pickle.U
 
 
 def test_nothing_else_opens_files_in_a_way_that_can_run_code() -> None:
-    """So that the quickstart, evaluations and whatever comes read as the entries above do."""
+    """The quickstart, evaluations and future code must read files as the entries above do."""
     loads = 0
     for path in (*ROOT.joinpath('projects').rglob('*.py'), *ROOT.joinpath('tools').rglob('*.py')):
         for call in ast.walk(ast.parse(path.read_text())):
@@ -120,7 +121,7 @@ def test_nothing_else_opens_files_in_a_way_that_can_run_code() -> None:
 
 @pytest.mark.slow
 def test_resume_without_a_path_passes_over_a_planted_checkpoint(tmp_path: Path) -> None:
-    """And texts in options stay texts, through all that a run does with its config."""
+    """Strings in options also stay strings in everything that a run does with its config."""
     cfg = tiny_config(tmp_path, photos=4, **{'train_cfg.max_epochs': 1, 'log_level': 'INFO'})
     cfg.dump(tmp_path / 'config.py')
     work = Path(cfg.work_dir)
@@ -128,12 +129,12 @@ def test_resume_without_a_path_passes_over_a_planted_checkpoint(tmp_path: Path) 
     evil, mark = plant(work)
     text = f"';__import__('pathlib').Path('{mark}').touch()#"
     done = subprocess.run(
-        [sys.executable, 'tools/train.py', str(tmp_path / 'config.py'), '--resume', '--cfg-options',
+        [PYTHON, 'tools/train.py', str(tmp_path / 'config.py'), '--resume', '--cfg-options',
          f'experiment_name={text}', f'custom_imports.imports=[{text}]'],
         cwd=ROOT, env=ENV, text=True, capture_output=True, timeout=300)
     assert done.returncode == 0, done.stderr[-2000:]
     output = ' '.join((done.stdout + done.stderr).split())
-    assert f'Passed over: {evil}' in output and not mark.exists()
+    assert f'Skipped {evil}' in output and not mark.exists()
 
 
 @pytest.mark.parametrize('around', [
@@ -146,9 +147,9 @@ def test_options_are_values_and_never_code(tmp_path: Path, around: str) -> None:
     add_config_arguments(parser)
     args = parser.parse_args(['config.py', '--cfg-options', f'experiment_name={value}'])
     cfg = load_config(str(ROOT / 'configs/soco_r18_fpn_quickstart.py'), args.cfg_options)
-    text = ''.join(cfg.experiment_name)  # brackets make a list, of texts
+    text = ''.join(cfg.experiment_name)  # brackets give a list of strings
     assert isinstance(text, str) and str(mark) in text and text in value
-    again = Config.fromstring(cfg.pretty_text, '.py')  # what lies in the work directory
+    again = Config.fromstring(cfg.pretty_text, '.py')  # the config file in the work directory
     assert again.experiment_name == cfg.experiment_name and not mark.exists()
 
 
@@ -157,7 +158,7 @@ def test_options_are_values_and_never_code(tmp_path: Path, around: str) -> None:
     'train_dataloader.dataset.pipeline.0.type'])
 @pytest.mark.parametrize('name', ['subprocess.Popen', 'os.system', 'mmengine.utils.path.os.system'])
 def test_options_name_no_class_from_elsewhere(key: str, name: str) -> None:
-    """MMEngine imports whatever a `type` names, and calls it."""
+    """MMEngine imports and calls whatever a `type` names, so other names must be rejected."""
     with pytest.raises(ValueError, match='is not the name of a registered class'):
         load_config(str(ROOT / 'configs/soco_r18_fpn_quickstart.py'), {key: name})
 

@@ -1,6 +1,6 @@
-"""Training that is killed, again and again, ends as if it had not been; full disks lose nothing.
+"""Training that is killed repeatedly gives the same result as without kills; full disks lose no data.
 
-SOCO_KILLS says how often a run is killed (default 4; docs/reliability.md has a longer run).
+SOCO_KILLS sets how often a run is killed (default 4; docs/reliability.md reports a longer run).
 """
 import errno
 import logging
@@ -19,7 +19,7 @@ import pytest
 import torch
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
-from scripts import free_port
+from scripts import PYTHON, WARM, free_port
 from small import ROOT, assert_same, tiny_config
 
 from projects.soco.launch.checks import check_work_dir
@@ -39,13 +39,14 @@ def write_config(folder: Path, epochs: int) -> tuple[Path, Path]:
 
 
 def start(config: Path, *arguments: str, **kwargs) -> subprocess.Popen:
-    return subprocess.Popen([sys.executable, str(ROOT / 'tools/train.py'), str(config), *arguments],
+    python = sys.executable if 'preexec_fn' in kwargs else PYTHON
+    return subprocess.Popen([python, str(ROOT / 'tools/train.py'), str(config), *arguments],
                             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=ENV,
                             **kwargs)
 
 
 def kill_at(process: subprocess.Popen, work_dir: Path, seconds: float, in_write: bool) -> bool:
-    """Kill after so long, or then inside the next write of a checkpoint; False if it ended before."""
+    """Kill after `seconds`, or during the next checkpoint write; return False if it ended before."""
     began = time.monotonic()
     while process.poll() is None:
         if time.monotonic() - began > seconds and (
@@ -69,15 +70,15 @@ def test_killed_training_ends_to_the_bit_as_training_that_was_not(tmp_path: Path
     while killed < KILLS:
         done = find_newest_checkpoint(work_dir) if work_dir.is_dir() else None
         process = start(config, '--resume')
-        # from the imports up to some iterations on; every other time inside a write
+        # between the imports and some iterations; every second kill is during a write
         if not kill_at(process, work_dir, rng.uniform(2, 8), in_write=killed % 2 == 1):
             break
         killed += 1
         torn += len(list(work_dir.glob('.iter_*.pth.*')))
         newest = find_newest_checkpoint(work_dir) if work_dir.is_dir() else None
-        assert (newest is None) <= (done is None)  # what was there is never lost
+        assert (newest is None) <= (done is None)  # an existing checkpoint is never lost
         for path in work_dir.glob('iter_*.pth'):
-            read_checkpoint(path)  # and nothing that has the name of a checkpoint is torn
+            read_checkpoint(path)  # no file with the name of a checkpoint is incomplete
     assert killed == KILLS and torn > 0
     last = start(config, '--resume')
     output, _ = last.communicate(timeout=3600)
@@ -87,7 +88,7 @@ def test_killed_training_ends_to_the_bit_as_training_that_was_not(tmp_path: Path
             for folder in (work_dir, tmp_path / 'whole')]
     for key in ('state_dict', 'optimizer', 'param_schedulers'):
         assert_same(ends[0][key], ends[1][key], key)
-    print(f'{killed} kills survived of {killed} tried, {torn} of them inside the write of a checkpoint')
+    print(f'survived {killed} of {killed} kills, {torn} of them during the write of a checkpoint')
 
 
 @pytest.mark.slow
@@ -99,7 +100,7 @@ def test_a_full_disk_leaves_the_last_good_checkpoint(tmp_path: Path) -> None:
     before = newest.read_bytes()
     limit = newest.stat().st_size // 2
 
-    def no_space() -> None:  # no file of this process may grow beyond the half of a checkpoint
+    def no_space() -> None:  # limit files of this process to half the size of a checkpoint
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 
     second = start(config, '--resume', '--cfg-options', 'train_cfg.max_epochs=2', preexec_fn=no_space)
@@ -112,7 +113,8 @@ def test_a_full_disk_leaves_the_last_good_checkpoint(tmp_path: Path) -> None:
 
 
 SRUN = """#!/usr/bin/env bash
-# A cluster that signals a job after its first checkpoint, and gives 137 as if a rank left too late.
+# Simulates a cluster that signals a job after its first checkpoint and returns 137, as if a rank
+# had exited too late.
 while [[ "$1" == -* ]]; do if [[ "$1" == -p ]]; then shift; fi; shift; done
 "$@" & rank=$!
 until [[ -e "$WORK_DIR/iter_1.pth" ]] || ! kill -0 $rank; do sleep 0.1; done
@@ -132,7 +134,7 @@ def test_slurm_queues_a_job_again_when_it_was_stopped_and_else_not(
     (tmp_path / 'bin/scontrol').write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/requeued\n')
     for program in (tmp_path / 'bin').iterdir():
         program.chmod(0o755)
-    env = dict(ENV, PATH=f'{tmp_path}/bin:{os.environ["PATH"]}', SOCO_VENV=sys.prefix, GPUS='1',
+    env = dict(ENV, PATH=f'{tmp_path}/bin:{os.environ["PATH"]}', SOCO_VENV=str(WARM), GPUS='1',
                SLURM_JOB_ID='7', SLURM_NTASKS='1', SLURM_PROCID='0', SLURM_LOCALID='0',
                MASTER_ADDR='127.0.0.1', MASTER_PORT=str(free_port()), WORK_DIR=str(work_dir), SENT=sent)
     done = subprocess.run(['bash', str(ROOT / 'tools/slurm_train.sh'), 'part', 'job', str(config)],
@@ -159,7 +161,7 @@ def test_a_disk_without_place_for_the_log_is_told_and_training_goes_on(
 
         def before_train(self, runner: Runner) -> None:
             (file, ) = [h for h in runner.logger.handlers if isinstance(h, logging.FileHandler)]
-            file.stream = open('/dev/full', 'w')
+            file.stream = open('/dev/full', 'w')  # noqa: SIM115  (stays open for the handler)
 
     runner = build(tmp_path)
     runner.register_hook(FillDisk())
@@ -183,7 +185,7 @@ def test_a_disk_without_place_for_the_curves_ends_training_with_its_checkpoints_
 @pytest.mark.parametrize('code', [errno.EROFS, errno.EACCES])
 def test_a_work_directory_that_is_read_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
                                             code: int) -> None:
-    """The tests may run as root, who may write everywhere: the system's answer is made up."""
+    """The error of the system is mocked, because root can write everywhere."""
 
     def refuse(**kwargs) -> None:
         raise OSError(code, os.strerror(code))
@@ -202,4 +204,4 @@ def test_training_asks_for_another_work_directory_before_it_builds_anything(
     with pytest.raises(SystemExit):
         run_tool(runpy.run_path(str(ROOT / 'tools/train.py'))['main'])
     message = ' '.join(capsys.readouterr().err.split())
-    assert 'file/work cannot be written to (Not a directory). Give another place' in message
+    assert 'file/work cannot be written to (Not a directory). Choose another folder' in message

@@ -1,4 +1,4 @@
-"""The OpenMMLab metafile says what the configs say, and whose results it gives."""
+"""The OpenMMLab metafile agrees with the configs and states the source of its results."""
 import re
 from collections.abc import Iterator
 
@@ -13,13 +13,13 @@ MODELS = {model['Name']: model for model in META['Models']}
 
 
 def header(config: str) -> str:
-    """The comment at the top of a config, on one line."""
+    """Return the comments of a config on one line."""
     lines = (ROOT / config).read_text().splitlines()
     return ' '.join(line.lstrip('# ') for line in lines if line.startswith('#'))
 
 
 def figures(downstream: dict) -> tuple[float, float]:
-    """Box AP and mask AP of an entry."""
+    """Return box AP and mask AP of an entry."""
     box, mask = downstream['Results']
     assert (box['Task'], mask['Task']) == ('Object Detection', 'Instance Segmentation')
     assert box['Dataset'] == mask['Dataset']

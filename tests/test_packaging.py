@@ -1,4 +1,4 @@
-"""The package outside of its repository, and what goes with it: versions, citation, linter, types."""
+"""The package outside its repository, and its versions, citation, linter and type checks."""
 import os
 import re
 import shutil
@@ -21,7 +21,7 @@ NOT_SOURCE = shutil.ignore_patterns(
 
 
 def run(*command: object, cwd: Path = ROOT, **environment: str) -> str:
-    """Run a command that finds nothing of the repository by itself, and return what it printed."""
+    """Run a command without the repository in its environment and return its output."""
     ours = {key: value for key, value in os.environ.items()
             if key not in ('PYTHONPATH', 'SOCO_VENV', 'SOCO_ROOT')}
     done = subprocess.run([str(word) for word in command], cwd=cwd, text=True, capture_output=True,
@@ -32,13 +32,13 @@ def run(*command: object, cwd: Path = ROOT, **environment: str) -> str:
 
 @pytest.fixture(scope='module')
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the repository, so that a build leaves nothing in it."""
+    """Copy the repository, so that a build leaves no files in it."""
     return Path(shutil.copytree(ROOT, tmp_path_factory.mktemp('copy') / 'source', ignore=NOT_SOURCE))
 
 
 @pytest.fixture(scope='module')
 def wheel(source: Path) -> Path:
-    """The wheel, built offline."""
+    """Build the wheel offline."""
     out = source.parent / 'wheels'
     run(sys.executable, '-m', 'pip', 'wheel', '--no-deps', '--no-build-isolation', '--no-index',
         '-w', out, source)
@@ -48,20 +48,20 @@ def wheel(source: Path) -> Path:
 
 @pytest.fixture(scope='module')
 def installed(wheel: Path) -> Path:
-    """A fresh environment with the wheel, in which the heavy packages of this one are seen too."""
+    """Create an environment with the wheel that can also import the packages of this environment."""
     folder = wheel.parents[1] / 'environment'
     run(sys.executable, '-m', 'venv', '--without-pip', folder)
     python = folder / 'bin/python'
     print(run(sys.executable, '-m', 'pip', '--python', python, 'install', '--no-deps', '--no-index',
               wheel))
     (site, ) = folder.glob('lib/python*/site-packages')
-    # a line of a path file; that folder's own path files, an editable install's, are not followed
+    # a line in a .pth file; .pth files in that folder, such as those of editable installs, are ignored
     (site / 'heavy.pth').write_text(sysconfig.get_path('purelib'))
     return folder
 
 
 def shipped() -> set[str]:
-    """What `.mim` of a wheel has to hold."""
+    """Return the files that `.mim` of a wheel must contain."""
     files = {path.relative_to(ROOT).as_posix() for name in ('configs', 'tools')
              for path in (ROOT / name).rglob('*') if path.is_file() and '__pycache__' not in path.parts}
     of_a_checkout = {f'tools/{name}' for name in ('setup_env.sh', 'run_tests.sh', 'quickstart.sh',
@@ -71,7 +71,7 @@ def shipped() -> set[str]:
 
 
 def package_files() -> set[str]:
-    """The package's own files, those that are no code too."""
+    """Return all files of the package, including those that are not code."""
     return {path.relative_to(ROOT).as_posix() for path in (ROOT / 'projects/soco').rglob('*')
             if path.is_file() and not {'__pycache__', '.mim'} & set(path.parts)}
 
@@ -110,7 +110,7 @@ def test_an_editable_install_links_configs_and_tools(source: Path, tmp_path: Pat
         link = source / MIM / name
         assert link.is_symlink() and link.resolve() == source / name
         assert not os.path.isabs(os.readlink(link))
-    # a checkout that was moved still finds them
+    # the links still work after the checkout is moved
     assert (source.parent / 'source' / MIM / 'configs/metafile.yml').is_file()
 
 
@@ -130,7 +130,7 @@ def test_the_wheel_works_outside_of_the_repository_beside_another_project(
     mim = Path(place) / '.mim'
     for tool in ('train.py', 'generate_proposals.py'):
         assert 'usage:' in run(python, mim / 'tools' / tool, '--help', cwd=tmp_path)
-    assert run(python, '-c', 'from projects.soco.config_changes import CONFIGS; print(CONFIGS)',
+    assert run(python, '-c', 'from projects.soco.runs.config_changes import CONFIGS; print(CONFIGS)',
                cwd=tmp_path).strip() == str(mim / 'configs')
 
     make_photos(tmp_path / 'photos', 2)
@@ -173,9 +173,44 @@ def test_public_ci_and_local_ci_run_the_readmes_test_command():
 def test_pre_commit_runs_the_pinned_linter_and_type_checker():
     config = yaml.safe_load((ROOT / '.pre-commit-config.yaml').read_text())
     local = [hook for repo in config['repos'] if repo['repo'] == 'local' for hook in repo['hooks']]
-    assert [hook['entry'].split()[0] for hook in local] == ['ruff', 'mypy']
+    assert {hook['entry'].split()[0] for hook in local} == {'ruff', 'mypy', 'lint-imports'}
     pins = (ROOT / 'requirements/tests.txt').read_text()
-    assert {'ruff', 'mypy'} <= set(re.findall(r'^(\w+)==', pins, re.M))
+    assert {'ruff', 'mypy', 'import-linter'} <= set(re.findall(r'^([\w-]+)==', pins, re.M))
+
+
+def lint_imports(folder: Path) -> subprocess.CompletedProcess:
+    return subprocess.run([Path(sys.executable).with_name('lint-imports'), '--no-cache'], cwd=folder,
+                          text=True, capture_output=True, env={**os.environ, 'PYTHONPATH': str(folder)})
+
+
+def test_imports_go_down_the_layers():
+    done = lint_imports(ROOT)
+    assert done.returncode == 0, done.stdout
+    assert ' 0 broken' in done.stdout
+
+
+@pytest.mark.parametrize('file, line, contract', [
+    ('models/necks.py', 'from ..engine import lars', 'layers'),
+    ('evaluation/levels.py', 'from ..runs import record', 'layers'),
+    ('pictures/canvas.py', 'from ..launch import errors', 'layers'),
+    ('proposals/filters.py', 'import torch', 'without torch'),
+    ('a_new_room.py', '', 'layers')])
+def test_an_import_that_goes_up_is_found(file: str, line: str, contract: str, tmp_path: Path):
+    shutil.copytree(ROOT / 'projects/soco', tmp_path / 'projects/soco', ignore=NOT_SOURCE)
+    shutil.copy(ROOT / 'pyproject.toml', tmp_path)
+    with open(tmp_path / 'projects/soco' / file, 'a') as module:
+        module.write(f'\n{line}\n')
+    done = lint_imports(tmp_path)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert re.search(f'{contract}.* BROKEN', ' '.join(done.stdout.split())) or file == 'a_new_room.py'
+
+
+def test_the_readme_is_a_front_door():
+    """At most 150 lines; its picture is small, and comes before everything else."""
+    lines = (ROOT / 'README.md').read_text().splitlines()
+    assert len(lines) <= 150
+    picture = re.fullmatch(r'!\[.+\]\((.+)\)', next(line for line in lines[1:] if line))
+    assert (ROOT / picture[1]).stat().st_size < 400_000
 
 
 def test_ruff_finds_nothing():

@@ -1,4 +1,4 @@
-"""The project's model against numbers of the official code; see `parity.py`."""
+"""The project's model against numbers from the official code; see `parity.py`."""
 import parity
 import pytest
 from small import ROOT

@@ -1,23 +1,23 @@
-"""The quickstart, whole: photos, proposals, pretraining that learns, a detector, pictures."""
+"""The whole quickstart: photos, proposals, pretraining, a detector, pictures."""
 import os
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from scripts import PYTHON
 from small import ROOT
 
 from projects.soco.proposals.store import ProposalStore
 
 
 def quickstart(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
-    """Run it where its work_dirs is nobody's."""
+    """Run the quickstart in a folder with its own work_dirs."""
     for name in ('tools', 'configs'):
         (folder / name).symlink_to(ROOT / name)
-    return subprocess.run([sys.executable, 'tools/quickstart.py', *arguments], cwd=folder, text=True,
+    return subprocess.run([PYTHON, 'tools/quickstart.py', *arguments], cwd=folder, text=True,
                           capture_output=True, timeout=1200, env={
                               **os.environ, 'PYTHONPATH': str(ROOT), 'COLUMNS': '120'})
 
@@ -36,7 +36,7 @@ def test_the_whole_way(tmp_path):
     page = (out / 'pretrain/report.html').read_text()
     assert f'report               {out.relative_to(tmp_path)}/pretrain/report.html' in done.stdout
     assert 'Finished' in page and 'top1 same photo' in page and page.count('image/webp') == 4
-    assert 'Look at this first' not in page  # no warning
+    assert '>Warnings<' not in page
     for name in ('proposals', 'views', 'training'):
         with Image.open(out / f'pictures/{name}.png') as picture:
             pixels = np.asarray(picture.convert('RGB'))
@@ -49,5 +49,5 @@ def test_a_folder_without_photos_loses_nothing(tmp_path):
     kept.write_text('weights of an earlier run')
     (tmp_path / 'empty').mkdir()
     done = quickstart(tmp_path, 'empty')
-    assert done.returncode == 2 and 'empty holds no photo' in done.stderr
+    assert done.returncode == 2 and 'empty contains no photo' in done.stderr
     assert kept.is_file()

@@ -1,4 +1,4 @@
-"""The hand-made annotation fits the photos that ship with the installed packages."""
+"""The hand-made annotation matches the photos that ship with the installed packages."""
 import contextlib
 import importlib.util
 import io
@@ -22,7 +22,7 @@ CURVED = {'face', 'cat', 'cup', 'spoon', 'motorcycle', 'motorcycle wheel', 'rock
 
 
 def photo_paths() -> dict[str, Path]:
-    """Find the packaged photos without importing the packages, by file name."""
+    """Return file name -> path of the packaged photos, without importing the packages."""
     paths = {}
     for folder, names in PHOTOS.items():
         package, _, rest = folder.partition('/')
@@ -38,7 +38,7 @@ def content() -> dict:
 
 @pytest.fixture(scope='module')
 def objects(content) -> list[tuple[dict, dict, np.ndarray]]:
-    """Every annotation with its image record and its polygon (n, 2)."""
+    """Return each annotation with its image record and its polygon (n, 2)."""
     images = {image['id']: image for image in content['images']}
     found = []
     for annotation in content['annotations']:
@@ -98,7 +98,7 @@ def test_bbox_and_area_come_from_the_polygon(objects):
 
 
 def test_area_agrees_with_the_mask(objects):
-    """A polygon that crosses itself has a shoelace area unlike that of its mask."""
+    """The shoelace area of a self-intersecting polygon differs from the area of its mask."""
     for annotation, image, _ in objects:
         encoded = coco_mask.merge(
             coco_mask.frPyObjects(annotation['segmentation'], image['height'], image['width']))
@@ -123,9 +123,10 @@ def test_pycocotools_loads_it(content):
     ('rocket.jpg', 'rocket', 0),
 ])
 def test_masks_lie_on_the_photographed_things(content, objects, name, category, channel):
-    """A mask moved by 6 px to any side parts object and surroundings less well than in place.
+    """Moving a mask by 6 px in any direction reduces the contrast between object and surroundings.
 
-    Measured in the colour channel that tells the object best, against a ring around the mask.
+    The contrast is measured against a ring around the mask, in the colour channel where the object
+    stands out most.
     """
     names = {record['id']: record['name'] for record in content['categories']}
     annotation, image = next(

@@ -1,4 +1,4 @@
-"""The reference itself against the numbers that the official code gave."""
+"""The reference implementation against numbers from the official code."""
 import json
 import math
 from pathlib import Path
@@ -38,13 +38,13 @@ def check_eval(data: dict, model: reference.SoCo, mode: str) -> None:
     with torch.no_grad():
         losses = losses_of(data, model, mode)
     for pair, value in data['pairs'].items():
-        want = value.get('loss', data['loss'])          # a C4 file has one pair, so one loss
+        want = value.get('loss', data['loss'])          # a C4 file has one pair, so only one loss
         assert losses[f'loss_{pair}'].item() == pytest.approx(want, abs=1e-4)
     assert losses['loss'].item() == pytest.approx(data['loss'], abs=1e-4)
 
 
 def small_case(kind: str) -> tuple[reference.SoCo, list, Tensor]:
-    """A narrow model, filled, with views of 224 and 96 px and, in view 1, boxes on every level."""
+    """Return a narrow model with parity values, views of 224 and 96 px, and boxes on every level."""
     model = reference.fill(reference.build(kind, 'resnet18', **SMALL), seed=3)
     num_views = reference.NUM_VIEWS[kind]
     views = reference.fill_views([224] + [96] * (num_views - 1), batch=2, seed=3)
@@ -52,7 +52,7 @@ def small_case(kind: str) -> tuple[reference.SoCo, list, Tensor]:
     corner = torch.rand(2, num_views - 1, 2, 4, 2, generator=gen) * 6
     side = torch.tensor([16., 60., 84., 30.]).view(1, 1, 1, 4, 1) + corner
     boxes = torch.cat([corner, corner + side], dim=-1)
-    boxes[:, :, 0] *= 2.3                               # view 1 is 2.3 times as large
+    boxes[:, :, 0] *= 2.3                               # view 1 is about 2.3 times as large
     assert set(reference.assign_levels(boxes[:, :, 0].reshape(-1, 4)).tolist()) == {0, 1, 2, 3}
     return model, views, boxes
 
@@ -106,7 +106,7 @@ def test_fpn_features_parity(fpn: tuple[dict, reference.SoCo]) -> None:
         probe = feat.flatten()[::feat.numel() // 8][:8]
         torch.testing.assert_close(probe, torch.tensor(want['probe']), rtol=1e-4, atol=1e-3)
         assert feat.abs().mean().item() == pytest.approx(want['absmean'], rel=1e-4)
-        # The mean is a small difference of large numbers: 1e-4 of the features' size.
+        # The mean is a small difference of large numbers, so the tolerance is relative to their size.
         assert feat.mean().item() == pytest.approx(want['mean'], abs=1e-4 * want['absmean'])
 
 

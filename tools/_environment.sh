@@ -1,4 +1,4 @@
-# Sourced by the scripts of tools/: where the project and its environment lie.
+# Sourced by the scripts in tools/: finds the project and its environment.
 # Sets SOCO_ROOT, SOCO_VENV (absolute) and SOCO_PYTHON, and puts the project on PYTHONPATH.
 
 SOCO_ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -8,19 +8,20 @@ case ":${PYTHONPATH:-}:" in
     *) export PYTHONPATH="$SOCO_ROOT${PYTHONPATH:+:$PYTHONPATH}" ;;
 esac
 export SOCO_VENV
-# Threads that wait must not spin: on a busy CPU that makes a step several times slower.
+# Waiting threads must not spin: on a busy CPU, this makes a step several times slower.
 export OMP_WAIT_POLICY="${OMP_WAIT_POLICY:-PASSIVE}"
 
-# mmengine asks for pkg_resources, which says so at every start of every process.
+# mmengine imports pkg_resources, which warns about its deprecation in every process.
 export PYTHONWARNINGS="${PYTHONWARNINGS:+$PYTHONWARNINGS,}ignore:pkg_resources is deprecated:UserWarning"
 
-# Ends the script with exit code 2 and one paragraph on stderr.
+# Prints one paragraph to stderr and exits with code 2.
 soco_fail() {
     printf '%s\n' "$*" | fold -s -w 96 >&2
     exit 2
 }
 
-# Sets SOCO_PYTHON: that of set-up's environment, else a python on the PATH that has mmdet.
+# Sets SOCO_PYTHON to the python of the environment, or else to one on the PATH that has mmdet and
+# mmselfsup.
 soco_find_python() {
     local candidate
     for candidate in "$SOCO_VENV/bin/python" python python3; do
@@ -31,12 +32,12 @@ sys.exit(not (f("mmdet") and f("mmselfsup")))' 2>/dev/null; then
         fi
     done
     soco_fail "No environment was found at $SOCO_VENV, and no python on the PATH has mmdet and" \
-        "mmselfsup. Make the environment with: bash tools/setup_env.sh (or set SOCO_VENV to the" \
-        "folder of the one that set-up made)."
+        "mmselfsup. Create the environment with: bash tools/setup_env.sh (or set SOCO_VENV to the" \
+        "folder of an existing one)."
 }
 
-# soco_launch SCRIPT GPUS CONFIG [arguments]: checks that a run can, then starts it on GPUS devices.
-# Several machines: NNODES, NODE_RANK, MASTER_ADDR and PORT.
+# soco_launch SCRIPT GPUS CONFIG [arguments]: checks that a run can start, then starts it on GPUS
+# devices. For several machines, set NNODES, NODE_RANK, MASTER_ADDR and PORT.
 soco_launch() {
     local script=$1 gpus=$2 config=$3
     shift 3
@@ -51,19 +52,19 @@ soco_launch() {
         "$SOCO_ROOT/$script" "$config" --launcher pytorch "$@"
 }
 
-# soco_srun SCRIPT PARTITION JOB_NAME CONFIG [arguments]: starts it through Slurm, on GPUS devices,
-# GPUS_PER_NODE of each machine; SRUN_ARGS are words for srun.
+# soco_srun SCRIPT PARTITION JOB_NAME CONFIG [arguments]: starts SCRIPT through Slurm on GPUS devices,
+# GPUS_PER_NODE on each machine. SRUN_ARGS contains further arguments of srun.
 soco_srun() {
     local script=$1 partition=$2 job_name=$3 config=$4
     shift 4
     command -v srun >/dev/null || soco_fail "srun is not on the PATH: this is not a machine of a" \
-        "Slurm cluster. On one machine use the script whose name begins with dist_."
+        "Slurm cluster. On a single machine, use the script whose name begins with dist_."
     [[ -f "$config" ]] || soco_fail "There is no config at $config."
     soco_find_python
     local gpus=${GPUS:-8}
     local per_node=${GPUS_PER_NODE:-$((gpus < 8 ? gpus : 8))}
-    # A run that SIGTERM has stopped, its checkpoint written, makes this file (StopSignalHook). Its exit
-    # code, 75, may be lost: srun kills the processes that leave last and gives the highest code.
+    # StopSignalHook creates this file when SIGTERM has stopped a run and its checkpoint is written. The
+    # exit code 75 may be lost: srun kills the processes that exit last and returns the highest code.
     export SOCO_STOPPED="$PWD/.stopped_${SLURM_JOB_ID:-$$}"
     rm -f "$SOCO_STOPPED"
     local code=0

@@ -1,9 +1,9 @@
-"""Time the data path of a config: images/s a core, stage by stage, beside the official style.
+"""Time the data path of a config: images/s per core, by stage, compared with the official style.
 
     OMP_NUM_THREADS=1 python tools/benchmark_data.py configs/soco_r50_fpn_100e.py --images PHOTOS
 
-Every contender runs in this process with one thread, in turn, and medians count. The official style
-(PIL and torchvision, all in the worker) is tests/official_data.py.
+All contenders run in this process with one thread, alternating, and medians are reported. The official
+style (PIL and torchvision, all in the worker) is tests/official_data.py.
 """
 import argparse
 import json
@@ -50,14 +50,14 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('config', help='pretraining config')
     parser.add_argument('--images', help="photos: folder, zip or tar (default: the config's)")
-    parser.add_argument('--proposals', help='their store (default: random boxes with --images, else '
-                        "the config's)")
-    parser.add_argument('--photos', type=int, default=48, help='photos a round (default 48)')
+    parser.add_argument('--proposals', help='proposal store of the photos (default: random boxes with '
+                        "--images, else the config's)")
+    parser.add_argument('--photos', type=int, default=48, help='photos per round (default 48)')
     parser.add_argument('--rounds', type=int, default=9, help='rounds of all contenders (default 9)')
-    parser.add_argument('--batch', type=int, default=16, help='photos a batch (default 16)')
-    parser.add_argument('--workers', type=int, nargs='*', default=[], help='numbers of worker '
-                        'processes to measure too; 0 is this process')
-    parser.add_argument('--json', type=Path, metavar='OUT', help='write all figures here too')
+    parser.add_argument('--batch', type=int, default=16, help='photos per batch (default 16)')
+    parser.add_argument('--workers', type=int, nargs='*', default=[], help='also measure data loaders '
+                        'with these numbers of worker processes; 0 is this process')
+    parser.add_argument('--json', type=Path, metavar='OUT', help='also write all figures to this file')
     args = parser.parse_args()
     if min(args.photos, args.rounds, args.batch) < 1 or min(args.workers, default=0) < 0:
         parser.error('--photos, --rounds and --batch must be at least 1, --workers at least 0')
@@ -65,7 +65,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def write_random_store(images: str, count: int, path: Path) -> None:
-    """Write 35 boxes of 0.3 to 0.8 of each side for `count` photos, evenly spaced over all."""
+    """Write a store with 35 boxes of 0.3 to 0.8 of each side for `count` evenly spaced photos."""
     source, rng = open_source(images), np.random.default_rng(0)
     names = source.names()
     if not names:
@@ -80,9 +80,9 @@ def write_random_store(images: str, count: int, path: Path) -> None:
 
 
 def build_official(cfg: Config) -> Any:
-    """The same recipe in the official style."""
+    """Build the data set of the same recipe in the official style."""
     if not (TESTS / 'official_data.py').is_file():
-        raise FileNotFoundError(f'There is no {TESTS / "official_data.py"}: run this tool from a '
+        raise FileNotFoundError(f'There is no {TESTS / "official_data.py"}. Run this tool from a '
                                 'checkout of the repository.')
     sys.path.insert(0, str(TESTS))
     from official_data import official_data
@@ -90,13 +90,14 @@ def build_official(cfg: Config) -> Any:
 
 
 class Stages:
-    """Adds up the seconds between calls, by name."""
+    """Sums of seconds between calls, by name."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = defaultdict(float)
         self.last = time.perf_counter()
 
     def end(self, name: str) -> None:
+        """Add the seconds since the last call to a stage."""
         now = time.perf_counter()
         self.seconds[name] += now - self.last
         self.last = time.perf_counter()
@@ -104,7 +105,7 @@ class Stages:
 
 def run_stages(dataset: SoCoDataset, preprocessor: SoCoDataPreprocessor,
                batches: list[list[SampleKey]]) -> dict[str, float]:
-    """Seconds of each stage of the data path."""
+    """Measure the seconds of each stage of the data path."""
     stages = Stages()
     for batch in batches:
         samples = []
@@ -133,7 +134,7 @@ def run_stages(dataset: SoCoDataset, preprocessor: SoCoDataPreprocessor,
 
 def make_contenders(official: Any, dataset: SoCoDataset, preprocessor: SoCoDataPreprocessor,
                     batches: list[list[SampleKey]]) -> dict[str, Callable[[], None]]:
-    """One pass over the batches in each of three ways; nothing is collated where it need not be."""
+    """Return functions that pass over the batches in three ways; only the last one collates."""
 
     def run_official() -> None:
         for key in sum(batches, []):
@@ -151,7 +152,7 @@ def make_contenders(official: Any, dataset: SoCoDataset, preprocessor: SoCoDataP
 
 
 def measure_rates(contenders: dict, photos: int, rounds: int, console: Console) -> dict[str, list]:
-    """Images/s of each contender in each round, after a round that is not counted."""
+    """Measure the images/s of each contender in each round, after one warm-up round."""
     rates: dict[str, list] = {name: [] for name in contenders}
     for turn in track(range(rounds + 1), 'contenders', console=console, transient=True):
         for name, function in contenders.items():
@@ -164,7 +165,7 @@ def measure_rates(contenders: dict, photos: int, rounds: int, console: Console) 
 
 def measure_workers(dataset: SoCoDataset, batches: list[list[SampleKey]], workers: list[int],
                     rounds: int, console: Console) -> dict[int, float]:
-    """Images/s of loaders with so many workers each; all are alive, and one works at a time."""
+    """Measure the images/s of loaders by their number of workers; all exist, one runs at a time."""
     batches = list(islice(cycle(batches), max(len(batches), 8 * max(workers, default=0))))
     rates: dict[int, list] = {}
     loaders = {count: DataLoader(dataset, batch_sampler=batches, num_workers=count,
@@ -179,14 +180,14 @@ def measure_workers(dataset: SoCoDataset, batches: list[list[SampleKey]], worker
 
 
 def print_figures(console: Console, figures: dict) -> None:
-    table = Table(box=None, title=f'{figures["photos"]} photos a round, one thread, medians')
-    for column in ('', 'images/s a core', 'times the official style'):
+    table = Table(box=None, title=f'{figures["photos"]} photos per round, one thread, medians')
+    for column in ('', 'images/s per core', 'times the official style'):
         table.add_column(column, justify='right' if column else 'left')
     for name, row in figures['contenders'].items():
         table.add_row(name, f'{row["rate"]:.0f}', f'{row["ratio"]:.2f}')
     console.print(table)
     table = Table(box=None)
-    for column in ('stage', 'ms an image'):
+    for column in ('stage', 'ms per image'):
         table.add_column(column, justify='right' if column != 'stage' else 'left')
     for name, value in figures['stages'].items():
         table.add_row(name, f'{value:.3f}')

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Time selective search against others, and the store against json, in one run.
+"""Measure the speed of selective search and of the store against other implementations and json.
 
 pip install -r requirements/benchmark.txt
 OMP_NUM_THREADS=1 python tools/benchmark_proposals.py IMAGES
@@ -24,16 +24,18 @@ BOXES = 35
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description='Time selective search against others, and the store against json.')
+        description='Compare the speed of selective search with that of other implementations, and '
+                    'the store with json.')
     parser.add_argument('images', help='folder of photos (or list, zip, tar)')
-    parser.add_argument('--limit', type=int, default=12, help='how many photos (default 12)')
-    parser.add_argument('--repeats', type=int, default=5, help='runs a photo (median counts)')
+    parser.add_argument('--limit', type=int, default=12, help='number of photos (default: 12)')
+    parser.add_argument('--repeats', type=int, default=5,
+                        help='runs per photo, of which the median is reported (default: 5)')
     parser.add_argument('--scaling-images', type=int, default=400,
-                        help='images a run of the scaling measurement (default 400; 0: none)')
+                        help='images per run of the scaling measurement (default: 400; 0: none)')
     parser.add_argument('--store-rows', type=int, nargs='*', default=[10_000, 100_000, 1_280_000],
-                        help='sizes of the generated stores')
+                        help='numbers of rows of the generated stores')
     parser.add_argument('--json-rows', type=int, default=100_000,
-                        help='largest json that is made for comparison')
+                        help='largest number of rows for which a json is made for comparison')
     return parser.parse_args()
 
 
@@ -73,10 +75,10 @@ def compare(images: list, repeats: int) -> None:
         for name in functions:
             times[name].append(statistics.median(taken[name]))
     ours = statistics.mean(times['ours'])
-    print(f'\none core, {len(images)} photos, without decoding and compilation:')
+    print(f'\none core, {len(images)} photos, decoding and compilation excluded:')
     for name, values in times.items():
         mean = statistics.mean(values)
-        print(f'  {name:32} {mean:8.1f} ms a photo   {mean / ours:5.1f} × ours')
+        print(f'  {name:32} {mean:8.1f} ms per photo   {mean / ours:5.1f} × ours')
 
 
 def stages(images: list, repeats: int) -> None:
@@ -109,7 +111,7 @@ def stages(images: list, repeats: int) -> None:
         stage('merging', grouping.group, *described, pairs, grouping.COLOUR_BINS, 2., labels.size)
     print('\nours, stage by stage:')
     for name, values in taken.items():
-        print(f'  {name:32} {np.mean(values):8.2f} ms a photo')
+        print(f'  {name:32} {np.mean(values):8.2f} ms per photo')
 
 
 def scaling(args: argparse.Namespace) -> None:
@@ -121,7 +123,7 @@ def scaling(args: argparse.Namespace) -> None:
     names = (names * (args.scaling_images // len(names) + 1))[:args.scaling_images]
     chunks = [Chunk(source.select(names[i:i + 4]), names[i:i + 4], GenerateOptions())
               for i in range(0, len(names), 4)]
-    print(f'\nwhole way (read, decode, search, filter), {len(names)} images, median of 5 runs:')
+    print(f'\nall steps (read, decode, search, filter), {len(names)} images, median of 5 runs:')
     rates = {}
     everyone = sorted({1, 2, os.cpu_count()})
     runs = {workers: [] for workers in everyone}
@@ -197,7 +199,7 @@ def measure_file(kind: str, path: Path, rows: int) -> None:
                           capture_output=True, text=True, env=environment, check=True)
     values = json.loads(done.stdout)
     print(f'  {rows:9,d} rows, {kind:5}: {path.stat().st_size / 1e6:7.1f} MB, opens in '
-          f'{values["open_s"]:8.4f} s, adds {values["anonymous"]:7.1f} MiB of its own to a '
+          f'{values["open_s"]:8.4f} s, adds {values["anonymous"]:7.1f} MiB of private memory to a '
           f'process ({values["anonymous_read"]:.1f} after the reads, {values["rss_read"]:.1f} '
           f'with shared pages), {values["rate"]:9,.0f} random reads/s')
 
@@ -205,8 +207,8 @@ def measure_file(kind: str, path: Path, rows: int) -> None:
 def files(args: argparse.Namespace) -> None:
     from projects.soco.proposals import ProposalStore
     from projects.soco.proposals.formats import export_official
-    print(f'\nthe store against an official json of the same boxes ({BOXES} an image), '
-          f'100,000 random reads in a fresh process:')
+    print(f'\nstore and official json of the same boxes ({BOXES} per image), '
+          f'100,000 random reads in a new process:')
     with tempfile.TemporaryDirectory() as folder:
         for rows in args.store_rows:
             path = Path(folder) / 'store.arrow'
@@ -226,7 +228,7 @@ def run(args: argparse.Namespace) -> None:
     images = [decode_image(source.read_bytes(name)) for name in source.names()[:args.limit]]
     if not images:
         raise ValueError(f'there are no images in {args.images}.')
-    print(f'kernels compiled or fetched in {compile_kernels():.1f} s')
+    print(f'kernels compiled or loaded from the cache in {compile_kernels():.1f} s')
     compare(images, args.repeats)
     stages(images, args.repeats)
     if args.scaling_images:

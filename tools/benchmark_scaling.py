@@ -2,8 +2,8 @@
 
     python tools/benchmark_scaling.py configs/soco_r50_fpn_400e.py --ranks 1 2 --images PHOTOS
 
-Every process does the same work, whatever their number. Rounds of all numbers are interleaved, and
-medians count. With CUDA devices each process takes one; else they are processes on the CPU.
+The work per process is constant. Rounds of all numbers of processes are interleaved, and medians are
+reported. Each process uses one CUDA device, or the CPU if there is none.
 """
 import argparse
 import json
@@ -34,20 +34,21 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('config', help='pretraining config')
     parser.add_argument('--ranks', type=int, nargs='+', default=[1, 2], help='numbers of processes')
-    parser.add_argument('--batch', type=int, default=8, help='images of each process and step')
-    parser.add_argument('--steps', type=int, default=5, help='timed steps a round')
+    parser.add_argument('--batch', type=int, default=8, help='images per process and step')
+    parser.add_argument('--steps', type=int, default=5, help='timed steps per round')
     parser.add_argument('--rounds', type=int, default=3, help='rounds of all numbers of processes')
-    parser.add_argument('--threads', type=int, default=1, help='BLAS threads of a process (CPU)')
-    parser.add_argument('--images', help='photos (folder, zip, tar): measure with the data path too')
-    parser.add_argument('--proposals', help='their store; needed with --images')
-    parser.add_argument('--workers', type=int, default=0, help='data workers of each process')
+    parser.add_argument('--threads', type=int, default=1, help='BLAS threads per process (CPU)')
+    parser.add_argument('--images', help='photos (folder, zip or tar), to also measure with the data '
+                        'path')
+    parser.add_argument('--proposals', help='proposal store of the photos; required with --images')
+    parser.add_argument('--workers', type=int, default=0, help='data workers per process')
     parser.add_argument('--device', choices=['cpu', 'cuda'],
                         default='cuda' if torch.cuda.is_available() else 'cpu')
-    parser.add_argument('--json', type=Path, help='write all figures here too')
+    parser.add_argument('--json', type=Path, help='also write all figures to this file')
     args = parser.parse_args()
     if bool(args.images) != bool(args.proposals):
-        parser.error('--images and --proposals belong together: python '
-                     'tools/generate_proposals.py IMAGES STORE.arrow makes the second')
+        parser.error('--images and --proposals belong together. To make the store: python '
+                     'tools/generate_proposals.py IMAGES STORE.arrow')
     if min(args.ranks) < 1 or args.steps < 1 or args.rounds < 1 or args.batch < 2:
         parser.error('--ranks, --steps and --rounds must be at least 1, --batch at least 2')
     if args.device == 'cuda' and max(args.ranks) > torch.cuda.device_count():
@@ -56,7 +57,12 @@ def parse_args() -> argparse.Namespace:
 
 
 class Trainer:
-    """One process' model and optimiser, and what a training step does with them."""
+    """The model, optimiser and training step of one process.
+
+    Args:
+        args (argparse.Namespace): Arguments of the tool.
+        world (int): Number of processes.
+    """
 
     def __init__(self, args: argparse.Namespace, world: int) -> None:
         from mmengine.model import MMDistributedDataParallel
@@ -75,7 +81,12 @@ class Trainer:
                 self.model, device_ids=self.device_ids, broadcast_buffers=False)
 
     def step(self, batch: dict, synchronise: bool = True) -> None:
-        """One whole step: target, preprocessor, forward, backward, all-reduce, optimiser."""
+        """Run one step: target update, preprocessor, forward, backward, all-reduce, optimiser.
+
+        Args:
+            batch (dict): A collated batch.
+            synchronise (bool): Whether to average gradients over processes. Defaults to True.
+        """
         self.momentum_update(0.99)
         alone = self.world == 1 or synchronise
         with nullcontext() if alone else self.model.no_sync():
@@ -84,13 +95,13 @@ class Trainer:
             torch.cuda.synchronize()
 
     def made_up(self) -> Iterator[dict]:
-        """Endlessly the same batch, as the data path would give it."""
+        """Yield the same batch of noise endlessly, in the format of the data path."""
         batch = made_up_data(self.cfg, self.args.batch)
         while True:
             yield batch
 
     def loaded(self) -> Iterator[dict]:
-        """Batches of the data path, epoch after epoch."""
+        """Yield batches of the data path endlessly."""
         from mmengine.runner import Runner
         loader_cfg = self.cfg.train_dataloader
         loader_cfg.dataset.update(data_root=self.args.images, proposals=self.args.proposals)
@@ -104,7 +115,7 @@ class Trainer:
 
 
 def time_steps(trainer: Trainer, batches: Iterator[dict], steps: int, **kwargs: Any) -> list[float]:
-    """Seconds of each step, the wait for its data included; two more before are not counted."""
+    """Measure the seconds of each step, including the wait for data, after two warm-up steps."""
     seconds = []
     for _ in range(steps + 2):
         if trainer.world > 1:
@@ -116,7 +127,7 @@ def time_steps(trainer: Trainer, batches: Iterator[dict], steps: int, **kwargs: 
 
 
 def work(rank: int, world: int, args: argparse.Namespace, port: int, out: str) -> None:
-    """What each process does; the first writes the medians."""
+    """Time the steps in one process; the first process writes the medians."""
     torch.set_num_threads(args.threads)
     os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(world),
                       MASTER_ADDR='127.0.0.1', MASTER_PORT=str(port))
@@ -138,7 +149,7 @@ def work(rank: int, world: int, args: argparse.Namespace, port: int, out: str) -
 
 
 def run_round(args: argparse.Namespace, world: int) -> dict[str, float]:
-    """Median seconds a step of each mode, in fresh processes."""
+    """Return the median seconds per step of each mode, measured in new processes."""
     with socket.socket() as sock:
         sock.bind(('127.0.0.1', 0))
         port = sock.getsockname()[1]
@@ -157,14 +168,14 @@ def main() -> None:
             rounds[world].append(run_round(args, world))
     seconds = {world: {mode: statistics.median(r[mode] for r in results) for mode in results[0]}
                for world, results in rounds.items()}
-    table = Table(title=f'{args.config}, {args.device}, batch {args.batch} a process, '
+    table = Table(title=f'{args.config}, {args.device}, batch {args.batch} per process, '
                   f'{args.threads} threads, medians of {args.rounds} × {args.steps} steps', box=None)
     for column in ('processes', 'images/s', 'efficiency', 'communication', 'with data, images/s',
                    'efficiency'):
         table.add_column(column, justify='right')
     figures = []
     for world, taken in seconds.items():
-        # What is left of a step when gradients are not averaged is the process' own work.
+        # The time of a step without gradient averaging is the process's own work.
         communication = max(0., taken['step'] - taken['alone']) if world > 1 else 0.
         row = dict(processes=world, seconds=taken, communication=communication / taken['step'])
         for mode in ('step', 'data'):

@@ -1,4 +1,4 @@
-"""Time how long tools take to start: help of the generator, and training up to its first iteration.
+"""Time the start of tools: --help of the generator, and training up to its first iteration.
 
 python tools/benchmark_startup.py
 """
@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('--rounds', type=int, default=5, help='runs of each (the median counts)')
+    parser.add_argument('--rounds', type=int, default=5, help='runs of each tool (default 5)')
     return parser.parse_args()
 
 
@@ -32,7 +32,7 @@ def help_seconds() -> float:
 
 
 def first_iteration_seconds(folder: Path) -> float:
-    """Seconds from the start of train.py to the log line of the first iteration."""
+    """Measure the seconds from the start of train.py to the log line of the first iteration."""
     start = time.perf_counter()
     process = subprocess.Popen(
         [sys.executable, 'tools/train.py', 'configs/soco_r18_fpn_quickstart.py', '--work-dir',
@@ -51,7 +51,7 @@ def first_iteration_seconds(folder: Path) -> float:
 
 
 def make_data(folder: Path) -> None:
-    """Draw eight photos of noise and make their proposals."""
+    """Write eight photos of noise and their proposals."""
     import numpy as np
     from PIL import Image
     (folder / 'photos').mkdir()
@@ -65,7 +65,7 @@ def make_data(folder: Path) -> None:
 
 def main() -> None:
     args = parse_args()
-    table = Table('what', 'median, s', 'least', 'most', box=None)
+    table = Table('tool', 'median (s)', 'min', 'max', box=None)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         make_data(folder)

@@ -1,4 +1,4 @@
-"""Time whole training steps: images/s, memory, GFLOP, and where the time goes.
+"""Time whole training steps: images/s, memory, GFLOP, and the time of each stage.
 
 python tools/benchmark_step.py configs/soco_r50_fpn_400e.py --batch 4 --reference
 """
@@ -31,21 +31,20 @@ REFERENCE = 'reference'
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('configs', nargs='*', metavar='CONFIG', help='pretraining configs, timed in '
-                        'turn (default: configs/soco_r50_fpn_400e.py)')
-    parser.add_argument('--reference', action='store_true', help='time the recipe of the first '
-                        'config in the structure of the official release too, step by step in turn, '
-                        'and print the ratios (needs tests/ of a checkout)')
-    parser.add_argument('--device', choices=['cpu', 'cuda'], help='default: cuda where there is one')
-    parser.add_argument('--batch', type=int, default=4, help='images a step (default 4)')
-    parser.add_argument('--amp', choices=['no', *AMP_TYPES], help='precision of both sides (default: '
-                        'fp16 on CUDA, as the configs have it; no on a CPU)')
+    parser.add_argument('configs', nargs='*', metavar='CONFIG', help='pretraining configs, timed '
+                        'alternately (default: configs/soco_r50_fpn_400e.py)')
+    parser.add_argument('--reference', action='store_true', help='also time the recipe of the first '
+                        'config in the structure of the official release, alternating each step, and '
+                        'print the ratios (needs tests/ of a checkout)')
+    parser.add_argument('--device', choices=['cpu', 'cuda'], help='default: cuda if available')
+    parser.add_argument('--batch', type=int, default=4, help='images per step (default 4)')
+    parser.add_argument('--amp', choices=['no', *AMP_TYPES], help='precision of all contenders '
+                        '(default: fp16 on CUDA, as in the configs; no on a CPU)')
     parser.add_argument('--channels-last', choices=['yes', 'no'], help='memory format of weights and '
-                        'views on both sides (default: as the first config has it)')
-    parser.add_argument('--steps', type=int, default=7, help='steps to take the median of (default 7)')
-    parser.add_argument('--warmup', type=int, default=3, help='steps before them, at least 2 '
-                        '(default 3)')
-    parser.add_argument('--json', type=Path, metavar='OUT', help='write every figure there')
+                        'views of all contenders (default: that of the first config)')
+    parser.add_argument('--steps', type=int, default=7, help='timed steps (default 7)')
+    parser.add_argument('--warmup', type=int, default=3, help='warm-up steps, at least 2 (default 3)')
+    parser.add_argument('--json', type=Path, metavar='OUT', help='also write all figures to this file')
     args = parser.parse_args()
     args.configs = args.configs or [str(ROOT / 'configs/soco_r50_fpn_400e.py')]
     args.device = args.device or ('cuda' if torch.cuda.is_available() else 'cpu')
@@ -63,7 +62,7 @@ def gather_builders(args: argparse.Namespace, configs: dict, device: torch.devic
                 for name, cfg in configs.items()}
     if args.reference:
         if not (ROOT / 'tests/official_step.py').is_file():
-            raise FileNotFoundError(f'--reference needs {ROOT / "tests/official_step.py"}: run this '
+            raise FileNotFoundError(f'--reference needs {ROOT / "tests/official_step.py"}. Run this '
                                     'tool from a checkout of the repository.')
         sys.path.insert(0, str(ROOT / 'tests'))
         from official_step import official_contender
@@ -74,7 +73,7 @@ def gather_builders(args: argparse.Namespace, configs: dict, device: torch.devic
 
 def print_table(console: Console, found: dict[str, Timing], batch: int,
                 peak: float | None) -> None:
-    table = Table(box=None, caption='medians; backbone to projector: of online and target network')
+    table = Table(box=None, caption='medians; backbone to projector: online and target network')
     table.add_column('')
     for name in found:
         table.add_column(name, justify='right', overflow='fold')
@@ -84,16 +83,16 @@ def print_table(console: Console, found: dict[str, Timing], batch: int,
         table.add_row(label, *(text(timing) for timing in found.values()))
 
     row('images/s', lambda t: f'{1000 * batch / t.step:.2f}')
-    row('ms a step', lambda t: f'{t.step:.1f}')
+    row('ms per step', lambda t: f'{t.step:.1f}')
     if reference:
         row('times the reference', lambda t: f'{reference.step / t.step:.2f}')
-    row('GFLOP an image and step', lambda t: f'{t.gflop:.1f}')
+    row('GFLOP per image and step', lambda t: f'{t.gflop:.1f}')
     if peak:
         row('% of the measured matrix peak',
             lambda t: f'{100 * t.gflop * 1e9 * batch / (t.step / 1000) / peak:.0f}')
     row('peak memory (MiB)', lambda t: f'{t.memory / 2**20:.0f}')
     if all(t.syncs is not None for t in found.values()):
-        row('host syncs a step', lambda t: f'{t.syncs}')
+        row('host syncs per step', lambda t: f'{t.syncs}')
     table.add_section()
     stages = dict.fromkeys(stage for t in found.values() for stage in t.stages if stage)
     for stage in [*sorted(stages, key=list(STAGES).index), '']:
@@ -135,7 +134,7 @@ def main() -> None:
         figures = dict(vars(args), json=None, threads=torch.get_num_threads(), matrix_flops=peak,
                        found={name: timing._asdict() for name, timing in found.items()})
         args.json.write_text(json.dumps(figures, indent=1) + '\n')
-        console.print(f'written: {args.json}')
+        console.print(f'All figures are in {args.json}')
 
 
 if __name__ == '__main__':

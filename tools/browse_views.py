@@ -1,8 +1,8 @@
-"""Show what the model sees: photos with proposals, and their views after augmentation with the boxes.
+"""Draw what the model sees: photos with proposals, and their views after augmentation with the boxes.
 
     python tools/browse_views.py configs/soco_r50_fpn_400e.py --num 8
 
-A sample is a function of seed, epoch and photo: the pictures are what a run of this config sees.
+A sample depends only on seed, epoch and photo: the pictures show what a run of this config sees.
 """
 import argparse
 from pathlib import Path
@@ -11,7 +11,7 @@ import numpy as np
 from mmengine.config import DictAction
 from rich.progress import track
 
-import projects.soco.compat  # noqa: F401  (before anything of OpenMMLab)
+import projects.soco.compat  # noqa: F401  (before any import of OpenMMLab)
 from projects.soco.datasets import SampleKey
 from projects.soco.engine import ViewDrawer
 from projects.soco.launch.configs import load_config
@@ -22,15 +22,15 @@ from projects.soco.pictures.canvas import save_image
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('config', help='pretraining config')
-    parser.add_argument('--num', type=int, default=8, help='photos to show, evenly spread over the '
-                        'data set (default: 8)')
+    parser.add_argument('--num', type=int, default=8, help='number of photos, evenly spread over '
+                        'the data set (default: 8)')
     parser.add_argument('--out', type=Path, help='folder for the pictures (default: '
                         'work_dirs/<name of the config>/views)')
-    parser.add_argument('--epoch', type=int, default=0, help='show what this epoch sees, from 0 on '
+    parser.add_argument('--epoch', type=int, default=0, help='epoch of the samples, from 0 on '
                         '(default: 0)')
-    parser.add_argument('--seed', type=int, help='of the run (default: that of the config)')
+    parser.add_argument('--seed', type=int, help='seed of the run (default: that of the config)')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, default={}, metavar='KEY=VALUE',
-                        help='change keys of the config, such as '
+                        help='override keys of the config, such as '
                         'train_dataloader.dataset.data_root=FOLDER '
                         'train_dataloader.dataset.proposals=FILE')
     args = parser.parse_args()
@@ -39,7 +39,7 @@ def parse_args() -> argparse.Namespace:
     if args.out is None:
         args.out = Path('work_dirs', Path(args.config).stem, 'views')
     if args.out.exists() and not args.out.is_dir():
-        raise ValueError(f'--out {args.out} is a file, but several pictures are written: give a folder')
+        raise ValueError(f'--out {args.out} is a file, but several pictures are written: use a folder')
     return args
 
 

@@ -1,13 +1,13 @@
-"""Convert weights: official SoCo or this project's -> mmdet, detectron2, torchvision or this project.
+"""Convert official SoCo weights or this project's to mmdet, detectron2, torchvision or this project.
 
 python tools/convert_weights.py work_dirs/soco_r50_fpn_400e/epoch_400.pth soco.pkl --to detectron2
 """
 import argparse
 from pathlib import Path
 
-from projects.soco.converters import TARGETS
 from projects.soco.launch.errors import run_tool
 from projects.soco.weights.convert import Conversion, check_output, convert, write_weights
+from projects.soco.weights.names import TARGETS
 from projects.soco.weights.read import read_weights
 
 CONFIG = 'configs/benchmarks/mmdetection/coco/mask-rcnn_r50_{}_ms-1x_coco.py'
@@ -17,12 +17,13 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('input', help='.pth or .safetensors: a checkpoint of tools/train.py, an '
-                        'official SoCo one, a plain ResNet, or what this tool has written')
-    parser.add_argument('output', help='.pth or .safetensors; for detectron2 .pkl too')
-    parser.add_argument('--to', required=True, choices=TARGETS, help='whose names the weights get')
+                        'official SoCo checkpoint, a plain ResNet, or an output of this tool')
+    parser.add_argument('output', help='.pth or .safetensors; for detectron2 also .pkl')
+    parser.add_argument('--to', required=True, choices=TARGETS,
+                        help='library whose parameter names the weights get')
     parser.add_argument('--c4', action='store_true', help='the input is a plain ResNet, and its last '
                         'stage becomes the RoI head of a C4 detector')
-    parser.add_argument('--overwrite', action='store_true', help='replace an output that is there')
+    parser.add_argument('--overwrite', action='store_true', help='replace an existing output')
     return parser.parse_args()
 
 
@@ -36,16 +37,16 @@ def report(conversion: Conversion, args: argparse.Namespace) -> None:
         parts = {name.split('.')[0] for name in conversion.state_dict}
         config = CONFIG.format(conversion.family.lower())
         print(f'Fits {config} (made for ResNet-50)' if 'roi_head' in parts else
-              'No RoI head is in it: tools/train.py starts a detector from it by --pretrained '
-              f'supervised:{args.output}')
-    print(f'The weights for {args.to} lie in {args.output}')
+              'The weights have no RoI head. To start a detector from them, pass tools/train.py '
+              f'--pretrained supervised:{args.output}')
+    print(f'The weights for {args.to} are in {args.output}')
 
 
 def main() -> None:
     args = parse_args()
     check_output(args.output, args.to, args.overwrite)
     if Path(args.output).resolve() == Path(args.input).resolve():
-        raise ValueError(f'{args.output} is the input: choose another name.')
+        raise ValueError(f'{args.output} is the input. Choose another name for the output.')
     conversion = convert(read_weights(args.input), args.to, c4=args.c4)
     write_weights(conversion, args.output, args.overwrite)
     report(conversion, args)

@@ -1,4 +1,4 @@
-"""Print what recipes cost and what of them reaches a detector: parameters, GFLOP, keys."""
+"""Print recipes' parameters and GFLOP, and the number of keys that their weights fill in a detector."""
 import argparse
 from pathlib import Path
 
@@ -19,8 +19,8 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('configs', nargs='*', type=Path, help='pretraining configs (default: every '
                         'recipe in configs/)')
-    parser.add_argument('--detector', type=Path, help='the detector to be filled (default: the one '
-                        'of the same family and depth in configs/benchmarks/mmdetection/coco)')
+    parser.add_argument('--detector', type=Path, help='config of the detector to match (default: the '
+                        'one of the same family and depth in configs/benchmarks/mmdetection/coco)')
     return parser.parse_args()
 
 
@@ -38,7 +38,7 @@ def main() -> None:
     configs = args.configs or sorted((ROOT / 'configs').glob('soco_*.py'))
     console = Console()
     table = Table(box=None)
-    for column in ('config', 'parameters (M)', 'GFLOP / image and step', 'keys matched', 'detector'):
+    for column in ('config', 'parameters (M)', 'GFLOP per image and step', 'keys matched', 'detector'):
         table.add_column(column, justify='left' if column in ('config', 'detector') else 'right',
                          overflow='fold')
     for path in track(configs, 'counting', console=console, transient=True):

@@ -1,4 +1,4 @@
-"""Print on which pyramid levels a data set's boxes fall in each view, and which of them move.
+"""Print the pyramid levels of a data set's boxes in each view, and the share that moves to another.
 
 python tools/count_levels.py configs/soco_r50_fpn_without_p2_400e.py
 """
@@ -18,7 +18,7 @@ from projects.soco.models.roi_heads import level_name
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('config', help='pretraining config with a pyramid')
+    parser.add_argument('config', help='pretraining config with a feature pyramid')
     parser.add_argument('--samples', type=int, default=1000, help='samples to draw (default 1000)')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, default={}, metavar='KEY=VALUE',
                         help='change keys of the config, such as '
@@ -36,7 +36,7 @@ def main() -> None:
     shares = 100 * counts / counts.sum(dim=1, keepdim=True)
     finest = [view.get('finest_level', 0) for view in transform_in(cfg, 'ProposalViews').views]
     names = [level_name(stride) for stride in cfg.model.roi_head.bbox_roi_extractor.featmap_strides]
-    table = Table(title='% of the boxes, by size', box=None)
+    table = Table(title='% of the boxes by the level of their size', box=None)
     for column in ('view', *names, 'moved'):
         table.add_column(column, justify='right')
     for v, (row, first) in enumerate(zip(shares, finest, strict=True)):

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Trains a config on several GPUs of this machine, or of several machines:
 #   bash tools/dist_train.sh CONFIG GPUS [arguments of tools/train.py]
-# Several machines: set NNODES, NODE_RANK, MASTER_ADDR and PORT, and run it on each.
-# Without any CUDA device, GPUS processes on the CPU train a config that was made for one.
+# For several machines, set NNODES, NODE_RANK, MASTER_ADDR and PORT, and run the script on each.
+# Without a CUDA device, a config that was made for the CPU is trained by GPUS processes on the CPU.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/_environment.sh"
 

@@ -1,10 +1,10 @@
-"""Judge object features on held-out photos, without labels or with those of a COCO json.
+"""Score object features on held-out photos, without labels or with those of a COCO json.
 
     python tools/evaluate_objects.py CONFIG CKPT... --random --images PHOTOS
     python tools/evaluate_objects.py CONFIG CKPT... --random --images PHOTOS --annotations COCO.json
 
-Without --annotations: is an object found again in another view? With them: do the objects nearest to it
-have its class? See docs/evaluation.md.
+Without --annotations, the scores measure whether an object is found again in another view. With
+--annotations, they measure whether the objects nearest to it have its class. See docs/evaluation.md.
 """
 import argparse
 import json
@@ -59,67 +59,67 @@ def parse_args() -> argparse.Namespace:
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('config', help='pretraining config of the checkpoints')
     parser.add_argument('checkpoints', nargs='*', metavar='CKPT', help='.pth or .safetensors: a '
-                        'checkpoint of tools/train.py, an official SoCo one, or what '
-                        'tools/convert_weights.py has written')
+                        'checkpoint of tools/train.py, an official SoCo checkpoint, or an output of '
+                        'tools/convert_weights.py')
     parser.add_argument('--images', required=True, metavar='DIR', help='folder of held-out photos, or '
                         'a zip or uncompressed tar archive')
     parser.add_argument('--annotations', metavar='JSON', help='COCO json of instances in these photos')
-    parser.add_argument('--random', action='store_true', help='judge a random initialisation too')
-    parser.add_argument('--seed', type=int, default=0, help='of views, random initialisation and '
+    parser.add_argument('--random', action='store_true', help='also score a random initialisation')
+    parser.add_argument('--seed', type=int, default=0, help='seed of views, random initialisation and '
                         'bootstrap (default: %(default)s)')
     parser.add_argument('--num-photos', type=int, metavar='N', help='photos to use, evenly spread '
                         f'(default: {NUM_PHOTOS}; with --annotations all)')
-    parser.add_argument('--batch-size', type=int, default=8, metavar='N', help='photos at a time; BN '
-                        'takes its statistics from them, so scores depend on it (default: %(default)s)')
+    parser.add_argument('--batch-size', type=int, default=8, metavar='N', help='photos per batch; BN '
+                        'uses batch statistics, so scores depend on it (default: %(default)s)')
     parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu',
                         help='such as cpu, cuda or cuda:1 (default: %(default)s)')
-    parser.add_argument('--json', metavar='OUT', help='write all figures to this file')
-    parser.add_argument('--out', metavar='DIR', help='draw for each model some objects and their '
-                        'nearest neighbours into this folder')
+    parser.add_argument('--json', metavar='OUT', help='write all scores to this file')
+    parser.add_argument('--out', metavar='DIR', help='write a picture of objects and their nearest '
+                        'neighbours for each model to this folder')
     parser.add_argument('--num-queries', type=int, default=8, metavar='N', help='objects in each '
                         'picture (default: %(default)s)')
     parser.add_argument('--features', choices=sorted({*FEATURES, *LABELLED_FEATURES}),
-                        help='projection: what pretraining compares (default; without --annotations '
-                        'only); object: what a detector gets (default with --annotations); backbone: '
-                        'averages of its stages over a box (with --annotations only)')
+                        help='projection: features that pretraining compares (default; without '
+                        '--annotations only); object: features of the RoI head, which a detector uses '
+                        "(default with --annotations); backbone: averages of the backbone's stages "
+                        'over a box (with --annotations only)')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, default={}, metavar='KEY=VALUE',
                         help='change keys of the config')
     views = parser.add_argument_group('without --annotations')
-    views.add_argument('--proposals', metavar='STORE', help="store of the photos' boxes, made by "
-                       'tools/generate_proposals.py (default: selective search now, for the photos '
-                       'that are used)')
+    views.add_argument('--proposals', metavar='STORE', help="store of the photos' proposals, made by "
+                       'tools/generate_proposals.py (default: run selective search on the photos that '
+                       'are used)')
     views.add_argument('--repeats', type=int, metavar='N', help='draws of views per photo (default: 2)')
     labelled = parser.add_argument_group('with --annotations')
     labelled.add_argument('--view-size', type=int, metavar='PIXELS', help='side that photos are '
-                          "squashed to (default: the first view's of the config)")
-    labelled.add_argument('--neighbours', type=int, metavar='K', help='neighbours that vote '
+                          "resized to (default: that of the config's first view)")
+    labelled.add_argument('--neighbours', type=int, metavar='K', help='number of neighbours that vote '
                           '(default: 5)')
-    labelled.add_argument('--resamples', type=int, metavar='N', help='draws of the bootstrap '
-                          '(default: 1000)')
+    labelled.add_argument('--resamples', type=int, metavar='N', help='bootstrap draws (default: 1000)')
     return parser.parse_args()
 
 
 def check_args(args: argparse.Namespace) -> None:
-    """Refuse what cannot be meant, before anything is computed; fill in defaults.
+    """Check the arguments before anything is computed, and set defaults.
 
     Raises:
-        FileNotFoundError: A checkpoint is not there.
-        ValueError: Flag and way out are named.
+        FileNotFoundError: If a checkpoint does not exist.
+        ValueError: If arguments are invalid or contradict each other.
     """
     if not (args.checkpoints or args.random):
-        raise ValueError('There is nothing to judge: give checkpoints, or --random.')
+        raise ValueError('There is no model to score. Pass checkpoints, or --random.')
     for path in args.checkpoints:
         if not Path(path).is_file():
             raise FileNotFoundError(f'There is no checkpoint at {path}.')
         if args.checkpoints.count(path) > 1:
-            raise ValueError(f'{path} is given twice.')
+            raise ValueError(f'{path} is given twice. Pass each checkpoint once.')
     if args.json and Path(args.json).is_dir():
-        raise ValueError(f'--json {args.json} is a folder: give the name of a file.')
+        raise ValueError(f'--json {args.json} is a folder. Pass the name of a file.')
     own = {True: dict(view_size=None, neighbours=5, resamples=1000),
            False: dict(proposals=None, repeats=2)}
     for flag in own[not args.annotations]:
         if getattr(args, flag) is not None:
-            raise ValueError(f'--{flag.replace("_", "-")} is for a score '
+            raise ValueError(f'--{flag.replace("_", "-")} is only for scores '
                              f'{"without" if args.annotations else "with"} --annotations.')
     for flag, default in own[bool(args.annotations)].items():
         if getattr(args, flag) is None:
@@ -128,7 +128,7 @@ def check_args(args: argparse.Namespace) -> None:
     if args.features is None:
         args.features = known[0]
     elif args.features not in known:
-        raise ValueError(f'--features {args.features} is for a score '
+        raise ValueError(f'--features {args.features} is only for scores '
                          f'{"without" if args.annotations else "with"} --annotations.')
     for flag in ('num_photos', 'batch_size', 'num_queries', 'repeats', 'view_size', 'neighbours',
                  'resamples'):
@@ -144,7 +144,7 @@ def check_args(args: argparse.Namespace) -> None:
 
 
 def models(args: argparse.Namespace, cfg: Config) -> Iterator[tuple[str, SoCo]]:
-    """Name and model, one in memory at a time."""
+    """Yield name and model, with one model in memory at a time."""
     projector = args.features == 'projection'
     paths = [None] * args.random + args.checkpoints
     for name, path in zip(labels([path or RANDOM for path in paths]), paths):
@@ -152,18 +152,18 @@ def models(args: argparse.Namespace, cfg: Config) -> Iterator[tuple[str, SoCo]]:
 
 
 def labels(names: list[str]) -> list[str]:
-    """Names of files where they differ, else whole paths."""
+    """Return the file names of paths, or the paths themselves if file names repeat."""
     short = [Path(name).name for name in names]
     return short if len(set(short)) == len(short) else names
 
 
 def make_proposals(args: argparse.Namespace, folder: str) -> tuple[Path, list[str]]:
-    """Make boxes by selective search for the photos that are used; say which cannot be."""
+    """Run selective search on the photos that are used; return the store and the skipped photos."""
     source = open_source(args.images)
     names = source.names()
     rows = np.linspace(0, len(names) - 1, min(args.num_photos or NUM_PHOTOS, len(names))).astype(int)
     out = Path(folder) / 'proposals.arrow'
-    with console.status('selective search: compiling its kernels, once'):
+    with console.status('selective search: compiling kernels, once'):
         compile_kernels(GenerateOptions().generator.setting)
     with progress() as bar:
         task = bar.add_task('selective search', total=len(rows))
@@ -179,7 +179,7 @@ def progress() -> Progress:
 
 
 def judge_views(args: argparse.Namespace, cfg: Config) -> dict[str, Any]:
-    """Score without labels; return the settings, what was left out, and figures by model."""
+    """Score without labels; return the settings, what was left out, and the scores by model."""
     with ExitStack() as stack:
         proposals, left_out = args.proposals, []
         if proposals is None:
@@ -207,7 +207,7 @@ def judge_views(args: argparse.Namespace, cfg: Config) -> dict[str, Any]:
 
 
 def judge_classes(args: argparse.Namespace, cfg: Config) -> dict[str, Any]:
-    """Score with labels; return the settings, what was left out, and figures by model."""
+    """Score with labels; return the settings, what was left out, and the scores by model."""
     view = first_view(cfg)
     view_size = args.view_size or view['size']
     source = open_source(args.images)
@@ -235,7 +235,7 @@ def judge_classes(args: argparse.Namespace, cfg: Config) -> dict[str, Any]:
 
 
 def plain(value: Any) -> Any:
-    """Named tuples as dicts, all the way down."""
+    """Convert named tuples to dicts recursively."""
     if hasattr(value, '_asdict'):
         value = value._asdict()
     return {key: plain(v) for key, v in value.items()} if isinstance(value, dict) else value
@@ -253,12 +253,12 @@ def main() -> None:
     for note in result['left_out']:
         console.print(f'Left out: {note}', markup=False, soft_wrap=True)
     if args.out:
-        console.print(f'Pictures of nearest neighbours lie in {args.out}', soft_wrap=True)
+        console.print(f'Pictures of nearest neighbours are in {args.out}', soft_wrap=True)
     if args.json:
         about = dict(config=args.config, checkpoints=args.checkpoints, images=args.images,
                      annotations=args.annotations, seed=args.seed, device=args.device)
         write_whole(args.json, json.dumps({**about, **result}, indent=1).encode())
-        console.print(f'All figures lie in {args.json}', soft_wrap=True)
+        console.print(f'All scores are in {args.json}', soft_wrap=True)
 
 
 if __name__ == '__main__':

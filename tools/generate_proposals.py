@@ -1,11 +1,11 @@
 #!/usr/bin/env python
-"""Make the proposal store of images: a folder, a list, a COCO json, a zip or a tar.
+"""Make a proposal store from images in a folder, a list, a COCO json, a zip or a tar archive.
 
     python tools/generate_proposals.py IMAGES OUT.arrow
     python tools/generate_proposals.py IMAGES OUT.arrow --source random
     python tools/generate_proposals.py IMAGES OUT.arrow --source coco --boxes instances.json
 
-A run that was stopped goes on when it is started again.
+A stopped run resumes when the same command is started again.
 """
 import argparse
 import os
@@ -28,40 +28,40 @@ SOURCES = {
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description='Make the proposal store of images.',
-        epilog='A run that was stopped goes on when it is started again.')
+        description='Make a proposal store from images.',
+        epilog='A stopped run resumes when the same command is started again.')
     parser.add_argument('images', help='folder (with its subfolders), list of images (.txt), COCO '
                         'json, zip archive or uncompressed tar archive')
-    parser.add_argument('out', help='store to be written, for example data/proposals/train.arrow')
+    parser.add_argument('out', help='store to write, for example data/proposals/train.arrow')
     parser.add_argument('--source', default='selective_search', choices=tuple(SOURCES),
-                        help='where boxes come from (default: %(default)s); each has flags of its '
-                        'own, below')
-    parser.add_argument('--root', help='where the images of a list or COCO json are '
-                        '(default: in its folder)')
+                        help='generator of the boxes (default: %(default)s); its flags are listed '
+                        'below')
+    parser.add_argument('--root', help='folder of the images of a list or COCO json '
+                        '(default: the folder of that file)')
     parser.add_argument('--follow-links', action='store_true',
-                        help='let links in the folder of the images lead out of it')
+                        help='allow links in the folder of the images to lead out of it')
     parser.add_argument('--strict', action='store_true',
                         help='stop at an image that cannot be used instead of skipping it')
     parser.add_argument('--overwrite', action='store_true',
-                        help='start anew, replacing an output that is there')
+                        help='start from the beginning and replace an existing output')
     parser.add_argument('--max-pixels', type=int, default=25_000_000,
-                        help='skip larger images (default: %(default)s)')
-    where = parser.add_argument_group('where to work')
+                        help='skip images with more pixels (default: %(default)s)')
+    where = parser.add_argument_group('parallel processing')
     where.add_argument('--workers', type=int, default=os.cpu_count(),
-                       help='number of processes (default: one for each core)')
+                       help='number of processes (default: one per core)')
     where.add_argument('--scheduler', metavar='tcp://HOST:PORT',
-                       help='work on this Dask cluster instead')
+                       help='use this Dask cluster instead of local processes')
     search = parser.add_argument_group('selective search')
     search.add_argument('--setting', choices=('soco', 'uijlings'),
                         help='soco gives the official boxes (default)')
     search.add_argument('--scales', type=float, nargs='+', help='scales of the segmentation')
-    search.add_argument('--colour-spaces', nargs='+', help='among rgb, hsv, lab, grey')
-    search.add_argument('--sigma', type=float, help='blur before segmentation')
+    search.add_argument('--colour-spaces', nargs='+', help='one or more of rgb, hsv, lab, grey')
+    search.add_argument('--sigma', type=float, help='blur before segmentation, in pixels')
     search.add_argument('--min-segment', type=int, help='smallest segment in pixels')
     drawn = parser.add_argument_group('--source random')
-    drawn.add_argument('--num-boxes', type=int, help='boxes an image (default: 28, about what '
-                       'selective search and the official filter leave)')
-    drawn.add_argument('--seed', type=int, help='another one gives other boxes (default: 0)')
+    drawn.add_argument('--num-boxes', type=int, help='boxes per image (default: 28, about as many as '
+                       'selective search with the official filter keeps)')
+    drawn.add_argument('--seed', type=int, help='random seed (default: 0)')
     grid = parser.add_argument_group('--source grid')
     grid.add_argument('--grid-scales', type=float, nargs='+', help='sqrt(box area / image area) '
                       'of the shapes (default: 0.3 0.5 0.8)')
@@ -70,23 +70,24 @@ def parse_args() -> argparse.Namespace:
     grid.add_argument('--grid-stride', type=float, help='largest step to the next box, as a share '
                       'of its side (default: 0.5)')
     told = parser.add_argument_group('--source coco and --source official')
-    told.add_argument('--boxes', metavar='FILE', help='COCO json with annotations, or detection '
-                      'results; or the official SoCo json')
-    told.add_argument('--images-json', metavar='FILE', help='coco: the json that has the images '
-                      'of detection results')
-    told.add_argument('--min-score', type=float, help='coco: leave out boxes of a lower score')
-    told.add_argument('--max-boxes', type=int, help='coco: at most so many an image, the best by '
-                      'score')
+    told.add_argument('--boxes', metavar='FILE', help='coco: COCO json with annotations, or detection '
+                      'results; official: official SoCo json')
+    told.add_argument('--images-json', metavar='FILE', help='coco: json that contains the images of '
+                      'detection results')
+    told.add_argument('--min-score', type=float, help='coco: leave out boxes with a lower score')
+    told.add_argument('--max-boxes', type=int, help='coco: largest number of boxes per image, the '
+                      'best by score')
     keep = parser.add_argument_group('which boxes are kept')
     keep.add_argument('--keep', '--filter', dest='filter', metavar='FILTER',
-                      help='named filter (default: ratio3size0308post, the official one, after '
-                      'selective search, else "all", which keeps every box)')
+                      help='named filter (default: for selective search ratio3size0308post, the '
+                      'official one; for other sources "all", which keeps every box)')
     keep.add_argument('--min-side', type=float, help='smallest width and height in pixels')
-    keep.add_argument('--max-ratio', type=float, help='longest side over shortest at most')
-    keep.add_argument('--min-size', type=float, help='sqrt(box area / image area) at least')
-    keep.add_argument('--max-size', type=float, help='sqrt(box area / image area) at most')
+    keep.add_argument('--max-ratio', type=float, help='largest ratio of the longer to the shorter side')
+    keep.add_argument('--min-size', type=float, help='smallest sqrt(box area / image area)')
+    keep.add_argument('--max-size', type=float, help='largest sqrt(box area / image area)')
     keep.add_argument('--fallback', action='store_true', help='with the four flags above: an image '
-                      'left without boxes takes any within --max-ratio, then any of --min-side')
+                      'left without boxes keeps those within --max-ratio, or else all of at least '
+                      '--min-side')
     args = parser.parse_args()
     if args.workers < 1:
         parser.error(f'--workers must be at least 1, not {args.workers}')
@@ -94,7 +95,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def check_flags(args: argparse.Namespace) -> None:
-    """Refuse flags of another source than the chosen one."""
+    """Check that all flags belong to the chosen source."""
     own = SOURCES[args.source]
     for flag in (flag for flags in SOURCES.values() for flag in flags):
         if flag not in own and getattr(args, flag) is not None:
@@ -102,8 +103,8 @@ def check_flags(args: argparse.Namespace) -> None:
             raise ValueError(f'--{flag.replace("_", "-")} belongs to --source {fits}, not to '
                              f'--source {args.source}: leave it out, or choose that source.')
     if 'boxes' in own and args.boxes is None:
-        raise ValueError(f'--source {args.source} needs the file that has the boxes: --boxes '
-                         f'FILE.')
+        raise ValueError(f'--source {args.source} needs the file that contains the boxes: set '
+                         f'--boxes FILE.')
 
 
 def make_generator(args: argparse.Namespace) -> Any:
@@ -135,10 +136,10 @@ def make_filter(args: argparse.Namespace) -> Any:
                   max_size=args.max_size)
     limits = {key: value for key, value in limits.items() if value is not None}
     if limits and args.filter:
-        raise ValueError(f'give either --keep {args.filter} or limits of your own '
-                         f'(--{min(limits).replace("_", "-")}), not both.')
+        raise ValueError(f'--keep {args.filter} cannot be combined with limits '
+                         f'(--{min(limits).replace("_", "-")}): set only one of them.')
     if args.fallback and not limits:
-        raise ValueError('--fallback goes with limits of your own, such as --max-ratio.')
+        raise ValueError('--fallback needs limits: set at least one, such as --max-ratio.')
     if limits:
         return custom_filter(**limits, fallback=args.fallback)
     return get_filter(args.filter) if args.filter else None
@@ -205,15 +206,15 @@ def run(args: argparse.Namespace) -> None:
                            overwrite=args.overwrite, strict=args.strict, report=report)
     figures = summary.statistics
     counts = figures.counts
-    console.print(f'{figures.images} images, {counts.sum()} boxes: {counts.mean():.1f} an image '
-                  f'(least {counts.min()}, most {counts.max()})')
+    console.print(f'{figures.images} images, {counts.sum()} boxes: {counts.mean():.1f} per image '
+                  f'(min {counts.min()}, max {counts.max()})')
     if len(figures.sides):
         console.print(f'median image {np.median(figures.sizes[:, 0]):.0f} × '
                       f'{np.median(figures.sizes[:, 1]):.0f} pixels; median box '
                       f'{np.median(figures.sides):.0f} pixels a side (sqrt of its area), '
                       f'{np.median(figures.shares):.2f} of the image')
     if summary.reused:
-        console.print(f'{summary.reused} images were there from an earlier run')
+        console.print(f'{summary.reused} images were reused from an earlier run')
     for rule, count in sorted(figures.rules.items()):
         console.print(f'  {count} images by rule {rule}')
     if summary.skipped:
@@ -232,7 +233,7 @@ def main() -> int:
     try:
         run(args)
     except KeyboardInterrupt:
-        print('stopped; start the same command again to go on', file=sys.stderr)
+        print('stopped; start the same command again to resume', file=sys.stderr)
         return 130
     except (ValueError, OSError, RuntimeError) as error:
         print(f'error: {error}', file=sys.stderr)

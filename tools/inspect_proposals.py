@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Show what a proposal store holds; make one of others; export it.
+"""Show what a proposal store contains; make one from other stores; export one.
 
 python tools/inspect_proposals.py STORE --images IMAGES
 python tools/inspect_proposals.py NEW.arrow --merge A.arrow B.arrow
@@ -16,20 +16,25 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description='Show what a proposal store holds; make one of others; export it.')
+        description='Show what a proposal store contains; make one from other stores; export one.')
     parser.add_argument('store', help='the store')
-    parser.add_argument('--images', help='its images (folder, zip, tar, …): some are drawn')
-    parser.add_argument('--root', help='where the images of a list or COCO json are')
+    parser.add_argument('--images', help='images of the store (folder, zip, tar, …), to draw some of '
+                        'them with their boxes')
+    parser.add_argument('--root', help='folder of the images of a list or COCO json')
     parser.add_argument('--follow-links', action='store_true',
-                        help='let links in the folder of the images lead out of it')
+                        help='allow links in the folder of the images to lead out of it')
     parser.add_argument('--out-dir', help='folder for the pictures (default: STORE.pictures)')
-    parser.add_argument('--photos', type=int, default=6, help='how many photos are drawn')
+    parser.add_argument('--photos', type=int, default=6,
+                        help='number of photos to draw (default: %(default)s)')
     parser.add_argument('--validate', action='store_true', help='read and check every row')
     make = parser.add_mutually_exclusive_group()
-    make.add_argument('--merge', nargs='+', metavar='STORE', help='first make STORE of these')
+    make.add_argument('--merge', nargs='+', metavar='STORE',
+                      help='first make the store by merging these stores')
     make.add_argument('--subset', nargs=2, metavar=('STORE', 'LIST'),
-                      help='first make STORE of the images of another that a text file lists')
-    parser.add_argument('--overwrite', action='store_true', help='replace a STORE that is there')
+                      help='first make the store from the images of another store that a text file '
+                      'lists')
+    parser.add_argument('--overwrite', action='store_true',
+                        help='with --merge or --subset: replace an existing store')
     parser.add_argument('--to-official', metavar='JSON', help='export as official SoCo json')
     parser.add_argument('--to-coco', metavar='JSON', help='export as COCO json')
     return parser.parse_args()
@@ -41,7 +46,7 @@ def make_store(args: argparse.Namespace) -> None:
     if not (args.merge or args.subset):
         return
     if os.path.exists(args.store) and not args.overwrite:
-        raise ValueError(f'{args.store} exists: choose another name, or --overwrite it.')
+        raise ValueError(f'{args.store} exists: choose another name, or use --overwrite to replace it.')
     if args.merge:
         operations.merge_stores(args.merge, args.store)
     else:
@@ -76,8 +81,8 @@ def run(args: argparse.Namespace) -> int:
     print(f'{len(store)} images, {counts.sum()} boxes as {store.box_dtype}, '
           f'{os.path.getsize(store.path) / 1e6:.2f} MB')
     if figures.sampled < figures.images:
-        print(f'sizes and rules below come from {figures.sampled} images, evenly spread')
-    for label, values in (('boxes an image', counts), ('image width', figures.sizes[:, 0]),
+        print(f'sizes and rules below are of {figures.sampled} images, evenly spread')
+    for label, values in (('boxes per image', counts), ('image width', figures.sizes[:, 0]),
                           ('image height', figures.sizes[:, 1]),
                           ('box sqrt(w·h)', figures.sides),
                           ('box size / image size', figures.shares),
@@ -92,7 +97,7 @@ def run(args: argparse.Namespace) -> int:
     for problem in problems:
         print(problem, file=sys.stderr)
     if args.validate and not problems:
-        print(f'all {len(store)} rows are sound')
+        print(f'all {len(store)} rows are valid')
     export(args, store)
     source = open_source(args.images, args.root, args.follow_links) if args.images else None
     folder = args.out_dir or f'{args.store}.pictures'

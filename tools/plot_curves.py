@@ -3,7 +3,7 @@
     python tools/plot_curves.py work_dirs/soco_r50_fpn_100e
     python tools/plot_curves.py work_dirs/one work_dirs/another --out both.png
 
-A run that was resumed is drawn as one.
+A resumed run is drawn as one run.
 """
 import argparse
 from pathlib import Path
@@ -16,8 +16,8 @@ from projects.soco.runs.log import read_runs
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('work_dirs', nargs='+', type=Path, metavar='WORK_DIR',
-                        help='work directory of a run, of pretraining or of a detector')
-    parser.add_argument('--out', type=Path, help='PNG to write (default: curves.png in the first '
+                        help='work directory of a run, either pretraining or a detector')
+    parser.add_argument('--out', type=Path, help='PNG file to write (default: curves.png in the first '
                         'WORK_DIR)')
     return parser.parse_args()
 

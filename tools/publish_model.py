@@ -1,4 +1,4 @@
-"""Make of a pretraining's checkpoint what can be given away: .pth, .safetensors and a model card.
+"""Publish a pretraining checkpoint: write reduced weights as .pth and .safetensors, and a model card.
 
 python tools/publish_model.py work_dirs/soco_r50_fpn_400e/epoch_400.pth published
 """
@@ -13,11 +13,11 @@ def parse_args() -> argparse.Namespace:
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('checkpoint', help='a checkpoint that tools/train.py wrote for a SoCo config')
     parser.add_argument('out_dir', help='folder for the files')
-    parser.add_argument('--name', help="begins the files' names (default: that of the config)")
-    parser.add_argument('--results', metavar='JSON', help='figures for the card: a list of objects '
+    parser.add_argument('--name', help='prefix of the file names (default: name of the config)')
+    parser.add_argument('--results', metavar='JSON', help='results for the card: a list of objects '
                         'with task, metric, value, and source (who measured it, and how); without it '
-                        'the cells stay empty')
-    parser.add_argument('--overwrite', action='store_true', help='replace files that are there')
+                        'the cells are empty')
+    parser.add_argument('--overwrite', action='store_true', help='replace existing files')
     return parser.parse_args()
 
 
@@ -28,7 +28,7 @@ def main() -> None:
     print(f'{len(published.conversion.state_dict):6} tensors kept')
     for rule, keys in published.conversion.dropped.items():
         print(f'{len(keys):6} dropped: {rule}')
-    print("The config's text goes along, with the paths that are in it.")
+    print('The files contain the text of the config, with its paths.')
     for path in (*published.weights, published.card):
         print(f'Written: {path}')
 

@@ -1,6 +1,6 @@
-"""Show the whole way on a CPU: photos, proposals, SoCo pretraining, a detector that starts from it.
+"""Run the full pipeline on a CPU: photos, proposals, SoCo pretraining, fine-tuning of a detector.
 
-Called by tools/quickstart.sh. Everything it writes lies in work_dirs/quickstart and is made anew.
+Called by tools/quickstart.sh. It replaces work_dirs/quickstart and writes nothing elsewhere.
 """
 import argparse
 import importlib.util
@@ -30,15 +30,15 @@ PACKAGED = {
                          'motorcycle_right.png', 'rocket.jpg']),
     'sklearn': ('datasets/images', ['china.jpg', 'flower.jpg']),
 }
-MAX_PHOTOS = 80  # as many as 100 iterations of batch 8 show about ten times
-SPREAD_FLOOR = 0.2  # below it the object features have all but collapsed; see feature_spread
+MAX_PHOTOS = 80  # 100 iterations of batch 8 use each about ten times
+SPREAD_FLOOR = 0.2  # below, the object features have nearly collapsed; see feature_spread
 
 console = Console(highlight=False)
 warnings.filterwarnings('ignore', message='pkg_resources is deprecated')  # mmengine's and mmdet's
 
 
 def collect_photos(folder: Path | None) -> None:
-    """Copy the photos to work on; of a large folder only some, evenly spread."""
+    """Copy the photos to use, at most `MAX_PHOTOS` evenly spread ones of a folder."""
     photos = OUT / 'photos'
     if folder is None:
         chosen = {name: Path(importlib.util.find_spec(package).origin).parent / place / name
@@ -48,14 +48,14 @@ def collect_photos(folder: Path | None) -> None:
         source = open_source(folder)
         names = source.names()
         if not names:
-            raise ValueError(f'{folder} holds no photo (looked for .jpg, .png, .webp and the like, '
-                             'in its subfolders too). Give a folder that does.')
+            raise ValueError(f'{folder} contains no photo (looked for .jpg, .png, .webp and similar, '
+                             'also in subfolders). Pass a folder with photos.')
         rows = np.linspace(0, len(names) - 1, MAX_PHOTOS).round().astype(int)
         contents = {names[i]: source.read_bytes(names[i]) for i in np.unique(rows)}
         if len(contents) < len(names):
-            console.print(f'{len(contents)} of the {len(names)} photos are used, evenly spread, so '
-                          'that it takes minutes. All of them: see "Pretraining" in README.md.')
-    shutil.rmtree(OUT, ignore_errors=True)  # what an earlier run left
+            console.print(f'Using {len(contents)} of the {len(names)} photos, evenly spread, to take '
+                          'only minutes. To use all photos, see "Pretraining" in README.md.')
+    shutil.rmtree(OUT, ignore_errors=True)  # remove the files of an earlier run
     for name, content in contents.items():
         path = photos / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -63,10 +63,16 @@ def collect_photos(folder: Path | None) -> None:
 
 
 def run_logged(command: list[str], log: Path, what: str, total: int) -> None:
-    """Run a training command with a progress bar; its whole output goes to a file.
+    """Run a training command with a progress bar, and write its output to a file.
+
+    Args:
+        command (list[str]): Script and arguments.
+        log (Path): The file.
+        what (str): Name of the run, for messages.
+        total (int): Number of iterations.
 
     Raises:
-        ValueError: It failed; the end of its output says why.
+        ValueError: If the command failed. The message contains the end of its output.
     """
     console.print(f'$ {" ".join(command)}', style='dim', soft_wrap=True)
     shown = 0
@@ -87,7 +93,7 @@ def run_logged(command: list[str], log: Path, what: str, total: int) -> None:
 
 
 def pretrain(num_photos: int) -> tuple[Path, dict]:
-    """Pretrain for 10 epochs of about 10 iterations; return the checkpoint and what was changed."""
+    """Pretrain for 10 epochs of about 10 iterations; return the checkpoint and the config's changes."""
     repeat = max(1, round(MAX_PHOTOS / num_photos))
     options = {
         'train_dataloader.dataset.data_root': OUT / 'photos',
@@ -104,7 +110,7 @@ def pretrain(num_photos: int) -> tuple[Path, dict]:
 
 
 def judge(checkpoint: Path, options: dict) -> bool:
-    """Print whether it learned: loss, spread, and retrieval against the random initialisation."""
+    """Print and return whether pretraining learned, compared with the random initialisation."""
     from projects.soco.evaluation import held_out_dataset, score_objects
     from projects.soco.evaluation.loading import build_model
     from projects.soco.launch.configs import load_config
@@ -123,8 +129,8 @@ def judge(checkpoint: Path, options: dict) -> bool:
     draw_training(records, OUT / 'pictures/training.png', obj_std_floor=SPREAD_FLOOR)
     losses = [record['loss'] for record in records if 'loss' in record]
     random, learned = scores['random'], scores['pretrained']
-    table = Table(title='Did it learn?')
-    for column in ('', 'before', 'after', 'wanted', ''):
+    table = Table(title='Did pretraining learn?')
+    for column in ('', 'before', 'after', 'expected', ''):
         table.add_column(column, justify='left' if not column else 'right')
     rows = [
         ('loss (lowest possible: -8)', losses[0], losses[-1], 'falls', losses[-1] < losses[0]),
@@ -133,7 +139,7 @@ def judge(checkpoint: Path, options: dict) -> bool:
         (f'object found again in another view (chance {learned.chance:.1%})', random.top1,
          learned.top1, 'rises', learned.top1 > random.top1),
     ]
-    if learned.top1_same_photo is not None:  # else every photo has a single object
+    if learned.top1_same_photo is not None:  # None if every photo has a single object
         before, after = random.top1_same_photo, learned.top1_same_photo
         rows.append((f'the same within one photo (chance {learned.chance_same_photo:.1%})',
                      before, after, 'rises', after > before))
@@ -153,7 +159,7 @@ def draw_views_of(options: dict) -> None:
     drawer = ViewDrawer.from_config(load_config(PRETRAINING, options))
     store = drawer.dataset.store
     counts = np.array([len(store[i].boxes) for i in range(len(store))])
-    key = SampleKey(int(np.argmin(np.abs(counts - 40))))  # enough boxes to see, not too many
+    key = SampleKey(int(np.argmin(np.abs(counts - 40))))  # about 40 boxes are easy to see
     image = drawer.dataset.image_name(key)
     save_image(draw_proposals(*drawer.photo(key), f'{image}: {counts[key.index]} proposals'),
                OUT / 'pictures/proposals.png')
@@ -161,7 +167,7 @@ def draw_views_of(options: dict) -> None:
 
 
 def hand_over(checkpoint: Path) -> None:
-    """Print how many keys of the detector the checkpoint fills."""
+    """Match the checkpoint with the detector and print the number of matched keys."""
     from mmengine.registry import DefaultScope
     from mmengine.utils import import_modules_from_strings
 
@@ -194,13 +200,14 @@ def finetune(checkpoint: Path) -> None:
     for kind, ap, ap50 in found:
         name = 'box' if kind == 'bbox' else 'mask'
         console.print(f'{name} AP {float(ap):.3f}, {name} AP50 {float(ap50):.3f}')
-    console.print('[bold]Trained and evaluated on the same eight photos[/bold]: this shows that the '
-                  'way works, and says nothing about how good the detector is.')
+    console.print('[bold]Trained and evaluated on the same eight photos[/bold]: this only shows that '
+                  "the pipeline works, and does not measure the detector's quality.")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('folder', nargs='?', type=Path, help='photos of your own')
+    parser.add_argument('folder', nargs='?', type=Path, help='folder of your own photos (default: '
+                        'eight photos of scikit-image and scikit-learn)')
     args = parser.parse_args()
     start = time.monotonic()
 
@@ -216,7 +223,7 @@ def main() -> None:
     checkpoint, options = pretrain(count)
     learned = judge(checkpoint, options)
 
-    console.rule('(c) handing over to Mask R-CNN')
+    console.rule('(c) transfer to Mask R-CNN')
     hand_over(checkpoint)
     if args.folder is None:
         console.rule('(d) fine-tuning')
@@ -225,7 +232,7 @@ def main() -> None:
     from projects.soco.runs.report import write_report
     report = write_report(OUT / 'pretrain')
 
-    console.rule('where everything lies')
+    console.rule('output files')
     for what, path in [('proposals', OUT / 'proposals.arrow'), ('pretrained weights', checkpoint),
                        ('detector', OUT / 'finetune'), ('report', report),
                        ('pictures', OUT / 'pictures')]:
@@ -241,12 +248,12 @@ def main() -> None:
                       f'      {DETECTOR} {checkpoint} 1', soft_wrap=True)
     console.print(f'\nDone in {time.monotonic() - start:.0f} s.')
     if args.folder is None and not learned:
-        raise ValueError('Pretraining did not learn (see the table above). On these photos it '
-                         'should: please report it with the log in ' + str(OUT / 'pretrain.log'))
+        raise ValueError('Pretraining did not learn (see the table above), but should on these photos. '
+                         'Please report it with the log in ' + str(OUT / 'pretrain.log'))
 
 
 def subprocess_ok(command: list[str]) -> None:
-    """Run a tool of the project in sight; stop with its exit code if it fails."""
+    """Run a tool of the project with visible output; exit with its code if it fails."""
     console.print(f'$ {" ".join(command)}', style='dim', soft_wrap=True)
     code = subprocess.run([sys.executable, *command]).returncode
     if code:

@@ -1,4 +1,4 @@
-"""Write a pretraining run as one HTML page that opens offline.
+"""Write the report of a pretraining run as one HTML page that opens offline.
 
 python tools/report.py work_dirs/soco_r50_fpn_400e
 """
@@ -11,14 +11,14 @@ from projects.soco.runs.report import write_report
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('work_dir', help='work directory of a SoCo pretraining, running or ended')
-    parser.add_argument('--out', metavar='FILE', help='the page (default: WORK_DIR/report.html)')
+    parser.add_argument('work_dir', help='work directory of a SoCo pretraining, running or finished')
+    parser.add_argument('--out', metavar='FILE', help='HTML file (default: WORK_DIR/report.html)')
     return parser.parse_args()
 
 
 def main() -> None:
     args = parse_args()
-    print(f'The report is at {write_report(args.work_dir, args.out)}: open it in any browser.')
+    print(f'The report is at {write_report(args.work_dir, args.out)}. Open it in any browser.')
 
 
 if __name__ == '__main__':

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Sets up the environment and runs the tests: bash tools/run_tests.sh [--fast] [pytest arguments]
-#   --fast   leaves out the tests that are marked slow
+#   --fast   skips the tests that are marked slow
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/_environment.sh"
 
@@ -15,6 +15,6 @@ done
 bash "$SOCO_ROOT/tools/setup_env.sh"
 soco_find_python
 cd "$SOCO_ROOT"
-# One thread a process: the same numbers on any machine, and no processes in each other's way.
+# One thread per process: the same numbers on any machine, and processes do not slow each other down.
 export OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 NUMBA_NUM_THREADS=1 PYTHONHASHSEED=0
 exec "$SOCO_PYTHON" -m pytest -n 2 --dist loadfile "${arguments[@]}"

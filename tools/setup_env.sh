@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes the Python environment of this project. See --help.
+# Creates the Python environment of this project. See --help.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/_environment.sh"
 
@@ -7,17 +7,17 @@ usage() {
     cat <<'HELP'
 usage: bash tools/setup_env.sh [--mmcv lite|source]
 
-Makes a virtual environment with the pinned packages of requirements/ and this package in it.
-A second run finds it complete and takes seconds.
+Creates a virtual environment with the pinned packages of requirements/ and this package.
+If the environment is already complete, this takes seconds.
 
-  --mmcv lite    mmcv-lite; torchvision serves nms, RoIAlign and sigmoid focal loss (default)
-  --mmcv source  builds MMCV with all its ops: with CUDA where nvcc and a GPU are, else for the CPU
+  --mmcv lite    mmcv-lite; torchvision provides nms, RoIAlign and sigmoid focal loss (default)
+  --mmcv source  builds MMCV with all its ops: with CUDA if nvcc and a GPU are found, else for the CPU
 
-Without --mmcv, an environment that is there keeps the MMCV it has.
+Without --mmcv, an existing environment keeps its MMCV.
 
 environment variables:
   SOCO_VENV      folder of the environment (default: .venv in the project)
-  PYTHON         Python 3.11 or 3.12 to make it with (default: searched on the PATH)
+  PYTHON         Python 3.11 or 3.12 to create it with (default: searched on the PATH)
 HELP
 }
 
@@ -37,19 +37,19 @@ while [ $# -gt 0 ]; do
     esac
 done
 
-LOCK=$SOCO_VENV/.soco-lock     # also the mark of a folder that is ours to empty
+LOCK=$SOCO_VENV/.soco-lock     # also marks a folder that this script may empty
 STAMP=$SOCO_VENV/.soco-stamp   # what the finished environment was made from
 LINK=$SOCO_VENV/.soco-project  # which checkout the installed package points to
 LOG=$SOCO_VENV/setup.log
 ASKED=$MODE
 
-# Sets MODE to what was asked for, else to what the environment has.
+# Sets MODE to the requested MMCV, or else to that of the environment.
 choose_mode() {
     MODE=${ASKED:-lite}
     if [ -z "$ASKED" ] && grep -qs '^mmcv source$' "$STAMP"; then MODE=source; fi
 }
 
-# The stamp's text for the Python that is given: what the environment depends on.
+# Prints the stamp for a given Python: everything that the environment depends on.
 stamp_text() {
     say "mmcv $MODE"
     "$1" -c 'import sys; print("python", sys.version.split()[0])' 2>/dev/null || say 'python none'
@@ -60,7 +60,7 @@ is_complete() {
     [ -f "$STAMP" ] && [ "$(stamp_text "$SOCO_VENV/bin/python")" = "$(cat "$STAMP")" ]
 }
 
-# Sets BASE_PYTHON to the first Python 3.11 or 3.12 that runs and can make environments.
+# Sets BASE_PYTHON to the first Python 3.11 or 3.12 that runs and can create environments.
 find_base_python() {
     local candidate answer seen=''
     local names=(python3.12 python3.11 python3 python)
@@ -78,22 +78,22 @@ import ensurepip, venv' 2>/dev/null) && [[ $answer == 3.11 || $answer == 3.12 ]]
     done < <(type -aP "${names[@]}")
     soco_fail "Python 3.11 or 3.12 is needed, with its modules venv and ensurepip." \
         "Found${PYTHON:+ for PYTHON=$PYTHON}:${seen:- none that runs;}" \
-        "that will not do. Install one (on Debian and Ubuntu:" \
-        "apt-get install python3 python3-venv), or name one:" \
+        "none of these is suitable. Install one (on Debian and Ubuntu:" \
+        "apt-get install python3 python3-venv), or set its path:" \
         "PYTHON=/path/to/python3.12 bash tools/setup_env.sh"
 }
 
-# Measured: 6 GB in the end, up to 8 GB while pip unpacks its downloads.
+# Measured: 6 GB when complete, up to 8 GB while pip unpacks its downloads.
 check_disk() {
     local folder=$SOCO_VENV need=9 free
     while [ ! -d "$folder" ]; do folder=$(dirname "$folder"); done
     free=$(($(df -Pk "$folder" | awk 'END {print $4}') / 1048576))
     [ "$free" -ge "$need" ] || soco_fail "Set-up needs about $need GB in $folder (PyTorch and its" \
-        "CUDA libraries are most of it), and $free GB are free there. Free some, or choose" \
-        "another place: SOCO_VENV=/path bash tools/setup_env.sh"
+        "CUDA libraries are most of it), but only $free GB are free there. Free some space, or" \
+        "choose another folder: SOCO_VENV=/path bash tools/setup_env.sh"
 }
 
-# The wheel of opencv-python brings all libraries along but these.
+# The wheel of opencv-python contains all libraries but these.
 check_libraries() {
     local missing
     missing=$("$BASE_PYTHON" - <<'PY'
@@ -109,27 +109,28 @@ PY
         "${missing% }. On Debian and Ubuntu: apt-get install -y libgl1 libglib2.0-0 libxcb1"
 }
 
-# For --mmcv source. Sets WITH_CUDA to 1 where nvcc and a GPU are.
+# For --mmcv source. Sets WITH_CUDA to 1 if nvcc and a GPU are found.
 check_compiler() {
     local header
-    command -v "${CXX:-g++}" >/dev/null || soco_fail "--mmcv source compiles MMCV, and there is no" \
+    command -v "${CXX:-g++}" >/dev/null || soco_fail "--mmcv source compiles MMCV, but there is no" \
         "C++ compiler: '${CXX:-g++}' was not found. Install one (on Debian and Ubuntu: apt-get" \
         "install g++), or use --mmcv lite, which needs none."
     header=$("$BASE_PYTHON" -c 'import sysconfig; print(sysconfig.get_path("include"))')/Python.h
-    [ -f "$header" ] || soco_fail "--mmcv source compiles MMCV, and the headers of $BASE_PYTHON" \
-        "are not there ($header). Install them (on Debian and Ubuntu: apt-get install" \
+    [ -f "$header" ] || soco_fail "--mmcv source compiles MMCV, but the headers of $BASE_PYTHON" \
+        "are missing ($header). Install them (on Debian and Ubuntu: apt-get install" \
         "python3-dev), or use --mmcv lite, which needs none."
     printf '#include <Python.h>\n#include <optional>\nint main() { return 0; }\n' |
         "${CXX:-g++}" -std=c++17 -I"$(dirname "$header")" -x c++ -c -o /dev/null - 2>/dev/null ||
-        soco_fail "--mmcv source needs a compiler for C++17, and '${CXX:-g++}' is none. Install" \
-            "a newer one (g++ 9 or later), name it in CXX, or use --mmcv lite, which needs none."
+        soco_fail "--mmcv source needs a compiler for C++17, but '${CXX:-g++}' is not one." \
+            "Install a newer one (g++ 9 or later), set CXX to another one, or use --mmcv lite," \
+            "which needs none."
     WITH_CUDA=0
     if command -v nvcc >/dev/null && [[ $(nvidia-smi -L 2>/dev/null) == *GPU* ]]; then
         WITH_CUDA=1
     fi
 }
 
-# All that can be wrong with the machine, before anything is written.
+# Checks all requirements on the machine before anything is written.
 check_machine() {
     find_base_python
     check_libraries
@@ -139,7 +140,7 @@ check_machine() {
 
 is_linked() { [ "$(cat "$LINK" 2>/dev/null)" = "$SOCO_ROOT" ]; }
 
-# Runs a step quietly; on failure shows the end of the log and says where it is.
+# Runs a step quietly; on failure, prints the end of the log and its path.
 step() {
     local what=$1 started=$SECONDS
     shift
@@ -147,13 +148,12 @@ step() {
     if ! "$@" >>"$LOG" 2>&1; then
         tail -n 8 "$LOG" | sed 's/^/    | /' >&2
         soco_fail "Set-up failed at this step: $what. The lines above are the end of" \
-            "$LOG, which holds the rest. Once the cause is gone, run the same command again: it" \
-            "starts anew."
+            "$LOG. Fix the cause, then run the same command again: it starts from the beginning."
     fi
     say "    done in $((SECONDS - started)) s"
 }
 
-# MMCV asks for C++14, which the headers of current PyTorch refuse; the last -std wins.
+# MMCV requests C++14, which the headers of current PyTorch reject; the last -std applies.
 build_mmcv() {
     local bin=$SOCO_VENV/bin
     printf '#!/bin/sh\nexec %s "$@" -std=c++17\n' "${CXX:-g++}" >"$bin/soco-cxx"
@@ -165,7 +165,7 @@ build_mmcv() {
         chmod +x "$bin/soco-nvcc"
         export PYTORCH_NVCC=$bin/soco-nvcc
     fi
-    # Nothing of this build may come from, or go to, a cache: it belongs to one torch, one device.
+    # No cache, in either direction: the build is only valid for this torch and this device.
     "$bin/python" -m pip install --no-cache-dir --no-build-isolation --use-pep517 --no-deps \
         --no-binary mmcv -r "$SOCO_ROOT/requirements/mmcv_source.txt"
 }
@@ -173,7 +173,7 @@ build_mmcv() {
 make_environment() {
     local bin=$SOCO_VENV/bin list files=()
     find "$SOCO_VENV" -mindepth 1 -maxdepth 1 ! -name .soco-lock -exec rm -rf {} +
-    # Inside the folder, so that an interrupted set-up leaves nothing behind that a next one keeps.
+    # Inside the folder, so that the next set-up removes what an interrupted one leaves behind.
     export TMPDIR=$SOCO_VENV/tmp
     mkdir "$TMPDIR"
     step "virtual environment with $BASE_PYTHON" "$BASE_PYTHON" -m venv "$SOCO_VENV"
@@ -188,7 +188,7 @@ make_environment() {
             build_mmcv
     fi
     install_package
-    step 'check that all versions fit together' "$bin/python" -m pip check
+    step 'check that all versions are compatible' "$bin/python" -m pip check
     step 'check that mmdet and mmselfsup import' "$bin/python" -W ignore -c \
         'import projects.soco.compat, mmdet.models, mmselfsup.models'
     rm -rf "$TMPDIR"
@@ -233,16 +233,16 @@ print('-' * (15 + width))
 PY
 }
 
-# Makes or completes the environment, one process at a time.
+# Creates or completes the environment, one process at a time.
 make_once() {
     if [ -e "$SOCO_VENV" ] && [ ! -e "$LOCK" ] && [ -n "$(ls -A "$SOCO_VENV" 2>&1)" ]; then
-        soco_fail "$SOCO_VENV is there already and was not made by this script, which would have" \
-            "to empty it. Move it away, or choose another place: SOCO_VENV=/path bash" \
+        soco_fail "$SOCO_VENV already exists and was not created by this script, which would have" \
+            "to empty it. Move it away, or choose another folder: SOCO_VENV=/path bash" \
             "tools/setup_env.sh"
     fi
     is_complete || check_machine
     mkdir -p "$SOCO_VENV" 2>/dev/null && touch "$LOCK" 2>/dev/null ||
-        soco_fail "Cannot write to $SOCO_VENV. Choose another place for the environment:" \
+        soco_fail "Cannot write to $SOCO_VENV. Choose another folder for the environment:" \
             "SOCO_VENV=/path bash tools/setup_env.sh"
     exec 9>"$LOCK"
     if command -v flock >/dev/null && ! flock -n 9; then
@@ -252,7 +252,7 @@ make_once() {
     fi
     if ! is_complete; then
         [ ! -e "$SOCO_VENV/pyvenv.cfg" ] ||
-            say "The environment in $SOCO_VENV is half-made or out of date; it is made anew."
+            say "The environment in $SOCO_VENV is incomplete or out of date; it is created again."
         say "Setting up $SOCO_VENV, MMCV: $MODE. This takes a few minutes, once."
         make_environment
     elif ! is_linked; then
@@ -264,9 +264,9 @@ make_once() {
 main() {
     choose_mode
     is_complete && is_linked || make_once
-    show_table || soco_fail "The environment in $SOCO_VENV was complete once and does not work" \
-        "now. Delete that folder and run this command again."
+    show_table || soco_fail "The environment in $SOCO_VENV was complete before, but does not" \
+        "work now. Delete that folder and run this command again."
 }
 
-# On one line, so that a change of this file while it runs does no harm.
+# On one line, so that editing this file while it runs is harmless.
 main; exit

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from mmengine.runner import Runner
 
-import projects.soco.compat  # noqa: F401  (before anything of OpenMMLab)
+import projects.soco.compat  # noqa: F401  (before any import of OpenMMLab)
 from projects.soco.launch.checks import check_inputs, prepare_processes
 from projects.soco.launch.configs import add_config_arguments, load_config
 from projects.soco.launch.errors import run_tool
@@ -23,7 +23,7 @@ def main() -> None:
     cfg = load_config(args.config, args.cfg_options, cpu=args.cpu)
     if 'test_dataloader' not in cfg:
         raise ValueError(f"{args.config} has no test_dataloader: it is not a detector's config. "
-                         'Those lie in configs/benchmarks/.')
+                         'Use one of those in configs/benchmarks/.')
     check_inputs(cfg)
     read_checkpoint(args.checkpoint)
     cfg.work_dir = args.work_dir or cfg.get('work_dir') or f'work_dirs/{Path(args.config).stem}'

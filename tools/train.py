@@ -6,7 +6,7 @@ from mmengine.config import Config
 from mmengine.dist import is_main_process
 from mmengine.runner import Runner
 
-import projects.soco.compat  # noqa: F401  (before anything of OpenMMLab)
+import projects.soco.compat  # noqa: F401  (before any import of OpenMMLab)
 from projects.soco.launch.checks import check_family, check_inputs, check_work_dir, prepare_processes
 from projects.soco.launch.configs import (
     add_config_arguments,
@@ -24,8 +24,8 @@ def parse_args() -> argparse.Namespace:
     add_config_arguments(parser)
     add_train_arguments(parser)
     parser.add_argument('--resume', nargs='?', const='newest', metavar='PATH',
-                        help='go on from a checkpoint, or without PATH from the newest complete '
-                        'one of the work directory')
+                        help='resume from a checkpoint; without PATH, from the last complete one '
+                        'in the work directory')
     parser.add_argument('--amp', action='store_true', help='mixed precision')
     parser.add_argument('--auto-scale-lr', action='store_true',
                         help='scale the learning rate with the total batch')
@@ -33,9 +33,9 @@ def parse_args() -> argparse.Namespace:
 
 
 def apply_arguments(cfg: Config, args: argparse.Namespace) -> None:
-    """Write the arguments into the config."""
+    """Apply the arguments to the config."""
     kind = (args.pretrained or '').partition(':')[0]
-    # runs of one detector from several starts do not mix
+    # runs of a detector from other initial weights get other folders
     name = Path(args.config).stem + (f'_{kind}' if kind in ('supervised', 'random') else '')
     cfg.work_dir = args.work_dir or cfg.get('work_dir') or f'work_dirs/{name}'
     if args.pretrained:
@@ -46,22 +46,22 @@ def apply_arguments(cfg: Config, args: argparse.Namespace) -> None:
     if args.auto_scale_lr:
         if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
             raise ValueError(f'--auto-scale-lr: {args.config} has no auto_scale_lr.base_batch_size, '
-                             'the batch that its learning rate is meant for. Add it to the config.')
+                             'the total batch that its learning rate is for. Add it to the config.')
         cfg.auto_scale_lr.enable = True
-        # mmengine multiplies processes and batch_size only; iterations of one step count too.
+        # mmengine only multiplies processes and batch_size; accumulated iterations count too.
         cfg.auto_scale_lr.base_batch_size /= cfg.optim_wrapper.get('accumulative_counts', 1)
     if args.resume:
         path = args.resume if args.resume != 'newest' else find_newest_checkpoint(cfg.work_dir)
         if path is None:
-            print(f'--resume: {cfg.work_dir} holds no complete checkpoint; starting anew.')
+            print(f'--resume: {cfg.work_dir} contains no complete checkpoint; starting from scratch.')
             return
         missing = {'optimizer', 'meta', 'message_hub'} - set(read_checkpoint(path))
         if missing:
             raise ValueError(f'--resume {path}: it has no {", ".join(sorted(missing))}, so training '
-                             'cannot go on from it. To start anew from its weights, use '
+                             'cannot resume from it. To start a new run from its weights, use '
                              f'--cfg-options load_from={path}')
         cfg.resume, cfg.load_from = True, str(path)
-        print(f'Going on from {path}')
+        print(f'Resuming from {path}')
     elif cfg.load_from:
         read_checkpoint(cfg.load_from)
 
@@ -79,7 +79,7 @@ def main() -> None:
     with recorded(runner, args.config):
         runner.train()
     if is_main_process():
-        print(f'\nDone. Checkpoints, log and curves lie in {cfg.work_dir}')
+        print(f'\nDone. Checkpoints, log and curves are in {cfg.work_dir}')
 
 
 if __name__ == '__main__':

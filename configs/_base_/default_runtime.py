@@ -1,4 +1,4 @@
-# What every pretraining run shares.
+# Settings shared by all pretraining runs.
 custom_imports = dict(
     imports=['projects.soco.models', 'projects.soco.datasets', 'projects.soco.engine',
              'projects.soco.evaluation'],
@@ -6,28 +6,28 @@ custom_imports = dict(
 default_scope = 'mmselfsup'
 
 default_hooks = dict(
-    runtime_info=dict(type='DeferredInfoHook'),  # the log's values wait on the device
+    runtime_info=dict(type='DeferredInfoHook'),  # logged values stay on the device until the next log
     timer=dict(type='IterTimerHook'),
     logger=dict(type='LoggerHook', interval=50),
     param_scheduler=dict(type='ParamSchedulerHook'),
     checkpoint=dict(type='PlainCheckpointHook', interval=1, max_keep_ckpts=3),
     sampler_seed=dict(type='DistSamplerSeedHook'),
-    batch_info=dict(type='BatchInfoHook'),  # images a second, boxes by level
-    views=dict(type='ViewPicturesHook', interval=5000),  # what the model sees, as pictures
-    # objects of held-out photos, every so many epochs; off until photos and their boxes are given
+    batch_info=dict(type='BatchInfoHook'),  # images per second, boxes per level
+    views=dict(type='ViewPicturesHook', interval=5000),  # pictures of the model's input
+    # Object scores on held-out images, every `interval` epochs; off until images and proposals are set.
     scores=dict(type='ObjectScoreHook', images=None, proposals=None, interval=10),
-    momentum=dict(type='MomentumUpdateHook', momentum=0.99),  # of the target network
-    stop_signal=dict(type='StopSignalHook'),  # SIGTERM: a checkpoint, then exit code 75
-    finite_loss=dict(type='FiniteLossHook'),  # NaN or Inf in the loss: stop and say where
+    momentum=dict(type='MomentumUpdateHook', momentum=0.99),  # EMA momentum of the target network
+    stop_signal=dict(type='StopSignalHook'),  # on SIGTERM: save a checkpoint, exit with code 75
+    finite_loss=dict(type='FiniteLossHook'),  # stop at NaN or Inf in the loss and report where
     collapse=dict(type='CollapseHook'),  # warn when all objects look alike
     same_run=dict(type='SameRunHook'),  # ranks must agree on config, code and data
-    bad_images=dict(type='BadImageHook'))  # photos that cannot be used: listed, counted, limited
+    bad_images=dict(type='BadImageHook'))  # list, count and limit unusable images
 
 env_cfg = dict(
     cudnn_benchmark=True,  # view sizes never change
     mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0),
     dist_cfg=dict(backend='nccl'))
-# Without device ids the wrapper leaves the boxes on the CPU, where the model sorts them by level.
+# Without device IDs the wrapper leaves the boxes on the CPU, where the model assigns their levels.
 model_wrapper_cfg = dict(type='MMDistributedDataParallel', device_ids=None, broadcast_buffers=False)
 randomness = dict(seed=0)
 

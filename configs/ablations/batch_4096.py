@@ -1,5 +1,5 @@
-# Ablation: a total batch of 4096 = 8 x 256 x 2 iterations a step (2048 in the recipe),
-# learning rate in proportion. SyncBN still normalises over 2048 images.
+# Ablation: a total batch of 4096 = 8 x 256 x 2 accumulated iterations (2048 in the recipe),
+# learning rate scaled with it. SyncBN still normalises over 2048 images.
 #
 #   bash tools/dist_train.sh configs/ablations/batch_4096.py 8
 _base_ = '../soco_r50_fpn_100e.py'

@@ -1,9 +1,9 @@
-# Ablation: components_3 without the FPN: boxes are pooled from C5.
+# Ablation: components_3 without the FPN. Boxes are pooled from C5.
 #
 #   bash tools/dist_train.sh configs/ablations/components_2_selective_search.py 8
 #
-# Its detector gets backbone only: add --cfg-options default_hooks.pretrained.require=[backbone]
-# to dist_train_fpn.sh.
+# Only the backbone transfers to the detector: pass
+# --cfg-options default_hooks.pretrained.require=[backbone] to dist_train_fpn.sh.
 _base_ = 'components_3_fpn.py'
 model = dict(
     backbone=dict(out_indices=(3, )),

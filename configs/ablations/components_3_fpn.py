@@ -1,9 +1,9 @@
-# Ablation: components_4 without the box head: RoI features are averaged.
+# Ablation: components_4 without the box head. RoI features are average-pooled.
 #
 #   bash tools/dist_train.sh configs/ablations/components_3_fpn.py 8
 #
-# Its detector gets backbone and FPN: add --cfg-options default_hooks.pretrained.require=[backbone,neck]
-# to dist_train_fpn.sh.
+# Only backbone and FPN transfer to the detector: pass
+# --cfg-options default_hooks.pretrained.require=[backbone,neck] to dist_train_fpn.sh.
 _base_ = 'components_4_head.py'
 model = dict(
     roi_head=dict(bbox_head=None),

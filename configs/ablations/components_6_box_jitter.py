@@ -1,4 +1,4 @@
-# Ablation: everything but the third view.
+# Ablation: the recipe without the third view.
 #
 #   bash tools/dist_train.sh configs/ablations/components_6_box_jitter.py 8
 _base_ = '../soco_r50_fpn_100e.py'

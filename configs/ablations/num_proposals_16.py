@@ -1,4 +1,4 @@
-# Ablation: K = 16 proposals a pair (4 in the recipe).
+# Ablation: K = 16 proposals per view pair (4 in the recipe).
 #
 #   bash tools/dist_train.sh configs/ablations/num_proposals_16.py 8
 _base_ = '../soco_r50_fpn_100e.py'

@@ -1,4 +1,4 @@
-# Ablation: random boxes in place of selective search.
+# Ablation: random boxes instead of selective search.
 #
 #   python tools/generate_proposals.py data/imagenet/train \
 #       data/proposals/imagenet_train_random.arrow --source random

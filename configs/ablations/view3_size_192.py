@@ -1,4 +1,4 @@
-# Ablation: the third view has 192 pixels a side (112 in the recipe).
+# Ablation: the third view is 192 x 192 pixels (112 x 112 in the recipe).
 #
 #   bash tools/dist_train.sh configs/ablations/view3_size_192.py 8
 _base_ = '../soco_r50_fpn_100e.py'

@@ -1,4 +1,4 @@
-# Ablation: the third view has 96 pixels a side (112 in the recipe).
+# Ablation: the third view is 96 x 96 pixels (112 x 112 in the recipe).
 #
 #   bash tools/dist_train.sh configs/ablations/view3_size_96.py 8
 _base_ = '../soco_r50_fpn_100e.py'

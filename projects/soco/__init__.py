@@ -1,8 +1,8 @@
 """SoCo: self-supervised pretraining for object detection (arXiv 2106.02637).
 
-Only the version lives here, so that `projects.soco.proposals` can be imported in worker
-processes without torch. The rooms that register something are named in the configs'
-`custom_imports`.
+This module defines only the version, so that worker processes can import
+`projects.soco.proposals` without torch. The configs import the subpackages that register
+components through `custom_imports`.
 """
 
 __version__ = '0.1.0'

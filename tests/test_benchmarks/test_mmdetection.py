@@ -206,12 +206,12 @@ def test_ranks_wait_until_old_results_of_cityscapes_are_cleared(
     """Else a slow rank 0 takes away what a quick one has written."""
     from mmdet.evaluation import CityScapesMetric
 
-    from projects.soco.compat import metrics as old_metrics
+    from projects.soco.compat import metrics
     old = tmp_path / 'out/results/old.txt'
     old.parent.mkdir(parents=True)
     old.write_text('of an earlier run')
     there = []
-    monkeypatch.setattr(old_metrics, 'barrier', lambda: there.append(old.exists()))
+    monkeypatch.setattr(metrics, 'barrier', lambda: there.append(old.exists()))
     CityScapesMetric(outfile_prefix=str(tmp_path / 'out'), seg_prefix=str(tmp_path))
     assert there == [False]
 

@@ -1,16 +1,16 @@
-"""A share of a COCO file, drawn by image: what is chosen, what stays, what is refused."""
+"""Tests of COCO subsets: the chosen images, the kept content and the rejected files."""
 import copy
 import json
 import os
 import random
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pycocotools.coco import COCO
+from scripts import PYTHON
 
 from projects.soco import __version__
 from projects.soco.datasets.coco_subset import (
@@ -27,7 +27,7 @@ SEEDS = st.integers(0, 2**32)
 
 
 def coco(images: int = 40) -> dict:
-    """A data set whose images stand in no order, with 0 to 2 objects each and an unused class."""
+    """Return a data set with unsorted images, 0 to 2 objects per image and an unused class."""
     ids = random.Random(0).sample(range(1000, 9000), images)
     annotations = [dict(id=10 * i + k, image_id=image, category_id=k + 1, bbox=[1, 2, 3, 4],
                         area=12, iscrowd=0) for i, image in enumerate(ids) for k in range(i % 3)]
@@ -68,18 +68,18 @@ def test_the_5_percent_are_among_the_10_percent() -> None:
 
 
 def test_the_choice_never_changes_between_versions() -> None:
-    """The ids whose line 'seed:id' has the smallest sums by the command sha256sum."""
+    """The expected ids are those whose text 'seed:id' has the smallest sums by sha256sum."""
     assert choose_images(range(1000), 1) == {46, 87, 282, 306, 366, 392, 404, 864, 923, 942}
 
 
 def test_another_seed_draws_other_images() -> None:
     shared = choose_images(range(1000), 10, 0) & choose_images(range(1000), 10, 1)
-    assert len(shared) < 30  # ten are expected
+    assert len(shared) < 30  # 10 expected
 
 
 def test_every_image_is_as_likely_as_another() -> None:
     drawn = [i for seed in range(400) for i in choose_images(range(20), 25, seed)]
-    assert all(70 < drawn.count(i) < 130 for i in range(20))  # 100 expected, deviation 8.7
+    assert all(70 < drawn.count(i) < 130 for i in range(20))  # 100 expected, standard deviation 8.7
 
 
 @given(st.integers(1, 60), PERCENT, SEEDS)
@@ -169,7 +169,7 @@ def test_nothing_is_replaced_unless_asked(source: Path, tmp_path: Path) -> None:
     out = tmp_path / 'out.json'
     write_subset(source, out, 5)
     before = out.read_bytes()
-    with pytest.raises(FileExistsError, match='out.json is there already. Add --overwrite'):
+    with pytest.raises(FileExistsError, match='out.json already exists. Add --overwrite'):
         write_subset(source, out, 50)
     assert out.read_bytes() == before
     assert write_subset(source, out, 50, overwrite=True).images == 20
@@ -222,7 +222,7 @@ def test_the_tool(source: Path, tmp_path: Path) -> None:
     out = tmp_path / 'instances_train2017_5percent.json'
     out.write_text('to be replaced')
     done = subprocess.run(
-        [sys.executable, str(TOOL), source.name, '--percent', '5', '--seed', '1', '--overwrite'],
+        [PYTHON, str(TOOL), source.name, '--percent', '5', '--seed', '1', '--overwrite'],
         cwd=tmp_path, text=True, capture_output=True)
     assert done.returncode == 0, done.stderr
     subset = json.loads(out.read_text())

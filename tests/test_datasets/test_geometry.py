@@ -30,7 +30,7 @@ def test_window_has_the_wanted_area_and_ratio():
     ratio = windows[:, 2] / windows[:, 3]
     assert share.min() > 0.49 and share.max() <= 1
     assert ratio.min() > 0.74 and ratio.max() < 1.35
-    # both ends of the range are reached, and the place is spread over what is left
+    # both ends of the range are reached, and windows reach both edges of the photo
     assert share.min() < 0.52 and share.max() > 0.98
     assert (windows[:, 0] == 0).any() and (windows[:, 0] + windows[:, 2] == 500).any()
 
@@ -38,7 +38,7 @@ def test_window_has_the_wanted_area_and_ratio():
 @pytest.mark.parametrize('size, expected', [((900, 100), (383, 0, 133, 100)),
                                             ((100, 900), (0, 383, 100, 133))])
 def test_window_of_a_long_photo_is_central(size, expected):
-    # no window of half the area and a ratio within 3/4 to 4/3 fits into 9:1
+    # no window with half the area and a ratio of 3/4 to 4/3 fits into 9:1
     rng = np.random.default_rng(0)
     assert sample_window(*size, (0.5, 1.0), (3 / 4, 4 / 3), rng) == expected
 

@@ -79,7 +79,7 @@ class TestLoadProposals:
                 dict(bytes=content, img_path='a', row=row([]), max_pixels=120 * 90 - 1))
 
     def test_boxes_that_are_none_are_never_chosen(self):
-        """As only a file of another program can hold them: not finite, negative, outside, empty."""
+        """Not finite, negative, outside or empty boxes, which only another program can write."""
         none = [[np.nan, 0, 50, 50], [0, 0, np.nan, np.nan], [60, 60, 20, 20], [200, 0, 300, 50],
                 [-90, -90, -10, -10], [30, 30, 30, 60], [np.inf, 0, np.inf, 9], [-np.inf] * 4]
         for seed in range(5):
@@ -104,7 +104,7 @@ class TestLoadProposals:
 
 
 def smooth(width: int, height: int) -> np.ndarray:
-    """Coarse noise enlarged, so that a JPEG of it is nearly lossless."""
+    """Return enlarged coarse noise, of which a JPEG is nearly lossless."""
     return cv2.resize(picture(width // 40, height // 40), (width, height),
                       interpolation=cv2.INTER_CUBIC)
 
@@ -129,7 +129,7 @@ class TestScaledDecoding:
 
     @pytest.mark.parametrize('orientation', range(1, 9))
     def test_shows_the_same_upright(self, orientation):
-        """Windows, boxes and flips are the same as without; pixels nearly."""
+        """Windows, boxes and flips equal those of unscaled decoding; pixels nearly do."""
         stored = smooth(803, 642)
         size = (803, 642) if orientation < 5 else (642, 803)
         boxes = [[20, 30, 500, 600], [100, 200, 400, 620]]
@@ -140,7 +140,7 @@ class TestScaledDecoding:
         views(whole), views(scaled)
         assert (whole['bboxes'] == scaled['bboxes']).all()
         for a, b in zip(whole['views'], scaled['views']):
-            assert np.abs(a.astype(int) - b.astype(int)).mean() < 4  # two pixels off: 7
+            assert np.abs(a.astype(int) - b.astype(int)).mean() < 4  # a shift of two pixels gives 7
 
     def test_a_photo_of_another_size_is_named(self):
         with pytest.raises(ImageError, match='measures 803x642 pixels.*made for 900x642'):
@@ -154,7 +154,7 @@ class TestScaledDecoding:
 class TestProposalViews:
 
     def test_rows_are_the_same_objects(self):
-        """Going back from each view's pixels to the photo gives the same proposal in every row."""
+        """Mapping each view's boxes back to the photo gives the same proposal in every row."""
         boxes = [[10, 10, 60, 50], [30, 20, 110, 80], [50, 5, 100, 70], [0, 30, 70, 90],
                  [20, 15, 90, 85]]
         transform = ProposalViews(VIEWS, jitter_prob=0.0, flip_prob=0.0)
@@ -165,7 +165,7 @@ class TestProposalViews:
             bboxes = transform(results)['bboxes']
             assert bboxes.shape == (2, 2, 4, 4)
             for p, (window, chosen) in enumerate(zip(windows[1:], picks)):
-                assert len(set(chosen.tolist())) == 4  # 5 candidates, none twice
+                assert len(set(chosen.tolist())) == 4  # 5 candidates, no repeats
                 whole = np.array(boxes, dtype=np.float32)[chosen]
                 np.testing.assert_allclose(
                     bboxes[p, 0], whole * np.tile([64 / 120, 64 / 90], 2), rtol=1e-5)
@@ -216,7 +216,7 @@ class TestProposalViews:
         np.testing.assert_allclose(results['bboxes'][2, 1] * 2, results['bboxes'][0, 1], rtol=1e-6)
 
     def test_windows_are_drawn_again_until_enough_is_shared(self):
-        # one proposal in a corner: crops that miss it are drawn again
+        # one proposal in a corner; crops that miss it are drawn again
         transform = ProposalViews([dict(size=32), dict(size=32, area=(0.3, 0.4))],
                                   min_shared=1, max_tries=5)
         box = np.array([[0, 0, 12, 12]], dtype=np.float32)

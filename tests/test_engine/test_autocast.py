@@ -1,4 +1,4 @@
-"""Half precision on any device."""
+"""Tests of half precision on any device."""
 import pytest
 import torch
 from mmengine.model import BaseModel
@@ -36,7 +36,7 @@ def test_forward_is_half_and_weights_are_not(model: Model, device: torch.device)
     wrapper.update_params(losses['loss'])
     assert model.layer.weight.dtype == torch.float32 and not torch.equal(model.layer.weight, before)
     model(inputs)
-    assert model.seen == torch.float32  # only inside
+    assert model.seen == torch.float32  # only inside the context
 
 
 def test_steps_are_nearly_those_of_full_precision(model: Model, device: torch.device):

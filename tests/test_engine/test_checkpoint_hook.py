@@ -73,7 +73,7 @@ class TestAtomicBackend:
 def test_too_little_disk_is_told_before_training(tmp_path, monkeypatch):
     from types import SimpleNamespace
 
-    model = torch.nn.Linear(1000, 1000)  # 4 MB of weights, up to 12 MB a checkpoint
+    model = torch.nn.Linear(1000, 1000)  # 4 MB of weights, up to 12 MB per checkpoint
     runner = SimpleNamespace(model=model, work_dir=str(tmp_path), logger=MMLogger.get_instance('t'),
                              message_hub=SimpleNamespace(runtime_info={}))
     usage = shutil.disk_usage(tmp_path)
@@ -85,7 +85,7 @@ def test_too_little_disk_is_told_before_training(tmp_path, monkeypatch):
 
 
 class Planted:
-    """Unpickling it creates a file."""
+    """An object that creates a file when it is unpickled."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

@@ -1,4 +1,4 @@
-"""ClassesHook: the class list against the annotation and the heads."""
+"""Tests of ClassesHook: the class list against the annotation and the heads."""
 from pathlib import Path
 
 import pytest

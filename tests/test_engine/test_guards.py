@@ -1,4 +1,4 @@
-"""Hooks that watch over a run: each is felt, and a run without it would go wrong."""
+"""Tests of the hooks that guard a run: each has an effect, and a run without it would fail."""
 import os
 import re
 import signal
@@ -16,7 +16,7 @@ from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.logging import MMLogger
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner
-from scripts import free_port
+from scripts import PYTHON, free_port
 from small import ROOT, assert_same, tiny_config
 
 from projects.soco.compat.cpu import cpu_config
@@ -30,7 +30,7 @@ ENV = {**os.environ, 'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1'}
 
 
 def dumped(folder: Path, **changes) -> tuple[Path, Path]:
-    """A tiny run of 2 epochs of 6 iterations as a config file, and its work directory."""
+    """Write a config of a tiny run, 2 epochs of 6 iterations; return its file and work directory."""
     cfg = tiny_config(folder, photos=12, **{
         'train_cfg.max_epochs': 2, 'default_hooks.logger.interval': 1,
         'default_hooks.checkpoint.interval': 100, 'log_level': 'INFO', **changes})
@@ -39,15 +39,19 @@ def dumped(folder: Path, **changes) -> tuple[Path, Path]:
 
 
 def start(config: Path, *arguments: str, processes: int = 1, **env: str) -> subprocess.Popen:
-    """Train, as the leader of a process group of its own."""
+    """Train in a process group of its own, whose first process hands the call to the training's.
+
+    Ranks are real processes, so that their children are theirs.
+    """
     launcher = [] if processes == 1 else [
         '-m', 'torch.distributed.run', f'--nproc_per_node={processes}', '--master_addr=127.0.0.1',
         f'--master_port={free_port()}']
     launched = ['--launcher', 'pytorch'] if processes > 1 else []
     return subprocess.Popen(
-        [sys.executable, *launcher, str(ROOT / 'tools/train.py'), str(config), *launched, *arguments],
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env={**ENV, **env},
-        start_new_session=True)
+        [PYTHON, *launcher, str(ROOT / 'tools/train.py'), str(config), *launched, *arguments],
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env={
+            **ENV, **env, 'PYTHON_EXEC': sys.executable, 'SOCO_WARM_PID': f'{config}.pid'},
+        process_group=0)
 
 
 def finish(process: subprocess.Popen, code: int = 0) -> str:
@@ -71,7 +75,7 @@ def pids(*options: str) -> list[int]:
 
 
 def assert_gone(groups: list[int], seconds: float) -> None:
-    """Nobody of these process groups is left after so long."""
+    """Check that no process of these groups is left after `seconds`."""
     until = time.monotonic() + seconds
     while any(pids('-g', str(group)) for group in groups):
         assert time.monotonic() < until, [pids('-g', str(group)) for group in groups]
@@ -95,7 +99,7 @@ def test_sigterm_writes_a_checkpoint_and_the_run_goes_on_to_the_bit(tmp_path, ac
     finish(whole)
     stopped = start(config, SOCO_STOPPED=str(tmp_path / 'mark'))
     wait_for_iteration(stopped, 1)
-    assert len(pids('-g', str(stopped.pid))) == 1 + workers and not (tmp_path / 'mark').exists()
+    assert len(pids('-g', str(stopped.pid))) == 2 + workers and not (tmp_path / 'mark').exists()
     os.killpg(stopped.pid, signal.SIGTERM)
     output = finish(stopped, STOPPED)
     assert STOPPED == 75 and (tmp_path / 'mark').is_file() and 'Traceback' not in output
@@ -103,14 +107,14 @@ def test_sigterm_writes_a_checkpoint_and_the_run_goes_on_to_the_bit(tmp_path, ac
     checkpoint = find_newest_checkpoint(work_dir)
     done = read_checkpoint(checkpoint)['meta']['iter']
     assert 1 <= done < 12 and done % accumulation == 0
-    assert f'goes on from {checkpoint}' in output
+    assert f'continues from {checkpoint}' in output
     finish(start(config, '--resume'))
     assert_same_end(work_dir, tmp_path / 'whole')
 
 
 @pytest.fixture(scope='module')
 def whole_of_two(tmp_path_factory) -> Path:
-    """The work directory of a run of two processes that nobody stopped."""
+    """The work directory of an uninterrupted run of two processes."""
     folder = tmp_path_factory.mktemp('whole')
     config, work_dir = dumped(folder, **TWO_RANKS)
     finish(start(config, processes=2))
@@ -124,11 +128,11 @@ TWO_RANKS = {'train_cfg.max_epochs': 4, 'train_dataloader.num_workers': 1,
 @pytest.mark.slow
 @pytest.mark.parametrize('whom', ['rank 0', 'rank 1', 'all'])
 def test_a_signal_stops_all_ranks_after_the_same_step(tmp_path, whole_of_two, whom):
-    """torchrun hands 75 on as 1; it signals all processes of a rank when another has left."""
+    """torchrun turns 75 into 1, and signals all processes of a rank when another rank has exited."""
     config, work_dir = dumped(tmp_path, **TWO_RANKS)
     process = start(config, processes=2, SOCO_STOPPED=str(tmp_path / 'mark'))
     wait_for_iteration(process, 1)
-    ranks = pids('-P', str(process.pid))
+    ranks = pids('-P', Path(f'{config}.pid').read_text())
     assert len(ranks) == 2 and all(len(pids('-g', str(rank))) == 2 for rank in ranks)
     if whom == 'all':
         for group in (process.pid, *ranks):
@@ -138,9 +142,9 @@ def test_a_signal_stops_all_ranks_after_the_same_step(tmp_path, whole_of_two, wh
     output = finish(process, 1)
     assert_gone([process.pid, *ranks], seconds=1)
     checkpoint = find_newest_checkpoint(work_dir)
-    assert checkpoint is not None and f'goes on from {checkpoint}' in ''.join(output.split('\n'))
+    assert checkpoint is not None and f'continues from {checkpoint}' in ''.join(output.split('\n'))
     assert (tmp_path / 'mark').is_file() and 'DataLoader worker' not in output
-    if whom != 'all':  # then torchrun says how the ranks ended
+    if whom != 'all':  # then torchrun reports the exit codes of the ranks
         assert set(re.findall(r'exitcode\s*: (-?\d+)', output)) == {'75'}
     finish(start(config, '--resume', processes=2))
     assert_same_end(work_dir, whole_of_two, name='epoch_4.pth')
@@ -148,7 +152,7 @@ def test_a_signal_stops_all_ranks_after_the_same_step(tmp_path, whole_of_two, wh
 
 @pytest.mark.slow
 def test_a_detector_stops_and_goes_on_and_is_evaluated(tmp_path):
-    """MMEngine's own loop; the pool of the VOC metric ends, also after the hook has listened."""
+    """MMEngine's own loop; the VOC metric's pool still ends after the hook has set its handlers."""
     cfg = Config.fromfile(ROOT / 'configs/benchmarks/mmdetection/voc0712/'
                           'faster-rcnn_r50_c4_ms-24k_voc0712.py')
     point_to(cfg, ROOTS['voc0712'], WRITERS['voc0712'](tmp_path / 'voc'))
@@ -166,14 +170,14 @@ def test_a_detector_stops_and_goes_on_and_is_evaluated(tmp_path):
     done = int(checkpoint.stem.split('_')[1])
     assert 2 <= done < 6
     output = finish(start(*arguments, '--resume'))
-    assert f'Going on from {checkpoint}' in output and f'[{done + 1}/6]' in ''.join(output.split())
+    assert f'Resuming from {checkpoint}' in output and f'[{done + 1}/6]' in ''.join(output.split())
     assert 'pascal_voc/mAP' in output
     assert find_newest_checkpoint(tmp_path / 'work').name == 'iter_6.pth'
 
 
 @pytest.mark.parametrize('sent_at, name', [(2, 'iter_3.pth'), (5, 'epoch_1.pth'), (11, None)])
 def test_where_a_run_stops(tmp_path, monkeypatch, sent_at, name):
-    """Inside an epoch; at its end, once what belongs to it is done; not at the end of all."""
+    """Inside an epoch; at its end, after the other hooks; not at the end of the run."""
 
     class Signal(Hook):
 
@@ -209,20 +213,20 @@ def test_a_loop_that_cannot_go_on_inside_an_epoch_writes_nothing_there(tmp_path,
     signal.raise_signal(signal.SIGTERM)
     with pytest.raises(Stopped) as stopped:
         hook.after_train_iter(runner, 4)
-    assert stopped.value.code == 75 and f'goes on from {tmp_path}/epoch_2.pth' in told[0]
-    assert signal.getsignal(signal.SIGTERM) == signal.SIG_IGN  # nothing disturbs its leaving
+    assert stopped.value.code == 75 and f'continues from {tmp_path}/epoch_2.pth' in told[0]
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_IGN  # another signal must not disturb it
 
 
 @pytest.mark.slow
 def test_a_run_that_is_about_to_validate_does_so_before_it_stops(monkeypatch):
-    """Else the validation would be lost: a resumed run goes on behind it."""
+    """Otherwise the validation would be lost: a resumed run continues after it."""
     loop = IterBasedTrainLoop.__new__(IterBasedTrainLoop)
     loop.dynamic_milestones, loop.dynamic_intervals, loop.val_begin = [0], [4], 1
     hook, stopped = StopSignalHook(), []
     hook.asked = True
     monkeypatch.setattr(hook, '_save', lambda *args, **kwargs: None)
     monkeypatch.setattr(hook, '_stop', lambda runner, done, path: stopped.append(done))
-    for i in range(2, 6):  # the third of them is the fourth iteration
+    for i in range(2, 6):  # validation is due after the fourth iteration, i = 3
         hook.after_train_iter(SimpleNamespace(
             train_loop=loop, val_loop=object(), iter=i, max_iters=12,
             optim_wrapper=SimpleNamespace(_accumulative_counts=1)), i)
@@ -234,16 +238,16 @@ def test_a_killed_rank_ends_the_other_and_is_named_and_resume_goes_on(tmp_path, 
                                            'default_hooks.checkpoint.interval': 1})
     process = start(config, processes=2)
     wait_for_iteration(process, 2)
-    ranks = pids('-P', str(process.pid))
+    ranks = pids('-P', Path(f'{config}.pid').read_text())
     began = time.monotonic()
     os.kill(sorted(ranks)[1], signal.SIGKILL)
     output = finish(process, 1)
     assert time.monotonic() - began < 60
     assert 'Signal 9 (SIGKILL)' in output and 'rank      : 1' in output
-    assert_gone([process.pid, *ranks], seconds=10)  # data workers look for their parent every 5 s
+    assert_gone([process.pid, *ranks], seconds=10)  # data workers check for their parent every 5 s
     checkpoint = find_newest_checkpoint(work_dir)
     assert checkpoint is not None
-    assert f'Going on from {checkpoint}' in finish(start(config, '--resume', processes=2))
+    assert f'Resuming from {checkpoint}' in finish(start(config, '--resume', processes=2))
     ends = [torch.load(path, weights_only=True)['state_dict']
             for path in (work_dir / 'iter_12.pth', whole_of_two / 'epoch_4.pth')]
     assert_same(*ends)
@@ -251,7 +255,7 @@ def test_a_killed_rank_ends_the_other_and_is_named_and_resume_goes_on(tmp_path, 
 
 @pytest.mark.slow
 def test_a_rank_whose_photos_have_no_usable_box_does_not_hang_the_other(tmp_path):
-    """Every batch of rank 1 is of photos with no box, or with one of a pixel."""
+    """Every batch of rank 1 contains only photos without a box, or with a box of one pixel."""
     config, work_dir = dumped(tmp_path, **{'train_dataloader.sampler.shuffle': False,
                                            'train_cfg.max_epochs': 1})
     photos = sorted((tmp_path / 'photos').iterdir())
@@ -291,13 +295,13 @@ def test_what_makes_runs_the_same(tmp_path):
     assert {k for k in first if first[k] != rate[k]} >= {'the config'}
     assert first['the data'] == moved['the data'] != more['the data']
     assert first['the code'] == rate['the code'] and len(first['the code']) == 12
-    assert SameRunHook().before_train(runner) is None  # alone there is nobody to compare with
+    assert SameRunHook().before_train(runner) is None  # a single process has nothing to compare
 
 
 class TestFiniteLoss:
 
     def run(self, tmp_path: Path, bad: int, **hook) -> Runner:
-        """Train 6 iterations whose loss is NaN at number `bad` (from 0)."""
+        """Train 6 iterations; the loss is NaN in iteration `bad` (from 0)."""
         cfg = tiny_config(tmp_path, photos=12, **{'train_cfg.max_epochs': 1,
                                                   'default_hooks.checkpoint.by_epoch': False,
                                                   'default_hooks.checkpoint.interval': 1,
@@ -374,7 +378,7 @@ class TestCollapse:
 
     def test_it_warns_once_for_so_many_in_a_row(self, monkeypatch):
         told = self.warnings([0.5] + [0.05] * 4, monkeypatch, patience=3)
-        assert len(told) == 1 and 'obj_std' in told[0] and 'for 3 looks in a row' in told[0]
+        assert len(told) == 1 and 'obj_std' in told[0] and 'in 3 checks in a row' in told[0]
 
     def test_it_is_quiet_otherwise(self, monkeypatch):
         assert not self.warnings([0.05, 0.05, 0.5, 0.05, 0.05], monkeypatch, patience=3)
@@ -384,7 +388,7 @@ class TestCollapse:
         with pytest.raises(ValueError, match='CollapseHook'):
             CollapseHook(**kwargs)
 
-    @pytest.mark.parametrize('constant', [1., 0.])  # all alike, and all dead
+    @pytest.mark.parametrize('constant', [1., 0.])  # all features equal, and all zero
     def test_a_collapsed_network_is_noticed_in_training(self, tmp_path, monkeypatch, constant):
         cfg = tiny_config(tmp_path, photos=12, **{'train_cfg.max_epochs': 1,
                                                   'experiment_name': tmp_path.name})
@@ -400,7 +404,7 @@ class TestCollapse:
 
 
 def test_forked_helpers_are_ended_by_their_parent_and_by_nobody_else():
-    """A pool, as mmdet's VOC metric makes it: terminate() sends its workers the very signal."""
+    """A pool as in mmdet's VOC metric: terminate() sends its workers the same signal."""
     code = ('import multiprocessing, time\n'
             'from projects.soco.engine import StopSignalHook\n'
             'hook = StopSignalHook()\n'
@@ -412,8 +416,8 @@ def test_forked_helpers_are_ended_by_their_parent_and_by_nobody_else():
             'pool.map_async(time.sleep, [600, 600])\n'
             'time.sleep(0.5)\n'
             'pool.terminate()\npool.join()')
-    process = subprocess.Popen([sys.executable, '-c', code], env=ENV, stdout=subprocess.PIPE, text=True,
-                               start_new_session=True)
+    process = subprocess.Popen([PYTHON, '-c', code], env=ENV, stdout=subprocess.PIPE, text=True,
+                               process_group=0)
     assert process.stdout.readline() == 'ready\n' and os.getpgid(process.pid) == process.pid
     os.killpg(process.pid, signal.SIGTERM)
     assert process.wait(timeout=60) == 0

@@ -1,4 +1,4 @@
-"""What a run logs beside its losses: speed of all ranks, levels, spread of both networks."""
+"""Tests of what a run logs besides its losses: speed, levels, spread of both networks."""
 import json
 from types import SimpleNamespace
 
@@ -16,14 +16,14 @@ from projects.soco.models import SoCoRoIExtractor, assign_levels
 
 
 def batch(sizes: list) -> torch.Tensor:
-    """Square boxes (N, P, 2, K, 4) of given sides (N, P, 2, K); up to 48, 96 and 192: P2, P3, P4."""
+    """Return square boxes (N, P, 2, K, 4) of given sides (N, P, 2, K); <= 48, 96, 192: P2, P3, P4."""
     sizes = torch.tensor(sizes, dtype=torch.float32)
     return torch.stack([torch.full_like(sizes, 5), torch.full_like(sizes, 10), sizes + 5, sizes + 10],
                        dim=-1)
 
 
 def runner_of(name: str, pyramid: bool = True) -> SimpleNamespace:
-    """A runner that logs every second iteration of six; `written` is what the visualizer got."""
+    """Return a runner that logs every second iteration of six; `written` is the visualizer's input."""
     written = []
     extractor = SoCoRoIExtractor(roi_layer=dict(type='RoIAlign', output_size=7, sampling_ratio=0),
                                  out_channels=4, featmap_strides=[4, 8, 16, 32])
@@ -39,7 +39,7 @@ def runner_of(name: str, pyramid: bool = True) -> SimpleNamespace:
 
 def iterate(hook: BatchInfoHook, runner: SimpleNamespace, bboxes: torch.Tensor, seconds: float,
             finest_levels: tuple = (0, 0, 0)) -> None:
-    runner.message_hub.update_scalar('train/time', seconds)  # as the timer does, a moment before
+    runner.message_hub.update_scalar('train/time', seconds)  # as the timer hook does just before
     hook.after_train_iter(runner, runner.iter % 6, dict(
         bboxes=bboxes, finest_levels=torch.tensor([finest_levels] * len(bboxes))), {})
     runner.iter += 1
@@ -52,12 +52,12 @@ def test_images_a_second_are_of_all_ranks_and_since_the_last_log(monkeypatch):
         iterate(hook, runner, batch([[[[20], [20]]]] * 3), seconds)
     speeds = runner.message_hub.get_scalar('train/images_per_s').data[0]
     assert speeds.tolist() == [2 * 3 * 4 / 4, 2 * 3 * 4 / 1, pytest.approx(2 * 3 * 4 / 10)]
-    assert runner.written == []  # without a pyramid there are no shares
+    assert runner.written == []  # no shares without a pyramid
 
 
 def test_shares_count_the_boxes_of_each_view_since_the_last_log():
     runner, hook = runner_of('shares'), BatchInfoHook()
-    # one image, two pairs, two boxes: the first view has the first row of both pairs
+    # one image, two pairs, two boxes: row 0 of both pairs is the first view
     first = batch([[[[20, 60], [100, 100]], [[20, 20], [200, 30]]]])
     second = batch([[[[20, 60], [100, 100]], [[20, 100], [30, 30]]]])
     for bboxes in (first, second, second, second):
@@ -102,7 +102,7 @@ def test_what_a_run_logs(tmp_path):
     logged = {step: {key: value for record in records if record['step'] == step
                      for key, value in record.items()} for step in (2, 4)}
     for step, values in logged.items():
-        # the momentum of the last iteration, and not a mean
+        # the momentum of the last iteration, not a mean
         assert values['momentum'] == pytest.approx(cosine_momentum(0.9, step - 1, 4))
         assert values['loss'] == pytest.approx(values['loss_12'] + values['loss_13'], abs=1e-5)
         assert 0 < values['obj_std'] <= 1 and 0 < values['obj_std_target'] <= 1

@@ -1,4 +1,4 @@
-"""Predictions that stay."""
+"""Tests of the hook that keeps predictions."""
 from pathlib import Path
 from types import SimpleNamespace
 

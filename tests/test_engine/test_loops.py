@@ -1,4 +1,4 @@
-"""Interrupted and resumed training ends where uninterrupted training does, to the bit."""
+"""Tests that resumed training is bit-identical to uninterrupted training."""
 from pathlib import Path
 
 import pytest
@@ -51,7 +51,7 @@ class Killed(Exception):
 
 @HOOKS.register_module()
 class KillHook(Hook):
-    """Ends the process's training after so many iterations, as a kill would."""
+    """Stops training after a number of iterations, like a kill."""
     priority = 'LOWEST'
 
     def __init__(self, after: int) -> None:
@@ -92,7 +92,7 @@ def train(folder: Path, accumulation: int, workers: int, kill_after: int | None 
 @pytest.mark.parametrize('accumulation', [1, 2])
 def test_resumed_training_is_the_same_to_the_bit(tmp_path, accumulation, workers):
     whole = train(tmp_path / 'whole', accumulation, workers)
-    # killed after 5 and again after 9 iterations; checkpoints at 4 and 8; an epoch has 6
+    # killed after 5 and after 9 iterations; checkpoints at 4 and 8; an epoch has 6 iterations
     train(tmp_path / 'parts', accumulation, workers, kill_after=5)
     assert find_newest_checkpoint(tmp_path / 'parts/work').name == 'iter_4.pth'
     train(tmp_path / 'parts', accumulation, workers, kill_after=9, resume=True)

@@ -1,4 +1,4 @@
-"""LARS, learning rate and momentum against the official numbers."""
+"""Tests of LARS, learning rate and momentum against the official numbers."""
 import json
 from types import SimpleNamespace
 
@@ -81,7 +81,7 @@ def test_lars_under_a_gradient_scaler_takes_the_same_steps_and_waits_for_nothing
             scaler.scale(loss).backward()
             scaler.step(optimizers[1])
             scaler.update()
-            if step != 1:  # the scaled one has to skip this one
+            if step != 1:  # the scaled optimizer has to skip this step
                 sum((factors[name] * p).sum() for name, p in exact.items()).backward()
                 optimizers[0].step()
     assert syncs.found == []
@@ -127,7 +127,7 @@ def test_momentum_is_the_official_one():
 
 
 class Target(torch.nn.Module):
-    """Records what the hook asks for."""
+    """A model that records the momentum that the hook applies."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -153,7 +153,7 @@ def test_the_target_moves_once_per_optimizer_step(per_step):
 
 
 def logged(hook: Hook, iterations: int, per_epoch: int, save_after: int) -> tuple[list, dict]:
-    """Histories at each log, every 4 iterations and at an epoch's end, and in a checkpoint."""
+    """Return the histories at each log, every 4 iterations and at epoch ends, and in a checkpoint."""
     runner = SimpleNamespace(
         hooks=[hook, LoggerHook(interval=4)], train_dataloader=range(per_epoch),
         message_hub=MessageHub(f'{type(hook).__name__}{iterations}'))

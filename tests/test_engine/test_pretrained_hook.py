@@ -1,4 +1,4 @@
-"""PretrainedWeightsHook and PreciseBNHook: under the real Runner."""
+"""Tests of PretrainedWeightsHook and PreciseBNHook with the real Runner."""
 import os
 import re
 import socket
@@ -14,6 +14,7 @@ from mmengine.evaluator import BaseMetric
 from mmengine.model import BaseModel
 from mmengine.registry import DATASETS, METRICS, MODELS
 from mmengine.runner import Runner
+from scripts import PYTHON
 from torch import Tensor, nn
 
 from projects.soco.compat.cpu import cpu_config, init_cpu_process_group
@@ -124,7 +125,7 @@ def trained(cfg: Config) -> Runner:
 
 
 def expected_statistics(batches: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """Averages, over the batches, of a batch's mean and of its unbiased variance."""
+    """Return the averages over the batches of their means and of their unbiased variances."""
     return (torch.stack([b.mean(0) for b in batches]).mean(0),
             torch.stack([b.var(0, unbiased=True) for b in batches]).mean(0))
 
@@ -215,7 +216,7 @@ def test_no_batches_to_compute_from_is_an_error() -> None:
 
 
 def train_in_one_of_two_processes(rank: int, folder: Path, port: int) -> None:
-    """What this file does as a script: one rank of the test below."""
+    """Run one rank of the test below; this file calls it as a script."""
     os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE='2',
                       MASTER_ADDR='127.0.0.1', MASTER_PORT=str(port))
     init_cpu_process_group()
@@ -231,7 +232,7 @@ def test_two_processes_share_the_average_of_all_their_batches(tmp_path: Path) ->
         sock.bind(('127.0.0.1', 0))
         port = sock.getsockname()[1]
     env = {**os.environ, 'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1'}
-    ranks = [subprocess.Popen([sys.executable, __file__, str(rank), str(tmp_path), str(port)],
+    ranks = [subprocess.Popen([PYTHON, __file__, str(rank), str(tmp_path), str(port)],
                               env=env, stdout=subprocess.DEVNULL) for rank in (0, 1)]
     assert [process.wait(timeout=300) for process in ranks] == [0, 0]
     batches = [b for rank in (0, 1) for b in POINTS[rank::2].split(2)]
@@ -247,7 +248,7 @@ WEIGHTS_HOOK = dict(type='PretrainedWeightsHook', require=['backbone', 'neck',
 
 
 def toy_checkpoint(path: Path, drop: Sequence[str] = (), **extra: Tensor) -> Path:
-    """A checkpoint as SoCo's: the toy's tensors, all 5, without classifier, plus a target."""
+    """Write a checkpoint like SoCo's: the toy's tensors, all 5, no classifier, plus a target."""
     state = {k: torch.full_like(v, 5) for k, v in TransferToyDetector().state_dict().items()
              if 'fc_cls' not in k and k not in drop}
     state.update({'target.backbone.weight': torch.ones(2), 'projector.fc0.weight': torch.ones(2)},
@@ -311,7 +312,7 @@ def test_resume_passes_over(tmp_path: Path) -> None:
 def test_a_random_start_is_said_and_is_no_warning(tmp_path: Path) -> None:
     trained(toy_config(tmp_path, [dict(WEIGHTS_HOOK, source='random')], length=1))
     log = next(tmp_path.glob('*/*.log')).read_text()
-    assert 'starts from random weights, as asked for' in log and 'No checkpoint' not in log
+    assert 'starts from random weights, as requested' in log and 'No checkpoint' not in log
 
 
 def test_supervised_weights_need_the_backbone_only(tmp_path: Path) -> None:

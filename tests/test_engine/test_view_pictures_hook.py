@@ -1,7 +1,6 @@
-"""Pictures of views show what the model got, and change nothing of the training."""
+"""Tests that pictures of views show what the model got, and do not change training."""
 import random
 import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,6 +13,7 @@ from mmengine.registry import VISBACKENDS
 from mmengine.runner import Runner
 from mmengine.visualization.vis_backend import BaseVisBackend
 from PIL import Image
+from scripts import PYTHON
 from small import ROOT, assert_same, make_photos, make_store, tiny_config
 from syncs import HostSyncs
 from torch.utils.data import default_collate
@@ -33,7 +33,7 @@ from projects.soco.weights.read import find_newest_checkpoint
 
 @pytest.fixture
 def drawn(monkeypatch) -> list[SimpleNamespace]:
-    """What is handed to `draw_views`, call by call."""
+    """The arguments of each call of `draw_views`."""
     calls, draw = [], view_pictures.draw_views
 
     def spy(photo, proposals, views, bboxes, levels, level_names, name):
@@ -46,7 +46,7 @@ def drawn(monkeypatch) -> list[SimpleNamespace]:
 
 
 def recipe(name: str, folder: Path) -> Config:
-    """A config on made-up photos."""
+    """Return a config on generated photos."""
     make_photos(folder / 'photos', 2, size=(300, 240))
     cfg = Config.fromfile(ROOT / f'configs/{name}.py')
     cfg.train_dataloader.dataset.update(
@@ -198,7 +198,7 @@ def test_settings_are_checked(wrong):
 
 @VISBACKENDS.register_module()
 class RecordingVisBackend(BaseVisBackend):
-    """Any other backend of mmengine."""
+    """A visualizer backend that records its images."""
 
     images: list = []
 
@@ -249,7 +249,7 @@ def test_the_tool_writes_a_picture_a_photo(tmp_path):
 
     def browse(*arguments: str) -> subprocess.CompletedProcess:
         return subprocess.run(
-            [sys.executable, ROOT / 'tools/browse_views.py',
+            [PYTHON, ROOT / 'tools/browse_views.py',
              ROOT / 'configs/soco_r18_fpn_quickstart.py', '--num', '3', *arguments,
              '--cfg-options', 'train_dataloader.dataset.data_root=photos',
              'train_dataloader.dataset.proposals=proposals.arrow'],

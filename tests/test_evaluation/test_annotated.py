@@ -15,7 +15,7 @@ from projects.soco.proposals.sources import open_source
 
 
 def coco(rows: list, photos: int = 3) -> dict:
-    """A COCO json; `rows` hold image, category, bbox and perhaps more."""
+    """Return a COCO json; `rows` contain image, category, bbox and further fields."""
     return dict(
         images=[dict(id=i, file_name=f'photo_{i:03}.png', width=96, height=72) for i in range(photos)],
         categories=[dict(id=c, name=name, supercategory='thing')
@@ -84,8 +84,8 @@ def test_some_photos_evenly_spread(read):
     ([(0, 1, [1, 1, float('nan'), 9], {})], 'has the bbox'),
     ([(0, 1, '1 1 9 9', {})], "has the bbox '1 1 9 9'"),
     ([(7, 1, [1, 1, 9, 9], {})], 'image_id 7'), ([(0, 9, [1, 1, 9, 9], {})], 'category_id 9'),
-    ([(0, 1, [1, 1, 9, 9], {})], 'no object to judge by; left out: 1 categories .*: cat'),
-    ([], 'no object to judge by'), ({'images': []}, "no key 'annotations'")])
+    ([(0, 1, [1, 1, 9, 9], {})], 'no object to score; left out: 1 categories .*: cat'),
+    ([], 'no object to score'), ({'images': []}, "no key 'annotations'")])
 def test_bad_annotations_are_named(read, rows, message):
     with pytest.raises(ValueError, match=message):
         read(rows)
@@ -122,7 +122,7 @@ def test_a_name_that_leads_out_is_refused(read):
 
 
 def test_features_are_those_of_the_target_network_whatever_the_batch_holds(read, tmp_path):
-    """Where every photo has as many boxes, `extract_feat` gives the same."""
+    """With the same number of boxes per photo, the result equals that of `extract_feat`."""
     cfg = tiny_config(tmp_path / 'model', photos=1)
     with DefaultScope.overwrite_default_scope(cfg.default_scope):
         model = MODELS.build(cfg.model)
@@ -142,13 +142,13 @@ def test_features_are_those_of_the_target_network_whatever_the_batch_holds(read,
     with torch.no_grad():
         obj_feats, _ = working_copy(model).extract_feat([view] * 3, bboxes, target=True)
     assert torch.allclose(feats, unit(obj_feats[1][0].flatten(0, 1)), atol=1e-5)
-    # three photos two at a time are 2 + 1
+    # three photos in batches of two: 2 + 1
     embed_labelled(model, found, batch_size=2, report=done.append)
     assert done == [3, 2, 1]
 
 
 def test_backbone_features_are_means_over_the_box_of_every_stage():
-    # one channel tells left from right, one of a coarser stage is constant
+    # two channels for the left and right half, and a constant one of a coarser stage
     fine = torch.zeros(1, 2, 8, 8)
     fine[:, 0, :, :4], fine[:, 1, :, 4:] = 3, 3
     coarse = torch.full((1, 1, 2, 2), 5.)

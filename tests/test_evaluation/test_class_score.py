@@ -1,4 +1,4 @@
-"""k-NN accuracy, retrieval mAP and their intervals, by hand."""
+"""k-NN accuracy, retrieval mAP and their intervals, compared with values computed by hand."""
 import math
 
 import numpy as np
@@ -46,12 +46,12 @@ def test_nearest_neighbours_and_precision_by_hand():
 def test_votes_are_counted_and_the_nearest_decides_between_equal_counts():
     assert rank_classes(FEATS, CLASSES, PHOTOS, 2, False).correct.tolist() == [1, 1, 0, 1]
     assert rank_classes(FEATS, CLASSES, PHOTOS, 3, False).correct.tolist() == [0, 0, 0, 0]
-    # more neighbours than there are in other photos: hidden ones do not vote
+    # more neighbours than objects in other photos: hidden objects do not vote
     assert rank_classes(FEATS, CLASSES, PHOTOS, 9, True).correct.tolist() == [1, 1, 0, 1]
 
 
 def test_average_precision_of_several():
-    """The query's three others are the 1st, 3rd and 4th nearest."""
+    """The three other objects of the query's class are the 1st, 3rd and 4th nearest."""
     feats = directions(0, 1, 2, 3, 4)
     outcomes = rank_classes(feats, torch.tensor([0, 0, 1, 0, 0]), torch.arange(5), 1, False)
     assert float(outcomes.precision[0]) == pytest.approx((1 + 2 / 3 + 3 / 4) / 3)
@@ -87,7 +87,7 @@ def test_figures_by_class_size_and_mean_of_classes():
     assert [score.classes[name]['knn'].value for name in ('class 0', 'class 1')] == [1, 1 / 2]
     assert [score.sizes[size]['knn'].value for size in ('small', 'medium', 'large')] == [1, 1 / 2, 1]
     assert [score.sizes[size]['map'].objects for size in ('small', 'medium', 'large')] == [1, 2, 1]
-    # each has all others' votes: the three win 2 to 2, being nearer, and the two lose 3 to 1
+    # all others vote: the three win a tie of 2 to 2, because they are nearer; the two lose 3 to 1
     uneven = score_labelled(directions(0, 10, 19, 30, 32), labelled([0, 0, 0, 1, 1], range(5)), k=4)
     assert uneven.other_photos['knn'].value == 3 / 5
     assert uneven.other_photos['knn_classes'].value == 1 / 2 and uneven.commonest == 3 / 5
@@ -98,7 +98,7 @@ class TestBootstrap:
 
     def test_photos_are_drawn_and_not_objects(self):
         values, photos = np.repeat([1., 0.], 1000), np.repeat([0, 1], 1000)
-        assert bootstrap_interval(values, photos) == (0, 1)  # one photo twice: 1 draw in 4 each
+        assert bootstrap_interval(values, photos) == (0, 1)  # 1 draw in 4 has only photo 0, or only 1
         low, high = bootstrap_interval(values, np.arange(2000))
         assert 0.47 < low < 0.49 and 0.51 < high < 0.53  # 1.96 * sqrt(0.25 / 2000) = 0.022
 
@@ -112,7 +112,7 @@ class TestBootstrap:
 
     def test_means_of_classes_leave_out_what_was_not_drawn(self):
         values, photos, classes = np.array([1., 0, 0]), np.array([0, 0, 1]), np.array([0, 1, 1])
-        # photo 0 only: (1 + 0) / 2; photo 1 only: class 1 alone, 0; both: (1 + 0) / 2
+        # photo 0 only: (1 + 0) / 2; photo 1 only: class 1 only, 0; both: (1 + 0) / 2
         assert bootstrap_interval(values, photos, classes) == (0, 0.5)
 
     def test_a_function_of_the_seed(self):

@@ -1,4 +1,4 @@
-"""Parameters, operations and keys of recipes."""
+"""Parameters, operations and matched keys of recipes."""
 import pytest
 import torch
 from mmengine.config import Config

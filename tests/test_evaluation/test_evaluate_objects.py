@@ -1,4 +1,4 @@
-"""The tool: tables, json and pictures of several models; what users get wrong."""
+"""tools/evaluate_objects.py: tables, json and pictures of several models; wrong arguments."""
 import importlib.util
 import json
 import sys
@@ -23,7 +23,7 @@ def tool():
 
 @pytest.fixture(scope='module')
 def folder(tmp_path_factory):
-    """A config, a checkpoint, photos, a store and annotations of them."""
+    """A folder with a config, a checkpoint, photos, their store and annotations."""
     folder = tmp_path_factory.mktemp('tool')
     cfg = tiny_config(folder, photos=1)
     cfg.dump(folder / 'config.py')
@@ -82,7 +82,7 @@ def test_boxes_are_made_where_none_are_given_and_unusable_photos_named(run, fold
     assert result['models']['random']['num_photos'] == 3
     assert result['settings']['proposals'] == 'selective search'
     assert sorted(path.name for path in photos.iterdir()) == ['broken.jpg'] + [
-        f'photo_{i:03}.png' for i in range(3)]  # nothing is left behind
+        f'photo_{i:03}.png' for i in range(3)]  # the photos' folder is not changed
 
 
 def test_with_labels(run, folder, tmp_path):
@@ -112,14 +112,14 @@ def test_with_labels(run, folder, tmp_path):
 
 
 @pytest.mark.parametrize('arguments, message', [
-    (dict(checkpoints=()), 'nothing to judge: give checkpoints, or --random'),
+    (dict(checkpoints=()), 'no model to score. Pass checkpoints, or --random'),
     (dict(checkpoints=('gone.pth', )), 'no checkpoint at .*gone.pth'),
     (dict(checkpoints=('epoch_1.pth', 'epoch_1.pth')), 'epoch_1.pth is given twice'),
     (dict(photos='gone'), 'no images at .*gone'),
-    (('--view-size', 64), '--view-size is for a score with --annotations'),
+    (('--view-size', 64), '--view-size is only for scores with --annotations'),
     (('--annotations', 'x.json', '--features', 'projection'),
-     '--features projection is for a score without'),
-    (('--features', 'backbone'), '--features backbone is for a score with --annotations'),
+     '--features projection is only for scores without'),
+    (('--features', 'backbone'), '--features backbone is only for scores with --annotations'),
     (('--num-photos', 0), '--num-photos must be at least 1, not 0'),
     (('--seed', -1), '--seed must be at least 0'),
     (('--device', 'cuda:77'), '--device cuda:77'), (('--device', 'abacus'), '--device abacus'),

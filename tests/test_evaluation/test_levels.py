@@ -1,10 +1,10 @@
-"""On which levels the boxes of a data set fall."""
+"""Counts of the boxes of a data set by pyramid level."""
 import subprocess
-import sys
 
 import pytest
 import torch
 from mmengine.config import Config
+from scripts import PYTHON
 from small import ROOT, make_photos
 
 from projects.soco.evaluation.levels import count_levels
@@ -12,7 +12,7 @@ from projects.soco.proposals.store import StoreWriter
 
 
 def recipe(folder, side: float) -> Config:
-    """The recipe without jitter and crops, on photos of which each has one box of a side's share."""
+    """Return the recipe without jitter and crops; each photo has one box of `side` of its size."""
     make_photos(folder / 'photos', 2, size=(100, 100))
     with StoreWriter(folder / 'boxes.arrow', dict(rules=['made up'])) as writer:
         for photo in sorted((folder / 'photos').glob('*.png')):
@@ -30,7 +30,7 @@ def test_levels_of_boxes_whose_size_is_known(tmp_path, side, levels):
     counts = count_levels(recipe(tmp_path, side), samples=3)
     wanted = torch.zeros(3, 4, dtype=torch.long)
     wanted[0, levels[0]], wanted[1, levels[1]], wanted[2, levels[2]] = 24, 12, 12
-    assert torch.equal(counts, wanted)  # the first view has the boxes of both pairs
+    assert torch.equal(counts, wanted)  # the first view has the boxes of both view pairs
 
 
 def test_no_pyramid_no_levels():
@@ -42,7 +42,7 @@ def test_no_pyramid_no_levels():
 def test_the_tool_says_what_moves(tmp_path):
     recipe(tmp_path, 0.2)
     run = subprocess.run(
-        [sys.executable, ROOT / 'tools/count_levels.py',
+        [PYTHON, ROOT / 'tools/count_levels.py',
          ROOT / 'configs/soco_r50_fpn_without_p2_400e.py', '--samples', '4', '--cfg-options',
          f'train_dataloader.dataset.data_root={tmp_path}/photos',
          f'train_dataloader.dataset.proposals={tmp_path}/boxes.arrow'],

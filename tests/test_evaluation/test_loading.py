@@ -1,4 +1,4 @@
-"""Models to be judged: from nothing, from checkpoints, ours and official; and what does not fit."""
+"""Models to evaluate: random, from own and official checkpoints; and weights that do not fit."""
 import argparse
 
 import pytest
@@ -22,7 +22,7 @@ def model(cfg):
 
 @pytest.fixture(scope='module')
 def state(model):
-    """Weights of which the target network is not the online one."""
+    """Weights whose target network differs from the online one."""
     state = model.state_dict()
     return {key: value + 0.5 if key.startswith('target.') and value.is_floating_point() else value
             for key, value in state.items()}
@@ -70,7 +70,7 @@ def test_weights_for_a_detector_have_no_projector(cfg, state, tmp_path):
     (lambda s: s.pop('target.neck.fpn_convs.1.conv.weight'),
      '1 tensors differ, such as: target.neck.fpn_convs.1.conv.weight is not in the checkpoint'),
     (lambda s: s.update({'backbone.layer3.5.conv1.weight': torch.zeros(1)}),
-     'backbone.layer3.5.conv1.weight has no place in the model'),
+     'backbone.layer3.5.conv1.weight is not in the model'),
     (lambda s: s.update({'target.backbone.conv1.weight': torch.zeros(2, 2)}),
      r'target.backbone.conv1.weight is \[2, 2\] in the checkpoint and \[64, 3, 7, 7\] in the model'),
     (lambda s: s.update({'rpn_head.rpn_cls.weight': torch.zeros(1)}), 'epoch.pth: .* whole detector')])

@@ -1,4 +1,4 @@
-"""Pictures of nearest neighbours: the right objects, from the right places, the right one framed."""
+"""Pictures of nearest neighbours: the objects, their crops, and the frame of correct matches."""
 import numpy as np
 import pytest
 import torch
@@ -68,7 +68,7 @@ def parts(tmp_path_factory):
 
 
 def test_views_are_drawn_as_they_were_embedded(parts, monkeypatch):
-    """With perfect features the nearest is itself, framed, cut from the very same view."""
+    """With perfect features, the nearest is the object itself, framed, and cut from the same view."""
     model, dataset, objects = parts
     n = len(objects.rows)
     drawn = []
@@ -98,7 +98,7 @@ def test_the_place_of_an_object_that_is_missed(parts, monkeypatch):
     n = len(objects.rows)
     drawn = []
     monkeypatch.setattr(neighbours, 'draw_neighbours', lambda rows, *texts: drawn.extend(rows))
-    feats = torch.stack([torch.eye(n), -torch.eye(n)])  # the last place for all
+    feats = torch.stack([torch.eye(n), -torch.eye(n)])  # each object is its own last neighbour
     draw_view_neighbours(model, dataset, objects._replace(feats=feats), seed=3, num_queries=2)
     for (_, itself), nearest in drawn:
         assert itself.caption == f'itself, no. {n}' and not any(tile.right for tile in nearest)

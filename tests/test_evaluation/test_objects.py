@@ -1,4 +1,4 @@
-"""Objects found again in another view: figures by hand, and a model that knows the answers."""
+"""Matching of objects between views: values computed by hand, and a model with perfect features."""
 import math
 
 import pytest
@@ -40,13 +40,13 @@ def directions(*degrees: float) -> torch.Tensor:
 
 
 def test_found_again_by_hand():
-    """On a circle: 0 finds itself (10), 50 finds 40 first, 90 finds 40 and 10 before itself (170)."""
+    """On a circle: for 0, its own 10 is nearest; for 50, 40; for 90, 40 and 10 come before 170."""
     first, other = directions(0, 50, 90), directions(10, 40, 170)
     assert found_again(first, other, 1).tolist() == [1, 1, 0]
     assert found_again(first, other, 2).tolist() == [1, 1, 0]
     assert found_again(first, directions(10, 120, 170), 1).tolist() == [1, 0, 0]
     assert found_again(first, other, 3).tolist() == [1, 1, 1]
-    rows = torch.tensor([0, 1, 1])  # now only 40 is before it, and then nothing
+    rows = torch.tensor([0, 1, 1])  # in its photo, only 40 comes before 170; below, nothing
     assert found_again(first, other, 1, rows).tolist() == [1, 1, 0]
     assert found_again(first, other, 1, torch.tensor([0, 0, 1])).tolist() == [1, 1, 1]
 
@@ -60,7 +60,7 @@ def test_equal_features_find_what_guessing_finds():
 
 
 def test_uniformity_by_hand():
-    """Two opposite points have squared distance 4; with a third on one, one pair of three has 0."""
+    """Two opposite points have squared distance 4; a third equal to one adds a pair of distance 0."""
     assert float(uniformity(directions(0, 180))) == pytest.approx(-8)
     assert float(uniformity(directions(0, 180, 0))) == pytest.approx(
         math.log((2 * math.exp(-8) + 1) / 3))
@@ -80,7 +80,7 @@ def test_figures_are_by_kind_of_view_and_over_all_objects():
     assert (score.top1_scales, score.top1_same_photo_scales) == (0, 0)
     assert score.top5_scales == 1 and score.alignment_scales == pytest.approx(2)
     assert (score.chance, score.chance_scales) == (pytest.approx(1 / 3), 1 / 2)
-    assert score.chance_same_photo == 1 / 2  # the one alone in its photo is left out
+    assert score.chance_same_photo == 1 / 2  # the object that is alone in its photo is left out
     assert (score.num_photos, score.num_objects, score.spread) == (2, 5, 0.5)
     only = summarise([same])
     assert only.top1_scales is only.alignment_scales is None and only.top1 == 1
@@ -119,7 +119,7 @@ def test_the_score_is_a_function_of_the_seed_and_leaves_the_model_alone(parts):
 
 
 class Answer(torch.nn.Module):
-    """A model whose projections are what a test says."""
+    """A model whose projections are given by a function."""
 
     def __init__(self, features) -> None:
         super().__init__()
@@ -136,7 +136,7 @@ class Answer(torch.nn.Module):
 
 
 def perfect(bboxes):
-    """Row k of photo n gets the same vector of its own in every view."""
+    """Return a unique vector for each row k of photo n, the same in every view."""
     n, p, _, k, _ = bboxes.shape
     own = torch.eye(n * k).view(n, k, -1)
     return [own.expand(p, n, k, n * k)] + [own[None]] * p
@@ -147,7 +147,7 @@ def test_perfect_and_useless_features(parts):
     score = score_objects(Answer(perfect), dataset)
     assert score.top1 == score.top1_same_photo == score.top1_scales == score.top5_scales == 1
     assert score.alignment == score.alignment_scales == 0
-    assert score.uniformity == pytest.approx(-4)  # different objects are at right angles
+    assert score.uniformity == pytest.approx(-4)  # features of different objects are orthogonal
     assert score.spread > 0.9 and 0 < score.chance < score.chance_same_photo < 0.5
 
     def collapsed(bboxes):
@@ -186,12 +186,12 @@ def test_held_out_boxes_are_as_they_are_and_photos_without_are_left_out(tmp_path
     dataset = held_out_dataset(cfg, tmp_path / 'more', tmp_path / 'more.arrow', num_proposals=3)
     sample = dataset[1]
     assert sample['bboxes'].shape == (2, 2, 3, 4) and not sample['cutouts'].any()
-    box = sample['bboxes'][0, 0, 0]  # in the whole photo at 48 pixels, perhaps mirrored
+    box = sample['bboxes'][0, 0, 0]  # in the whole photo at 48 pixels, possibly flipped
     assert box[2] - box[0] == 16 and box[3] - box[1] == 16
     seen = embed_objects(Answer(perfect), dataset, repeats=1)
     assert sorted(set(seen[0].rows.tolist())) == [1, 2]
     with StoreWriter(tmp_path / 'none.arrow', dict(rules=['made up'])) as writer:
         writer.add('photo_000.png', 96, 72, [], 'made up')
-    with pytest.raises(ValueError, match='holds no box for any of its 1 photos'):
+    with pytest.raises(ValueError, match='contains no box for any of its 1 photos'):
         held_out_dataset(cfg, tmp_path / 'more', tmp_path / 'none.arrow')
-    assert cfg.train_dataloader.dataset.pipeline[0].max_proposals == 0  # the config is left alone
+    assert cfg.train_dataloader.dataset.pipeline[0].max_proposals == 0  # the config is not changed

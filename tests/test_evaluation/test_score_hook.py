@@ -1,8 +1,7 @@
-"""Scores during pretraining: they are written, and training goes on as if nothing had been."""
+"""Scores during pretraining: they are written, and do not change the training."""
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,7 +10,7 @@ import pytest
 import torch
 from mmengine.runner import Runner
 from PIL import Image
-from scripts import free_port
+from scripts import PYTHON, free_port
 from small import ROOT, assert_same, make_photos, make_store, tiny_config
 
 from projects.soco.evaluation import held_out_dataset, score_objects
@@ -19,7 +18,7 @@ from projects.soco.evaluation.score_hook import ObjectScoreHook
 
 
 def train(folder: Path, **hook) -> Runner:
-    """Two epochs of one iteration; the hook, which every run has, is off without arguments."""
+    """Train two epochs of one iteration; without arguments, the hook of the config does nothing."""
     cfg = tiny_config(folder, photos=2, **{
         'train_cfg.max_epochs': 2, 'default_hooks.logger.interval': 1,
         'default_hooks.checkpoint.interval': -1,
@@ -81,7 +80,7 @@ def test_one_of_two_processes_scores_and_the_other_waits(tmp_path):
     cfg.default_hooks.scores.update(images=str(tmp_path / 'held_out'), proposals=str(store), interval=1)
     cfg.dump(tmp_path / 'config.py')
     done = subprocess.run(
-        [sys.executable, '-m', 'torch.distributed.run', '--nproc_per_node=2', '--master_addr=127.0.0.1',
+        [PYTHON, '-m', 'torch.distributed.run', '--nproc_per_node=2', '--master_addr=127.0.0.1',
          f'--master_port={free_port()}', str(ROOT / 'tools/train.py'), str(tmp_path / 'config.py'),
          '--launcher', 'pytorch'], capture_output=True, text=True, timeout=300,
         env={**os.environ, 'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1'})

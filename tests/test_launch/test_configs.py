@@ -1,15 +1,25 @@
-"""Command lines, devices and errors of the tools."""
+"""Tests of command lines, devices and errors of the tools."""
 import os
+import re
 import subprocess
-import sys
 
 import pytest
 from mmengine.config import Config
+from mmselfsup.registry import DATASETS
+from scripts import PYTHON, WARM
 from small import ROOT, make_photos, make_store
 
+from projects.soco.datasets import SoCoDataset  # noqa: F401  (registers it)
 from projects.soco.launch.checks import check_devices, check_inputs
 from projects.soco.launch.configs import check_key, load_config
-from projects.soco.launch.errors import error_text
+from projects.soco.launch.errors import (
+    DIVERGED,
+    REFUSED,
+    error_text,
+    is_for_the_user,
+    root_cause,
+    run_tool,
+)
 
 R50 = str(ROOT / 'configs/soco_r50_fpn_400e.py')
 QUICKSTART = str(ROOT / 'configs/soco_r18_fpn_quickstart.py')
@@ -99,12 +109,45 @@ def test_a_store_of_other_photos_is_refused_before_processes_start(tmp_path):
 
 
 def test_error_text_leaves_out_what_frameworks_add():
-    wrapped = ('class `SoCoDataset` in projects/soco/datasets/dataset.py: there is no proposal '
-               'store at x.arrow')
-    assert error_text(ValueError(wrapped)) == 'there is no proposal store at x.arrow'
+    with pytest.raises(FileNotFoundError) as wrapped:
+        DATASETS.build(dict(type='SoCoDataset', data_root='x', proposals='x.arrow', pipeline=[]))
+    assert 'SoCoDataset' in str(wrapped.value)  # MMEngine names the class
+    cause = root_cause(wrapped.value)
+    assert is_for_the_user(cause) and error_text(cause).startswith('there is no proposal store')
     worker = ValueError('Caught ValueError in DataLoader worker process 0.\nOriginal Traceback '
                         '(most recent call last):\n  File "a.py", line 1\nValueError: a.jpg is bad')
     assert error_text(worker) == 'a.jpg is bad'
+
+
+@pytest.mark.parametrize('config, message', [
+    (dict(type='SoCoDatasett'), 'SoCoDatasett is not in the'),
+    (dict(type='SoCoDataset', data_rot='x'), 'SoCoDataset cannot be built from the config.*data_rot'),
+    (dict(type='SoCoDataset', data_root='x', proposals=3, pipeline=[]), 'SoCoDataset cannot be built'),
+])
+def test_what_a_config_gives_wrongly_is_for_the_user(config, message):
+    with pytest.raises((KeyError, TypeError)) as raised:
+        DATASETS.build(config)
+    cause = root_cause(raised.value)
+    assert is_for_the_user(cause) and re.search(message, ' '.join(error_text(cause).split()))
+
+
+@pytest.mark.parametrize('error', [TypeError, KeyError, AttributeError])
+def test_a_defect_of_our_own_has_a_traceback(error, monkeypatch):
+    """Even one with the words of a misspelt argument."""
+    def main() -> None:
+        raise error("got an unexpected keyword argument 'x', is not in the registry")
+    with pytest.raises(error):
+        run_tool(main)
+
+
+@pytest.mark.parametrize('error, code', [
+    (ValueError('wrong'), REFUSED), (OSError('gone'), REFUSED), (FloatingPointError('nan'), DIVERGED)])
+def test_exit_codes(error, code, capsys):
+    def main() -> None:
+        raise error
+    with pytest.raises(SystemExit) as ended:
+        run_tool(main)
+    assert ended.value.code == code and str(error) in capsys.readouterr().err
 
 
 def run(*command: str, **env: str) -> subprocess.CompletedProcess:
@@ -113,13 +156,13 @@ def run(*command: str, **env: str) -> subprocess.CompletedProcess:
 
 
 def train(*arguments: str) -> subprocess.CompletedProcess:
-    return run(sys.executable, 'tools/train.py', *arguments)
+    return run(PYTHON, 'tools/train.py', *arguments)
 
 
 @pytest.mark.slow
 def test_dist_train_says_what_is_missing_before_it_starts():
     done = run('bash', 'tools/dist_train.sh', 'configs/soco_r50_fpn_400e.py', '64',
-               SOCO_VENV=sys.prefix)
+               SOCO_VENV=str(WARM))
     assert done.returncode == 2
     assert 'Asked for 64 GPUs, found' in done.stderr and 'Traceback' not in done.stderr
     assert run('bash', 'tools/dist_train.sh', 'configs/soco_r50_fpn_400e.py').returncode == 2
@@ -154,7 +197,7 @@ def test_slurm_train_calls_srun(tmp_path):
     fake.write_text('#!/bin/sh\necho "$@"\n')
     fake.chmod(0o755)
     done = run('bash', 'tools/slurm_train.sh', 'part', 'job', 'configs/soco_r50_fpn_400e.py',
-               '--resume', GPUS='16', SOCO_VENV=sys.prefix,
+               '--resume', GPUS='16', SOCO_VENV=str(WARM),
                PATH=f'{tmp_path}:{os.environ["PATH"]}')
     assert done.returncode == 0, done.stderr
     for part in ('-p part', '--job-name=job', '--gres=gpu:8', '--ntasks=16', '--ntasks-per-node=8',

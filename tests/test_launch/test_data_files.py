@@ -1,11 +1,11 @@
-"""What a data set should look like, and what is said when it does not."""
+"""Tests of the expected files of data sets, and of the messages when they are missing."""
 from pathlib import Path
 
 import pytest
 from miniatures import ROOTS, WRITERS, point_to
 from mmengine.config import Config
 
-from projects.soco.launch import data_files as layout
+from projects.soco.launch import data_files
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = ROOT / 'configs/benchmarks/mmdetection'
@@ -24,22 +24,22 @@ def config(name: str, folder: Path) -> Config:
 @pytest.mark.parametrize('name', EXAMPLES)
 def test_a_whole_data_set_is_accepted_and_each_missing_part_is_told(name: str, tmp_path: Path) -> None:
     cfg = config(name, WRITERS[name](tmp_path / name))
-    layout.check_layout(cfg)
-    for path in layout.expected_files(cfg):
+    data_files.check_layout(cfg)
+    for path in data_files.expected_files(cfg):
         hidden = tmp_path / 'hidden'
         Path(path).rename(hidden)
         with pytest.raises(FileNotFoundError) as error:
-            layout.check_layout(cfg)
+            data_files.check_layout(cfg)
         hidden.rename(path)
         lines = str(error.value).splitlines()
         row = next(line for line in lines if f'── {Path(path).name}' in line and 'missing' in line)
         assert path.rstrip('/') in lines[0] and row
-    layout.check_layout(cfg)
+    data_files.check_layout(cfg)
 
 
 def test_the_tree() -> None:
     paths = ['data/a/annotations/x.json', 'data/a/annotations/y.json', 'data/a/train/']
-    assert layout.draw_tree(paths, {paths[1]}) == (
+    assert data_files.draw_tree(paths, {paths[1]}) == (
         'data/a/\n'
         '├── annotations/\n'
         '│   ├── x.json    found\n'
@@ -49,27 +49,27 @@ def test_the_tree() -> None:
 
 def test_ways_out(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match='coco_subset.py .*--percent 5'):
-        layout.check_layout(config('coco', tmp_path))
+        data_files.check_layout(config('coco', tmp_path))
     with pytest.raises(FileNotFoundError, match='cityscapes.py of MMDetection'):
-        layout.check_layout(config('cityscapes', tmp_path))
+        data_files.check_layout(config('cityscapes', tmp_path))
 
 
 def test_a_metric_that_is_not_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(layout.importlib.util, 'find_spec', lambda name: None)
+    monkeypatch.setattr(data_files.importlib.util, 'find_spec', lambda name: None)
     with pytest.raises(ValueError, match='package lvis: pip install -r requirements/datasets.txt'):
-        layout.check_layout(config('lvis', WRITERS['lvis'](tmp_path / 'lvis')))
+        data_files.check_layout(config('lvis', WRITERS['lvis'](tmp_path / 'lvis')))
     assert (ROOT / 'requirements/datasets.txt').is_file()
 
 
 def test_imagenet_in_one_flat_folder(tmp_path: Path) -> None:
     name = 'configs/benchmarks/classification/resnet50_linear-8xb32-steplr-100e_in1k.py'
     cfg = Config.fromfile(ROOT / name, import_custom_modules=False)
-    for loader in layout.LOADERS:
+    for loader in data_files.LOADERS:
         cfg[loader].dataset.data_root = str(tmp_path)
     (tmp_path / 'train/n01440764').mkdir(parents=True)
     (tmp_path / 'val').mkdir()
     (tmp_path / 'val/photo.JPEG').touch()
     with pytest.raises(ValueError, match='val.* has no folder for each class'):
-        layout.check_layout(cfg)
+        data_files.check_layout(cfg)
     (tmp_path / 'val/n01440764').mkdir()
-    layout.check_layout(cfg)
+    data_files.check_layout(cfg)

@@ -69,7 +69,7 @@ def test_the_finest_levels_come_from_the_batch():
 
 
 def test_autocast_changes_nothing():
-    """Mixed precision prepares the batch inside autocast, where a blur would turn to half."""
+    """Mixed precision prepares the batch inside autocast, where a blur would run in half precision."""
     data = batch([dict(blur_prob=1.0)] * 3)
     moving = preprocessor()
     expected = moving(data, training=True)['inputs']
@@ -80,7 +80,7 @@ def test_autocast_changes_nothing():
 
 
 def test_nothing_makes_the_host_wait(monkeypatch):
-    """As on a GPU: no result of the device steers the host."""
+    """As on a GPU, the host never needs a result from the device."""
     monkeypatch.setattr(SoCoDataPreprocessor, 'is_compiled', lambda self, images: False)
     data = batch(LIVELY, n=6)
     data['cutouts'][0, 1, 0] = torch.tensor([2, 3, 7, 9])
@@ -91,11 +91,11 @@ def test_nothing_makes_the_host_wait(monkeypatch):
     assert syncs.found == []
     with HostSyncs([]) as syncs:
         views[0][views[0] > 0].sum().item()
-    assert len(syncs.found) == 2  # it would have been seen
+    assert len(syncs.found) == 2  # waiting is detected
 
 
 def test_torchs_operations_prepare_what_the_kernel_prepares(device, monkeypatch):
-    """On the CPU, and on a GPU where there is one."""
+    """Compares on the CPU and, if available, on a GPU."""
     data = batch(LIVELY, n=4)
     data['cutouts'][0, 1, 0] = torch.tensor([2, 3, 7, 9])
     lively = preprocessor()
@@ -104,7 +104,7 @@ def test_torchs_operations_prepare_what_the_kernel_prepares(device, monkeypatch)
     views = lively.to(device)(data, training=True)['inputs']
     for view, other, images in zip(views, compiled, data['inputs']):
         assert view.device.type == device.type and view.shape == images.shape
-        gaps = (view.cpu() - other).abs()  # a last bit may decide whether a value is inverted
+        gaps = (view.cpu() - other).abs()  # the last bit may decide whether a value is inverted
         assert gaps.max() < 0.05 and (gaps > 1e-3).float().mean() < 1e-3
 
 

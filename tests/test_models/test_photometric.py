@@ -23,7 +23,7 @@ def images() -> torch.Tensor:
 
 
 def blend_by(*form: float):
-    """`blend` as one step with an amount f per image: each weight is `a + b * f`."""
+    """Return `blend` as a step with one amount f per image: each weight is `a + b * f`."""
     table = np.float32(form).reshape(3, 2)
     return lambda images, amounts: photometric.blend(
         images, as_weights(table[:, 0] + np.float32(amounts)[:, None] * table[:, 1]))
@@ -50,7 +50,7 @@ SATURATION = blend_by(0, 1, 1, -1, 0, 0)
 ])
 def test_each_step_is_torchvisions_with_an_amount_per_image(images, ours, theirs, amounts):
     expected = torch.stack([theirs(image, amount) for image, amount in zip(images, amounts)])
-    tolerance = 1e-4 if theirs in (TF.adjust_brightness, TF.adjust_hue) else 2e-3  # its luma: 3 digits
+    tolerance = 1e-4 if theirs in (TF.adjust_brightness, TF.adjust_hue) else 2e-3  # luma has 3 digits
     torch.testing.assert_close(ours(images, amounts), expected, atol=tolerance, rtol=0)
 
 
@@ -72,13 +72,13 @@ def test_blur_is_torchvisions_inside_and_repeats_the_border(images):
 def test_the_compiled_way_is_the_same(settings):
     generator = torch.Generator().manual_seed(5)
     pixels = torch.randint(0, 256, (200, 3, 11, 16), dtype=torch.uint8, generator=generator)
-    pixels[0] = 77  # without any hue
+    pixels[0] = 77  # grey, which has no hue
     plan = plan_of(PhotometricPolicy(**settings), torch.rand(200, 13, generator=generator))
     mean, scale = torch.rand(2, 1, 3, 1, 1, generator=generator)
     expected = (augment(pixels.float() / 255, plan) - mean) * scale
     painted = torch.empty_like(expected)
     photometric.paint_on_cpu(pixels, plan, mean, scale, painted)
-    gaps = (painted - expected).abs()  # a last bit may decide on which side of 128 a value lies
+    gaps = (painted - expected).abs()  # the last bit may decide on which side of 128 a value is
     assert gaps.max() < 0.01 and (gaps > 2e-5).float().mean() < 2e-4
 
 
@@ -100,7 +100,7 @@ def test_draws_have_the_recipes_distribution():
     for name, share in [('jitter', 0.8), ('grey', 0.2), ('blur', 0.1), ('solarize', 0.2)]:
         assert params[name].mean() == pytest.approx(share, abs=0.015)
     assert params['sigma'].min() >= 0.1 and params['sigma'].max() <= 2.0
-    # every one of the four steps comes first, second, third and last equally often
+    # each of the four steps is first, second, third and last equally often
     for step in range(4):
         share = (params['order'] == step).mean(axis=0)
         assert share.tolist() == pytest.approx([0.25] * 4, abs=0.015)
@@ -141,7 +141,7 @@ def test_unknown_setting_names_the_view():
 
 
 def describe(images: torch.Tensor) -> dict[str, torch.Tensor]:
-    """Numbers (N,) that tell an image's colours: what each of the steps changes."""
+    """Return colour statistics (N,): one for each quantity that a step changes."""
     r, g, b = images.unbind(dim=1)
     luma = 0.299 * r + 0.587 * g + 0.114 * b
     value, low = images.amax(dim=1), images.amin(dim=1)
@@ -153,18 +153,18 @@ def describe(images: torch.Tensor) -> dict[str, torch.Tensor]:
         sharpness=luma.diff(dim=2).abs().mean(dim=(1, 2)) / luma.std(dim=(1, 2)).clamp_min(1e-3))
 
 
-# PIL cuts off fractions after each step: it ends a grey level or two darker, its hue has 255 steps.
+# PIL truncates after each step, so it ends one or two grey levels darker; its hue has 255 steps.
 ROUNDING = dict(brightness=2 / 255, contrast=0.01, saturation=0.01, hue=0.02, sharpness=0.005)
 
 
 @pytest.mark.parametrize('settings', [
     dict(), dict(blur_prob=0.1, solarize_prob=0.2),
-    # here nothing hides a narrower range
+    # without the other steps, which would hide a range that is too narrow
     dict(jitter_prob=1.0, grey_prob=0.0, blur_prob=0.0),
     dict(jitter_prob=1.0, grey_prob=0.0, blur_prob=0.0, brightness=0.0, contrast=0.0, hue=0.0)
 ])
 def test_the_official_augmentation_has_the_same_distribution(settings):
-    """Means, spreads and quantiles against torchvision and PIL, on the same picture."""
+    """Compares means, spreads and quantiles with torchvision and PIL on the same picture."""
     generator = torch.Generator().manual_seed(3)
     coarse = torch.rand(1, 3, 8, 8, generator=generator) * torch.tensor([0.9, 0.6, 0.4]).view(3, 1, 1)
     picture = torch.nn.functional.interpolate(coarse, (24, 24), mode='nearest')

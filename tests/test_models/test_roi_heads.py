@@ -19,7 +19,7 @@ def extractor(**kwargs) -> SoCoRoIExtractor:
 
 
 def boxes_of_size(*sizes: float) -> torch.Tensor:
-    """RoIs of image 0 with sqrt(w * h) = size, twice as wide as high."""
+    """Return RoIs of image 0 with sqrt(w * h) = size, twice as wide as high."""
     return torch.tensor([[0, 1, 2, 1 + s * math.sqrt(2), 2 + s / math.sqrt(2)] for s in sizes])
 
 
@@ -38,7 +38,7 @@ def test_borders_are_settings():
     assert extractor(level_sizes=(24, 48, 96)).map_roi_levels(rois, 4).tolist() == [0, 1, 2, 3]
     with pytest.raises(ValueError, match='level_sizes'):
         extractor(level_sizes=(96, 48, 192))
-    with pytest.raises(ValueError, match='3 rising sizes'):
+    with pytest.raises(ValueError, match='3 increasing sizes'):
         extractor(level_sizes=(48, 96))
 
 

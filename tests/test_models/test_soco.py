@@ -20,7 +20,7 @@ WIDTHS = dict(fpn_channels=16, head_channels=12, fc_channels=24, hidden=20, proj
 
 
 def build(model: dict = MappingProxyType({}), **backbone) -> torch.nn.Module:
-    """The R50-FPN config with ResNet-18 and the narrow widths above, and other settings."""
+    """Build the R50-FPN config with ResNet-18, the narrow widths above and the given settings."""
     init_default_scope('mmselfsup')
     cfg = cpu_config(Config.fromfile(ROOT / 'configs/soco_r50_fpn_400e.py')).model
     cfg.backbone.update(depth=18, **backbone)
@@ -35,7 +35,7 @@ def build(model: dict = MappingProxyType({}), **backbone) -> torch.nn.Module:
 
 
 def boxes_on_all_levels(n: int, sizes: list[int], k: int = 4) -> torch.Tensor:
-    """(N, P, 2, K, 4): sides from a tenth of the view to all of it."""
+    """Return boxes (N, P, 2, K, 4) with sides from a tenth of the view to all of it."""
     side = torch.linspace(0.1, 1, n * (len(sizes) - 1) * 2 * k).view(n, len(sizes) - 1, 2, k)
     boxes = torch.stack([torch.zeros_like(side), torch.zeros_like(side), side, side], dim=-1)
     boxes[..., :2] += (1 - side[..., None]) / 2
@@ -47,7 +47,7 @@ def boxes_on_all_levels(n: int, sizes: list[int], k: int = 4) -> torch.Tensor:
 @pytest.mark.parametrize('kind, sizes', [('SoCo_FPN', [224, 224, 112]),
                                          ('SoCo_FPN_Star', [224, 224, 192, 112])])
 def test_training_is_the_references(kind, sizes):
-    """Every BN on its batch statistics: losses, and the gradient of every online tensor."""
+    """Compares losses and the gradient of every online tensor, with BN on batch statistics."""
     slow = reference.fill(reference.build(kind, 'resnet18', **WIDTHS), seed=3).train()
     model = build()
     pyramid = {'neck.lateral_convs.0.conv.weight': 0}
@@ -130,7 +130,7 @@ def test_loss_is_lowest_where_predictions_agree(inputs):
         net.projector.fc1.bias.data = torch.ones(8)
     for param in model.target.roi_head.parameters():
         torch.nn.init.zeros_(param)
-    losses = model.loss(*inputs)  # collapsed by hand: every vector points the same way
+    losses = model.loss(*inputs)  # collapsed by hand: all vectors have the same direction
     assert float(losses['loss_12']) == pytest.approx(-4, abs=1e-5)
     assert float(losses['obj_std_target']) == 0 < float(losses['obj_std'])
 
@@ -162,7 +162,7 @@ def test_the_target_keeps_its_own_batch_statistics(inputs):
 
 
 def test_a_step_in_mixed_precision(inputs):
-    """As AmpOptimWrapper runs it, with bfloat16 on the CPU: every online tensor gets a gradient."""
+    """As in AmpOptimWrapper, with bfloat16 on the CPU: every online tensor gets a gradient."""
     model = build().train()
     exact = model.loss(*inputs)
     with torch.autocast('cpu', dtype=torch.bfloat16):
@@ -177,7 +177,7 @@ def test_a_step_in_mixed_precision(inputs):
 
 
 def test_levels_left_out_of_the_large_views():
-    """Boxes of P2 move to P3 there, all else is the same, and every weight still learns."""
+    """Boxes of P2 move to P3 there, all others are unchanged, and every weight gets a gradient."""
     model, finest_levels = build().eval(), (1, 1, 0)
     sizes = [224, 224, 112]
     views = reference.fill_views(sizes, 2, seed=5)
@@ -226,7 +226,7 @@ def test_levels_left_out_are_checked(inputs):
 
 
 def test_a_step_makes_the_host_wait_for_nothing():
-    """Forward, backward, optimiser and target, as the preprocessor leaves a batch: boxes on the CPU."""
+    """Runs forward, backward, optimiser and target update with boxes on the CPU, as in training."""
     model = build().train()
     data = made_up_data(Config.fromfile(ROOT / 'configs/soco_r50_fpn_400e.py'), 2)
     data['inputs'] = [view[..., ::2, ::2].contiguous() for view in data['inputs']]
@@ -255,7 +255,7 @@ def test_waiting_is_found():
 
 
 def test_recomputed_stages_give_the_same_gradients(inputs):
-    """`with_cp` keeps less for the backward and changes nothing but the BN's running statistics."""
+    """`with_cp` saves less for the backward and changes only the running statistics of BN."""
     kept, recomputed = build().train(), build(with_cp=True).train()
     recomputed.load_state_dict(kept.state_dict())
     saved = {}
@@ -290,7 +290,7 @@ def test_channels_last_is_the_same_step(inputs):
 def test_a_level_without_boxes_keeps_its_gradients():
     model = build().train()
     views = reference.fill_views([64, 64, 48], 2, seed=5)
-    boxes = torch.tensor([0., 0., 40, 40]).expand(2, 2, 2, 4, 4).contiguous()  # P2 alone
+    boxes = torch.tensor([0., 0., 40, 40]).expand(2, 2, 2, 4, 4).contiguous()  # P2 only
     sum(v for k, v in model.loss(views, boxes).items() if k.startswith('loss')).backward()
     for name, param in model.neck.named_parameters():
         assert param.grad is not None and torch.isfinite(param.grad).all(), name

@@ -1,13 +1,13 @@
-"""Curves: what a log holds comes into the picture, of one run, resumed runs and several runs."""
+"""Tests that curves show what was logged, for one run, resumed runs and several runs."""
 import json
 import logging
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from scripts import PYTHON
 from small import ROOT
 
 from projects.soco.pictures.curves import draw_training, training_figure
@@ -23,10 +23,10 @@ def panels(records: list[dict], **options: float) -> dict:
 
 
 def test_training_has_a_panel_for_each_given_key():
-    assert list(panels(run(5))) == ['Loss', 'Learning rate', 'Seconds an iteration']
+    assert list(panels(run(5))) == ['Loss', 'Learning rate', 'Seconds per iteration']
     full = panels(run(5, loss_12=-.5, loss_13=-.3, momentum=.99, obj_std=.5), obj_std_floor=.3)
     assert list(full) == ['Loss', 'Learning rate', 'Momentum of the target network',
-                          'Spread of object features', 'Seconds an iteration']
+                          'Spread of object features', 'Seconds per iteration']
     labels = [text.get_text() for text in full['Loss'].get_legend().get_texts()]
     assert labels == ['total', 'views 1, 2', 'views 1, 3']
     spread = full['Spread of object features']
@@ -97,7 +97,7 @@ def test_read_scalars_names_a_missing_file(tmp_path):
 def test_training_reads_what_was_written(tmp_path):
     path = tmp_path / 'scalars.json'
     path.write_text(''.join(json.dumps(record) + '\n' for record in run(3)))
-    assert list(panels(read_scalars(path))) == ['Loss', 'Learning rate', 'Seconds an iteration']
+    assert list(panels(read_scalars(path))) == ['Loss', 'Learning rate', 'Seconds per iteration']
 
 
 SHARES = dict(share_v1_p2=.1, share_v1_p3=.9, share_v2_p2=.4, share_v2_p3=.6)
@@ -112,11 +112,11 @@ def test_speed_memory_and_levels_have_panels():
     records.append(dict(SHARES, step=15))
     drawn = panels(records)
     assert list(drawn)[2:] == [
-        'Spread of object features', 'Images a second', 'Seconds an iteration',
-        'GPU memory, most so far (MB)', 'Share of the boxes of view 1',
+        'Spread of object features', 'Images per second', 'Seconds per iteration',
+        'Peak GPU memory (MB)', 'Share of the boxes of view 1',
         'Share of the boxes of view 2']
     assert legend(drawn['Spread of object features']) == ['online', 'target']
-    assert legend(drawn['Seconds an iteration']) == ['whole', 'waiting for data']
+    assert legend(drawn['Seconds per iteration']) == ['whole', 'waiting for data']
     view_2 = drawn['Share of the boxes of view 2']
     assert legend(view_2) == ['P2', 'P3']
     assert [(list(line.get_xdata()), list(line.get_ydata())) for line in view_2.lines] == [
@@ -135,7 +135,7 @@ def test_several_runs_have_a_panel_a_quantity_and_a_colour_a_run():
     drawn = {axes.get_title(loc='left'): axes for axes in figure.axes}
     assert list(drawn) == [
         'Loss: total', 'Loss: views 1, 2', 'Learning rate', 'Momentum of the target network',
-        'Seconds an iteration: whole', 'Share of the boxes of view 1: P2',
+        'Seconds per iteration: whole', 'Share of the boxes of view 1: P2',
         'Share of the boxes of view 1: P3', 'Share of the boxes of view 2: P2',
         'Share of the boxes of view 2: P3']
     (of_figure, ) = figure.legends
@@ -163,7 +163,7 @@ def start(work_dir: Path, name: str, records: list[dict], end: str = '') -> None
 
 
 def test_a_resumed_run_is_one_run_and_the_later_start_counts(tmp_path):
-    """The second start goes on from iteration 20, the third brings an evaluation only."""
+    """The second start resumes from iteration 20; the third one logs only an evaluation."""
     start(tmp_path, '20260102_000000', [dict(loss=2., step=s) for s in (25, 30)] +
           [{'coco/bbox_mAP': .2, 'step': 2}])
     start(tmp_path, '20260101_000000', [dict(loss=1., lr=.1, step=s) for s in (10, 20, 30, 40)] +
@@ -188,18 +188,18 @@ def test_runs_are_called_by_what_tells_them_apart(tmp_path):
 
 def test_an_empty_work_dir_says_what_is_wanted(tmp_path):
     (tmp_path / '20260101_000000/vis_data').mkdir(parents=True)
-    with pytest.raises(FileNotFoundError, match=r'holds no log.*work directory'):
+    with pytest.raises(FileNotFoundError, match=r'contains no log.*work directory'):
         read_run(tmp_path)
 
 
-@pytest.mark.slow  # it imports what the tools share
+@pytest.mark.slow  # it imports the shared code of the tools
 def test_the_tool_writes_into_the_first_work_dir(tmp_path):
     start(tmp_path / 'one', '20260101_000000', run(3), end='{"lo')
     start(tmp_path / 'two', '20260101_000000', run(3))
     (tmp_path / 'none').mkdir()
 
     def plot(*arguments: str) -> subprocess.CompletedProcess:
-        return subprocess.run([sys.executable, ROOT / 'tools/plot_curves.py', *arguments], text=True,
+        return subprocess.run([PYTHON, ROOT / 'tools/plot_curves.py', *arguments], text=True,
                               capture_output=True, cwd=tmp_path)
 
     done = plot('one', 'two')
@@ -208,7 +208,7 @@ def test_the_tool_writes_into_the_first_work_dir(tmp_path):
     with Image.open(tmp_path / 'one/curves.png') as picture:
         assert np.asarray(picture).std() > 10
     failed = plot('none', '--out', 'curves.png')
-    assert failed.returncode == 2 and 'none holds no log of a run' in failed.stderr
+    assert failed.returncode == 2 and 'none contains no log of a run' in failed.stderr
     assert not (tmp_path / 'curves.png').exists()
 
 

@@ -19,7 +19,7 @@ def grey(height: int, width: int) -> np.ndarray:
 
 
 def extent(picture: np.ndarray, color: tuple[int, int, int]) -> list[tuple[int, int, int, int]]:
-    """The areas of exactly one colour that are larger than 30 px a side, (x, y, w, h)."""
+    """Return the areas of exactly one colour with sides above 30 px, (x, y, w, h)."""
     mask = (picture == color).all(-1).astype(np.uint8)
     areas = cv2.connectedComponentsWithStats(mask)[2][1:, :4]
     return [tuple(area) for area in areas.tolist() if min(area[2:]) > 30]
@@ -132,7 +132,7 @@ def test_draw_views_gives_an_object_one_colour_in_both_views():
     views, bboxes, _ = sample_views()
     out = draw_views(grey(300, 400), np.zeros((0, 4)), views, bboxes)
     for k in range(2):
-        # Rows from top to bottom, then view 1 before view v; cells are 448 px, so 2 and 4 times.
+        # Rows from top to bottom, then view 1 before view v; cells are 448 px: factors 2 and 4.
         found = sorted(extent(out, PALETTE[k]), key=lambda area: (area[1] > 500, area[0]))
         assert len(found) == 4
         for (*_, w, h), box, factor in zip(found, bboxes[:, :, k].reshape(4, 4), (2, 2, 2, 4)):
@@ -150,7 +150,8 @@ def test_draw_views_writes_the_levels_where_given(monkeypatch):
     draw_views(grey(300, 400), [[10, 10, 200, 200]], views, bboxes)
     assert written == ['1', '2', '1', '2', '3', '4', '3', '4']
     written.clear()
-    draw_views(grey(300, 400), [[10, 10, 200, 200]], views, bboxes, levels)
+    names = ['P2', 'P3', 'P4']
+    draw_views(grey(300, 400), [[10, 10, 200, 200]], views, bboxes, levels, names)
     assert written == ['1 P3', '2 P4', '1 P4', '2 P3', '3 P4', '4 P2', '3 P3', '4 P2']
 
 
@@ -192,13 +193,13 @@ def test_the_title_of_a_narrow_photo_is_not_cut_and_views_stand_in_line():
     (lambda v, b, lv: (v, b[:, :1], lv), r'`bboxes`.*\(P, 2, K, 4\)'),
     (lambda v, b, lv: (v[:1], b[:0], lv), 'at least one'),
     (lambda v, b, lv: (v, b, lv[:1]), r'`levels` must have shape \(2, 2, 2\)'),
-    (lambda v, b, lv: (v, b, lv + 2), r'`levels`.*0 \(P2\) to 3 \(P5\)'),
+    (lambda v, b, lv: (v, b, lv + 2), '`levels`.*below the number of `level_names`, 4'),
     (lambda v, b, lv: ([v[0], v[1] / 2, v[2]], b, lv), r'`views\[1\]`'),
 ])
 def test_draw_views_names_what_is_wrong(change, message):
     views, bboxes, levels = change(*sample_views())
     with pytest.raises(ValueError, match=message):
-        draw_views(grey(30, 40), np.zeros((0, 4)), views, bboxes, levels)
+        draw_views(grey(30, 40), np.zeros((0, 4)), views, bboxes, levels, ['P2', 'P3', 'P4', 'P5'])
 
 
 def test_save_image_keeps_every_pixel(tmp_path):

@@ -1,11 +1,11 @@
-"""Photos for the proposal tests: those that ship with scikit-image and scikit-learn."""
+"""Photos for the proposal tests, packaged with scikit-image and scikit-learn."""
 from pathlib import Path
 
 import pytest
 
 
 def packaged_photo(name: str) -> Path:
-    """Where a photo of scikit-image or scikit-learn lies."""
+    """Return the path of a photo of scikit-image or scikit-learn."""
     import skimage
     import sklearn
     for folder in (Path(skimage.__file__).parent / 'data',
@@ -17,13 +17,13 @@ def packaged_photo(name: str) -> Path:
 
 @pytest.fixture(scope='session')
 def photo():
-    """Function from the name of a packaged photo to its path."""
+    """Return a function from the name of a packaged photo to its path."""
     return packaged_photo
 
 
 @pytest.fixture(scope='session')
 def small_photos(tmp_path_factory) -> Path:
-    """A folder with subfolders and six small photos, cut from the packaged ones."""
+    """Make a folder with subfolders and six small photos, cropped from a packaged one."""
     from PIL import Image
     root = tmp_path_factory.mktemp('photos')
     (root / 'b' / 'deep').mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""Filters against the official lists and by hand."""
+"""Tests of the filters, against the official lists and by hand."""
 import json
 from pathlib import Path
 

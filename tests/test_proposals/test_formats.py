@@ -1,4 +1,4 @@
-"""Stores as json; merge, subset, validate."""
+"""Tests of the json export, and of merge, subset and validation of stores."""
 import numpy as np
 import pytest
 
@@ -87,7 +87,7 @@ def test_validation_names_rows(tmp_path, monkeypatch):
     assert [p.split(':')[0] for p in validate_store(bad)] == [
         'row 0 (../a)', 'row 1 (/b)', 'row 2 (c)']
     assert len(validate_store(bad, most=1)) == 1
-    # as another program might write them
+    # store invalid boxes, as another program might
     monkeypatch.setattr(store, 'exact_boxes', lambda boxes, _, dtype: boxes.astype(dtype))
     floats = write(tmp_path / 'f.arrow', [('a', [[-0.5, 0, 100.5, 80]]), ('b', [[0, 0, -1, 1]]),
                                           ('c', [[0, 0, 1, 1], [float('nan'), 0, 1, 1]])],

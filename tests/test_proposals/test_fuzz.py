@@ -1,7 +1,8 @@
-"""Damaged stores are told, or read exactly as they were written; never a crash, a hang, a wrong box.
+"""Fuzzing of damaged stores: each is reported, or read exactly as written; no crash, hang or wrong box.
 
-SOCO_FUZZ says how many damaged stores are read (default 2000; docs/reliability.md has a longer run).
+SOCO_FUZZ sets the number of damaged stores (default 2000; docs/reliability.md has a longer run).
 """
+import contextlib
 import os
 import random
 import resource
@@ -21,7 +22,7 @@ METADATA = dict(generator=dict(name='hand', version=1), filter=dict(name='all'),
 
 
 def write(path: Path, box_dtype: str) -> None:
-    """Five rows in three batches, about as small as a store can be."""
+    """Write a store of five rows in three batches, about as small as a store can be."""
     rng = np.random.default_rng(0)
     rows, store.BATCH_ROWS = store.BATCH_ROWS, 2
     with StoreWriter(path, METADATA, box_dtype) as writer:
@@ -32,7 +33,7 @@ def write(path: Path, box_dtype: str) -> None:
 
 
 def everything(path: Path | str) -> list:
-    """All that can be read from a store, in every way to read it."""
+    """Return all that can be read from a store, by every method."""
     opened = ProposalStore.open(path)
     names = [opened.name(row) for row in range(len(opened))]
     return [opened.metadata, opened.box_dtype, opened.box_counts().tolist(), names,
@@ -43,7 +44,7 @@ def everything(path: Path | str) -> list:
 
 
 def damage(content: bytes, number: int) -> bytes:
-    """Damage number so and so: first cuts at every byte, then changes drawn from the number."""
+    """Return damaged content: first truncated at every byte, then changed at random, by `number`."""
     if number < len(content):
         return content[:number]
     rng = random.Random(number)
@@ -51,21 +52,21 @@ def damage(content: bytes, number: int) -> bytes:
     start, other = rng.randrange(len(data)), rng.randrange(len(data))
     length = rng.choice((1, 4, 8, 64, 512))
     kind = rng.randrange(8)
-    if kind == 0:  # one bit, as on a wire
+    if kind == 0:  # one bit, as in a transmission error
         data[start] ^= 1 << rng.randrange(8)
     elif kind == 1:
         data[start] = rng.randrange(256)
     elif kind == 2:
         for _ in range(rng.randint(2, 20)):
             data[rng.randrange(len(data))] = rng.randrange(256)
-    elif kind == 3:  # a number
+    elif kind == 3:  # a number of 4 bytes
         data[start:start + 4] = rng.choice((0, 1, 2**31 - 1, 2**32 - 1, 2**20)).to_bytes(4, 'little')
     elif kind == 4:  # a block that was never written
         data[start:start + length] = bytes(len(data[start:start + length]))
     elif kind == 5:  # two blocks exchanged
         one, two = bytes(data[start:start + length]), bytes(data[other:other + length])
         data[start:start + len(two)], data[other:other + len(one)] = two, one
-    elif kind == 6:  # more at the end, or in between
+    elif kind == 6:  # bytes added at the end, or in between
         data[rng.choice((start, len(data))):start] = rng.randbytes(length)
     else:  # bytes lost
         del data[start:start + length]
@@ -73,7 +74,7 @@ def damage(content: bytes, number: int) -> bytes:
 
 
 def fuzz(folder: str, first: str, inputs: str) -> None:
-    """Read so many damaged stores; the file `now` always holds the input that is being read."""
+    """Read a number of damaged stores; the file `now` contains the number of the current input."""
     resource.setrlimit(resource.RLIMIT_AS, (2**33, 2**33))
     originals = [Path(folder) / 'uint16.arrow', Path(folder) / 'float32.arrow']
     written = [(original.read_bytes(), everything(original)) for original in originals]
@@ -82,10 +83,10 @@ def fuzz(folder: str, first: str, inputs: str) -> None:
     for number in range(int(first), int(first) + int(inputs)):
         content, wanted = written[number % 2]
         os.pwrite(now, f'{number:09}'.encode(), 0)
-        file = os.memfd_create('damaged')  # in memory: to make a file takes longer than to read it
+        file = os.memfd_create('damaged')  # in memory: creating a file takes longer than reading it
         os.write(file, damage(content, number // 2))
         path = f'/proc/self/fd/{file}'
-        signal.alarm(20)  # ends the process: a hang is a failure like a crash
+        signal.alarm(20)  # ends the process: a hang is a failure, as a crash is
         try:
             found = everything(path)
         except ValueError as error:
@@ -109,7 +110,7 @@ def folder(tmp_path_factory) -> Path:
 
 def test_damaged_stores(folder):
     code = 'import sys; from test_proposals.test_fuzz import fuzz; fuzz(*sys.argv[1:])'
-    # of a short run: cuts everywhere and changes, half of each
+    # in a short run, one half of the inputs is truncated, the other half is changed
     first = max(0, 2 * (folder / 'uint16.arrow').stat().st_size - INPUTS // 2)
     done = subprocess.run([sys.executable, '-c', code, str(folder), str(first), str(INPUTS)],
                           env=dict(os.environ, PYTHONPATH=f'{ROOT}:{ROOT / "tests"}'),
@@ -122,17 +123,15 @@ def test_damaged_stores(folder):
 
 
 def test_a_wrong_box_would_be_seen(folder, monkeypatch):
-    """Without the comparison of checksums, the same inputs give wrong boxes."""
+    """Without the check of checksums, the same inputs give wrong boxes."""
     content = (folder / 'uint16.arrow').read_bytes()
     wanted = everything(folder / 'uint16.arrow')
     monkeypatch.setattr(ProposalStore, '_open_batch', unchecked)
     wrong = 0
     for number in range(len(content), len(content) + 400):
         (folder / 'wrong.arrow').write_bytes(damage(content, number))
-        try:
+        with contextlib.suppress(ValueError, IndexError, KeyError):
             wrong += everything(folder / 'wrong.arrow') != wanted
-        except (ValueError, IndexError, KeyError):
-            pass
     assert wrong > 0
 
 

@@ -1,16 +1,16 @@
-"""The generator: same file always, bad images named, nothing half-written."""
+"""Tests of the generator: reproducible files, unusable images, no partial output."""
 import csv
 import io
 import os
 import re
 import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
+from scripts import PYTHON
 from test_proposals.worker_functions import die, die_once
 
 from projects.soco.proposals import ProposalStore
@@ -29,7 +29,7 @@ ALL = GenerateOptions(box_filter=get_filter('all'))
 
 def run_tool(*args):
     environment = dict(os.environ, PYTHONPATH=str(TOOL.parents[1]))
-    return subprocess.run([sys.executable, str(TOOL), *map(str, args)], capture_output=True,
+    return subprocess.run([PYTHON, str(TOOL), *map(str, args)], capture_output=True,
                           text=True, env=environment)
 
 
@@ -131,7 +131,7 @@ def test_other_parameters_than_those_of_a_stopped_run_are_named(tmp_path, small_
     source, out = open_source(small_photos), tmp_path / 's.arrow'
     with pytest.raises(KeyboardInterrupt):
         generate(source, out, ALL, _StopsAfter(1))
-    with pytest.raises(ValueError, match='beginning of a run with other parameters.*filter.name'):
+    with pytest.raises(ValueError, match='unfinished run with other parameters.*filter.name'):
         generate(source, out, GenerateOptions(), SerialExecutor())
 
 
@@ -251,4 +251,4 @@ def test_help_needs_neither_numba_nor_torch():
             f'try: runpy.run_path({str(TOOL)!r}, run_name="__main__")\n'
             'except SystemExit: pass\n'
             'assert not {"numba", "torch", "pyarrow", "rich"} & set(sys.modules)')
-    assert subprocess.run([sys.executable, '-c', code], capture_output=True).returncode == 0
+    assert subprocess.run([PYTHON, '-c', code], capture_output=True).returncode == 0

@@ -1,4 +1,4 @@
-"""Random boxes and grids: where they lie, and that nothing but seed and names decides."""
+"""Tests of random boxes and grids: their positions, and what they depend on."""
 import os
 import signal
 import subprocess
@@ -50,7 +50,7 @@ def test_the_official_filter_keeps_every_random_box_of_a_photo(width, height, se
 
 
 def test_sizes_are_uniform_and_ratios_log_uniform():
-    # in a square all ratios fit up to a size of 1/sqrt(3), so those boxes show the whole range
+    # in a square, all ratios fit up to a size of 1/sqrt(3), so those boxes cover the whole range
     boxes = RandomBoxes(10_000).boxes_for('a.jpg', 1000, 1000).astype(float)
     sizes = np.sqrt(boxes[:, 2] * boxes[:, 3]) / 1000
     np.testing.assert_allclose(np.percentile(sizes, [1, 25, 50, 75, 99]),
@@ -64,11 +64,11 @@ def test_sizes_are_uniform_and_ratios_log_uniform():
 
 
 def test_random_boxes_of_images_that_are_too_small_or_too_long():
-    small = RandomBoxes(200).boxes_for('a', 30, 24)  # no box of 32 pixels: size and ratio hold
+    small = RandomBoxes(200).boxes_for('a', 30, 24)  # no box of 32 pixels: size and ratio still apply
     sizes = np.sqrt(small[:, 2] * small[:, 3] / 720)
     assert 0.3 <= sizes.min() < 0.4 and 0.7 < sizes.max() <= 0.8
     assert (small[:, 2:].max(axis=1) <= 3 * small[:, 2:].min(axis=1)).all()
-    long = RandomBoxes(200).boxes_for('a', 4000, 50)  # no ratio within 3: the size holds
+    long = RandomBoxes(200).boxes_for('a', 4000, 50)  # no ratio within 3: the size still applies
     sizes = np.sqrt(long[:, 2] * long[:, 3] / 200_000)
     assert sizes.min() >= 0.3 and sizes.max() <= 0.8
     assert RandomBoxes(3).boxes_for('a', 1, 1).tolist() == [[0, 0, 1, 1]] * 3
@@ -77,7 +77,7 @@ def test_random_boxes_of_images_that_are_too_small_or_too_long():
 def test_random_boxes_depend_on_seed_and_name_only():
     first = RandomBoxes(20, 3).boxes_for('b/a.jpg', 500, 375).tolist()
     assert RandomBoxes(20, 3).boxes_for('b/a.jpg', 500, 375).tolist() == first
-    # the very numbers, so that another version of a library that draws others is noticed
+    # the exact numbers, to notice a version of a library that draws others
     assert first[:2] == [[210, 88, 261, 274], [28, 5, 461, 164]]
     assert RandomBoxes(20, 4).boxes_for('b/a.jpg', 500, 375).tolist() != first
     assert RandomBoxes(20, 3).boxes_for('a.jpg', 500, 375).tolist() != first
@@ -103,7 +103,7 @@ def test_each_shape_of_a_grid_covers_the_image_once(grid, width, height):
 def test_a_grid_by_hand():
     assert GridBoxes((0.5,), (1.,), 1.).boxes_for('a', 100, 100).tolist() == [
         [0, 0, 50, 50], [50, 0, 50, 50], [0, 50, 50, 50], [50, 50, 50, 50]]
-    # 4:1 of half the size is as long as the image; another of the same shape adds nothing
+    # 4:1 of half the size is as long as the image; a second shape that is the same adds no boxes
     assert GridBoxes((0.5, 0.5), (4., 9.), 0.5).boxes_for('a', 100, 100)[:3].tolist() == [
         [0, 0, 100, 25], [0, 12, 100, 25], [0, 25, 100, 25]]
     steps = GridBoxes((0.3,), (1.,), 0.5).boxes_for('a', 100, 100)[:, 0]
@@ -165,7 +165,7 @@ def test_another_seed_or_source_does_not_go_on(tmp_path, small_photos):
     source, out = open_source(small_photos), tmp_path / 's.arrow'
     with pytest.raises(KeyboardInterrupt):
         generate(source, out, GenerateOptions(RandomBoxes(seed=1)), _StopsAfter(1))
-    with pytest.raises(ValueError, match='beginning of a run.*parameters.seed: 1, now 2'):
+    with pytest.raises(ValueError, match='unfinished run.*parameters.seed: 1, now 2'):
         generate(source, out, GenerateOptions(RandomBoxes(seed=2)), SerialExecutor())
     with pytest.raises(ValueError, match='generator.name: random, now selective_search'):
         generate(source, out, GenerateOptions(), SerialExecutor())
@@ -182,7 +182,7 @@ def test_pixels_are_not_decoded_and_bad_images_are_named(tmp_path, photo):
         image.convert('RGB').save(tmp_path / 'in/a.jpg', exif=exif)
         turned = image.size[::-1]
     data = (tmp_path / 'in/a.jpg').read_bytes()
-    (tmp_path / 'in/half.jpg').write_bytes(data[:len(data) // 2])  # its header is whole
+    (tmp_path / 'in/half.jpg').write_bytes(data[:len(data) // 2])  # its header is complete
     (tmp_path / 'in/b.jpg').write_bytes(b'')
     (tmp_path / 'in/c.jpg').write_bytes(b'text')
     Image.new('1', (300, 900)).save(tmp_path / 'in/d.png')
@@ -243,7 +243,7 @@ def test_a_killed_run_of_random_boxes_gives_the_same_file(tmp_path, small_photos
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL and not (tmp_path / 's.arrow').exists()
     done = subprocess.run([*command, '--workers', '2'], capture_output=True, text=True)
-    assert 'were there from an earlier run' in done.stdout, done.stderr
+    assert 'were reused from an earlier run' in done.stdout, done.stderr
     generate(open_source(tmp_path / 'in'), tmp_path / 't.arrow', GenerateOptions(RandomBoxes()),
              SerialExecutor())
     assert (tmp_path / 's.arrow').read_bytes() == (tmp_path / 't.arrow').read_bytes()

@@ -1,4 +1,4 @@
-"""Boxes of json files as stores: number for number, and what does not fit is told."""
+"""Tests of the import of boxes from json files: exact numbers, and errors for files that do not fit."""
 import json
 
 import pytest
@@ -57,7 +57,7 @@ def test_official_json_there_and_back(tmp_path, small_photos):
 
 @pytest.fixture(scope='module')
 def blank(tmp_path_factory):
-    """Four blank images of 640 × 480 pixels."""
+    """Make four blank images of 640 × 480 pixels."""
     folder = tmp_path_factory.mktemp('blank')
     for i in range(4):
         Image.new('1', (640, 480)).save(folder / f'{i}.png')
@@ -65,7 +65,7 @@ def blank(tmp_path_factory):
 
 
 def _spans(most):
-    """Start and length within a side, with 0 to many decimals."""
+    """Draw start and length within a side, with 0 to many decimals."""
     numbers = (st.integers(0, most // 2) | st.floats(0, most // 2)
                | st.floats(0, most // 2).map(lambda value: round(value, 2)))
     return st.tuples(numbers, numbers)
@@ -149,11 +149,11 @@ def test_boxes_outside_their_image_are_named(tmp_path, small_photos):
     store, summary = make(read_official(path), small_photos, tmp_path / 's.arrow')
     assert content(store) == {'c.png': [[0, 0, 1, 1]]}
     assert [tuple(row) for row in summary.skipped] == [
-        ('a.png', 'box 1 (100, 0, 61, 9) leaves the image of 160 × 120 pixels')]
-    with pytest.raises(ValueError, match='a.png: box 1 .* leaves the image'):
+        ('a.png', 'box 1 (100, 0, 61, 9) extends beyond the image of 160 × 120 pixels')]
+    with pytest.raises(ValueError, match='a.png: box 1 .* extends beyond the image'):
         generate(open_source(small_photos), tmp_path / 't.arrow',
                  GenerateOptions(read_official(path)), SerialExecutor(), strict=True)
-    # numbers with a fraction may leave it by a pixel, as annotations do
+    # boxes with fractions may extend beyond the image by a pixel, as annotations do
     path = write(tmp_path / 'in.json', {'a': [[-0.5, 0, 161, 120.9]], 'c': [[-1.5, 0, 9, 9]]})
     store, summary = make(read_official(path), small_photos, tmp_path / 'u.arrow')
     assert [row.image for row in store] == ['a.png'] and summary.skipped[0].image == 'c.png'
@@ -166,8 +166,8 @@ def test_images_of_another_size_are_named(tmp_path, small_photos):
                                             images=images))
     store, summary = make(read_coco(path), small_photos, tmp_path / 's.arrow')
     assert [row.image for row in store] == ['c.png']
-    assert summary.skipped[0].reason == ('its boxes are for 120x160 pixels, it has 160x120: '
-                                         'turned, perhaps by its EXIF data')
+    assert summary.skipped[0].reason == ('its boxes are for 120x160 pixels, but it has 160x120: '
+                                         'perhaps it is turned by its EXIF data')
 
 
 def test_images_of_another_data_set_are_named(tmp_path, small_photos):
@@ -185,7 +185,7 @@ def test_images_of_another_data_set_are_named(tmp_path, small_photos):
     for name in ('a.png', 'b/a.jpg'):
         (twice / name).write_bytes((small_photos / 'a.png').read_bytes())
     path = write(tmp_path / 'in.json', {'a': [[0, 0, 9, 9]]})
-    with pytest.raises(ValueError, match=r'two images of the base name a \(a.png and b/a.jpg\)'):
+    with pytest.raises(ValueError, match=r'two images with the base name a \(a.png and b/a.jpg\)'):
         make(read_official(path), twice, tmp_path / 's.arrow')
     assert sorted(p.name for p in tmp_path.iterdir()) == ['in.json', 'twice']
 
@@ -195,7 +195,7 @@ BOX = '[1, 2, 3, 4]'
 
 @pytest.mark.parametrize('text, message', [
     ('{"a": ', 'not a json file'), ('{}', 'looks like an empty object'),
-    ('{"a": []}', 'holds no box for any of its 1 images'),
+    ('{"a": []}', 'contains no box for any of its 1 images'),
     ('[1]', 'looks like a list of int'), ('3', 'looks like a single int'),
     ('{"a": 3, "b": 4}', "looks like an object with the keys 'a', 'b'"),
     ('{"images": [], "annotations": []}', 'looks like a COCO json .*--source coco'),
@@ -217,10 +217,10 @@ def test_other_official_files_are_refused(tmp_path, text, message):
     ({'a': [[1, 2, 3, 4]]}, {}, 'looks like an official SoCo json.*--source official'),
     (dict(images=IMAGES), {}, 'with images but without annotations'),
     (RESULTS, {}, 'detection results.*--images-json'),
-    (coco(), {}, 'holds no box for any of its 2 images'),
-    (coco((10, [1, 1, 1, 1], dict(iscrowd=1))), {}, r'holds no box.*\(1 crowd'),
+    (coco(), {}, 'contains no box for any of its 2 images'),
+    (coco((10, [1, 1, 1, 1], dict(iscrowd=1))), {}, r'contains no box.*\(1 crowd'),
     (coco((10, [1, 1, 1, 1], {}), (4, [1, 1, 1, 1], {})), {},
-     r'1 of 2 boxes are of images that .* annotations\[1\] .*image_id 4'),
+     r'1 of 2 boxes belong to images that .* annotations\[1\] .*image_id 4'),
     (coco(images=[*IMAGES, IMAGES[0]]), {}, 'lists the image c.png or its id twice'),
     (coco(images=[dict(id=1)]), {}, r'images\[0\] .* has no id, or no file_name'),
     (dict(images=IMAGES, annotations=[dict(image_id=10, caption='a')]), {},
@@ -228,7 +228,7 @@ def test_other_official_files_are_refused(tmp_path, text, message):
     (coco((10, [1, 1, 1, -1], {})), {}, 'box 0 of the image c.png .*negative side'),
     (coco((10, [1, 1, 1, 1], {})), dict(min_score=0.5), r'annotations\[0\] .* has no score'),
     (coco((10, [1, 1, 1, 1], {})), dict(images_json='in.json'), 'images of its own'),
-    (coco((10, [1, 1, 1, 1], dict(score=0.4))), dict(min_score=0.5), r'holds no box .*scores'),
+    (coco((10, [1, 1, 1, 1], dict(score=0.4))), dict(min_score=0.5), r'contains no box .*scores'),
     (coco((10, [1, 1, 1, 1], dict(score=0.4))), dict(max_boxes=0), '--max-boxes must be'),
 ])
 def test_other_coco_files_are_refused(tmp_path, content, limits, message):

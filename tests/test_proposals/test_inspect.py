@@ -1,18 +1,18 @@
-"""The inspection tool, from the command line."""
+"""Tests of the inspection tool, from the command line."""
 import json
 import subprocess
-import sys
 
 import numpy as np
 import pytest
 from PIL import Image
+from scripts import PYTHON
 from small import ROOT, make_photos, make_store
 
 from projects.soco.proposals.store import StoreWriter
 
 
 def inspect(*arguments: object) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, 'tools/inspect_proposals.py', *map(str, arguments)],
+    return subprocess.run([PYTHON, 'tools/inspect_proposals.py', *map(str, arguments)],
                           cwd=ROOT, capture_output=True, text=True, timeout=120)
 
 
@@ -31,7 +31,7 @@ def test_statistics_and_pictures(folder):
     pictures = sorted(path.name for path in (folder / 'out').iterdir())
     assert pictures == ['photo_0.png', 'photo_1.png', 'photo_2.png', 'statistics.png']
     with Image.open(folder / 'out/photo_0.png') as picture:
-        # lines in the colours of the scale, from cyan to magenta
+        # the lines have the colours of the scale, from cyan to magenta
         pixels = np.asarray(picture.convert('RGB')).reshape(-1, 3).astype(int)
         assert (np.abs(pixels - [0, 255, 255]).sum(axis=1) < 40).sum() > 50
 

@@ -1,6 +1,6 @@
-"""Killed runs, and runs on a Dask cluster, give the file of an undisturbed run.
+"""Tests that killed runs, and runs on a Dask cluster, give the file of an uninterrupted run.
 
-SOCO_KILLS says how often a run is killed (default 4; docs/reliability.md has a longer run).
+SOCO_KILLS sets how often a run is killed (default 4; docs/reliability.md has a longer run).
 """
 import errno
 import json
@@ -34,7 +34,7 @@ OPTIONS = GenerateOptions(box_filter=get_filter('all'))
 
 @pytest.fixture(scope='module')
 def many_photos(tmp_path_factory, photo):
-    """Forty photos."""
+    """Make a folder of forty photos."""
     folder = tmp_path_factory.mktemp('many')
     with Image.open(photo('coffee.png')) as image:
         for i in range(40):
@@ -44,7 +44,7 @@ def many_photos(tmp_path_factory, photo):
 
 @pytest.fixture(scope='module')
 def whole(tmp_path_factory, many_photos):
-    """The bytes of an undisturbed run."""
+    """Return the bytes of the store of an uninterrupted run."""
     out = tmp_path_factory.mktemp('whole') / 's.arrow'
     generate(open_source(many_photos), out, OPTIONS, SerialExecutor())
     return out.read_bytes()
@@ -99,11 +99,11 @@ def test_a_run_that_is_killed_again_and_again_gives_the_same_file(tmp_path, phot
     while killed < KILLS:
         before = saved()
         process = start_logged(images, out, log, workers, start_new_session=True)
-        if killed == KILLS - 1:  # while all is joined
+        if killed == KILLS - 1:  # while the chunks are joined
             wait_for_saved(process, count)
         elif killed % 4 == 3:  # while it starts
             time.sleep(rng.uniform(0, 2))
-        else:  # after another image or more, at any moment
+        else:  # at any moment after at least one more image
             wait_for_saved(process, len(before) + rng.randint(0, 7))
             time.sleep(rng.uniform(0, 0.1))
         if process.poll() is not None:
@@ -111,7 +111,7 @@ def test_a_run_that_is_killed_again_and_again_gives_the_same_file(tmp_path, phot
         kill_group(process)
         killed += 1
         assert before <= saved()
-    assert killed >= KILLS - 1  # the last one may come too late
+    assert killed >= KILLS - 1  # the last kill may be too late
     last = start_logged(images, out, log, workers)
     assert last.wait(300) == 0, last.communicate()[0]
     assert out.read_bytes() == (tmp_path / 'whole.arrow').read_bytes()
@@ -127,7 +127,7 @@ def test_a_full_disk_while_a_store_is_written(tmp_path, whole, share):
     out = tmp_path / 's.arrow'
     out.write_bytes(whole)
     code = ('import sys; from projects.soco.proposals import ProposalStore, StoreWriter; '
-            'from projects.soco.proposals.operations import write_subset; '
+            'from projects.soco.proposals.store_operations import write_subset; '
             'old = ProposalStore.open(sys.argv[1]); write_subset(old, [r.image for r in old], '
             'sys.argv[2])')
     (tmp_path / 'target.arrow').write_bytes(b'what was there')
@@ -141,14 +141,14 @@ def test_a_full_disk_while_a_store_is_written(tmp_path, whole, share):
 
 
 def limit_files(size):
-    """No file of the process may grow beyond so many bytes: a full disk, or a quota."""
+    """Return a function that limits the size of a process's files, as a full disk or a quota does."""
     return lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize('size', [10, 2000, 8000])
 def test_a_full_disk_stops_the_generator_and_costs_nothing(tmp_path, many_photos, whole, size):
-    """Not even the lock fits; run.json does, but no chunk; the chunks do, but not the whole."""
+    """Test three limits: the lock does not fit; no chunk fits; the chunks fit, but not the store."""
     out = tmp_path / 's.arrow'
     command = [sys.executable, str(TOOL), str(many_photos), str(out), '--keep', 'all', '--workers']
     done = subprocess.run([*command, '1'], env=ENVIRONMENT, capture_output=True, text=True,
@@ -160,7 +160,7 @@ def test_a_full_disk_stops_the_generator_and_costs_nothing(tmp_path, many_photos
     assert len(list(tmp_path.rglob('0*.arrow'))) == (40 if size == 8000 else 0)
     done = subprocess.run([*command, '2'], env=ENVIRONMENT, capture_output=True, text=True)
     assert done.returncode == 0 and out.read_bytes() == whole, done.stderr
-    assert ('were there from an earlier run' in done.stdout) == (size == 8000)
+    assert ('were reused from an earlier run' in done.stdout) == (size == 8000)
 
 
 @pytest.mark.parametrize('function, message', [
@@ -168,7 +168,7 @@ def test_a_full_disk_stops_the_generator_and_costs_nothing(tmp_path, many_photos
     ('fsync', 'run.json could not be written (Read-only file system)'),
     ('replace', 'run.json could not be written (Read-only file system)')])
 def test_a_read_only_disk(tmp_path, many_photos, whole, monkeypatch, function, message):
-    """A disk that errs at making a folder, at flushing, or at moving a file to its place."""
+    """Test a disk that fails to create a folder, to flush, or to rename a file."""
     def refuse(*args, **kwargs):
         raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
@@ -178,9 +178,9 @@ def test_a_read_only_disk(tmp_path, many_photos, whole, monkeypatch, function, m
     with pytest.raises(OSError, match=re.escape(message)):
         generate(source, out, OPTIONS, SerialExecutor(), overwrite=True)
     if function != 'mkdir':
-        with pytest.raises(OSError, match='s.arrow could not be written .Read-only'):
-            with StoreWriter(out, dict(rules=[])):
-                pass
+        with (pytest.raises(OSError, match='s.arrow could not be written .Read-only'),
+              StoreWriter(out, dict(rules=[]))):
+            pass
     monkeypatch.undo()
     assert out.read_bytes() == whole and not list(tmp_path.rglob('*.partial'))
 
@@ -226,7 +226,7 @@ def test_two_runs_at_a_time_are_refused(tmp_path, many_photos):
             with pytest.raises(ValueError, match=rf'another run is writing .*s.arrow \({who}\)'):
                 generate(source, out, OPTIONS, SerialExecutor(), overwrite=overwrite)
         assert (folder.path / 'run.json').exists()
-    with ChunkFolder(out) as folder:  # the first has gone: the next may
+    with ChunkFolder(out) as folder:  # the first run has ended, so the next may begin
         folder.remove()
     assert not list(tmp_path.iterdir())
 
@@ -253,7 +253,7 @@ def test_a_cluster_that_does_not_answer():
 
 @pytest.fixture
 def cluster(tmp_path):
-    """A scheduler with two workers, and the workers' processes."""
+    """Start a scheduler with two workers; yield its address and the workers' processes."""
     pytest.importorskip('distributed')
     started = []
 

@@ -1,4 +1,4 @@
-"""Selective search against the numbers of the official code, scikit-image, and by hand."""
+"""Tests of selective search, against the official code and scikit-image, and by hand."""
 import json
 from pathlib import Path
 
@@ -26,7 +26,7 @@ def read_rgb(path: Path) -> np.ndarray:
 
 
 def matched_share(ours: np.ndarray, theirs: np.ndarray, least: float = 0.95) -> float:
-    """Share of their boxes that have a box of ours of their own at that IoU."""
+    """Return the share of `theirs` that are matched one-to-one by `ours` at an IoU of `least`."""
     free = [tuple(box) for box in ours.tolist()]
     found = 0
     for x, y, w, h in theirs.tolist():
@@ -138,8 +138,8 @@ def test_paper_neighbours_touch():
 
 
 def test_paper_histograms_count_hue():
-    # Three stripes: red, a little darker red, green as bright as the first. Texture, size and
-    # fill are alike; value alone would find no two alike, hue joins the reds.
+    # Three stripes: red, a slightly darker red, and green as bright as the first. Texture, size and
+    # fill are equal. By value alone no two stripes are similar; hue joins the red ones.
     image = np.zeros((100, 300, 3), np.uint8)
     image[:, :100, 0], image[:, 100:200, 0], image[:, 200:, 1] = 200, 190, 200
     paper = selective_search(image, SearchSetting(sigma=0., scales=(1.,), official=False))

@@ -1,4 +1,4 @@
-"""Sources: the same images from a folder, a list, a COCO json, a zip and a tar."""
+"""Tests of image sources: the same images from a folder, a list, a COCO json, a zip and a tar."""
 import io
 import json
 import os
@@ -22,7 +22,7 @@ NAMES = ['a.png', 'b/1.png', 'b/2.PNG', 'b/deep/x.png', 'c.png', 'z.png']
 
 @pytest.fixture(scope='module')
 def sources(tmp_path_factory, small_photos):
-    """One path a kind, each with the six photos, and the root of the images."""
+    """Make a folder with one source of each kind, each with the same six photos."""
     folder = tmp_path_factory.mktemp('sources')
     (folder / 'list.txt').write_text('# photos\n\n' + '\n'.join(reversed(NAMES)) + '\na.png\n')
     (folder / 'coco.json').write_text(json.dumps(dict(
@@ -95,7 +95,7 @@ def test_members_that_point_elsewhere_are_left_out(tmp_path):
             archive.addfile(link)
     with zipfile.ZipFile(tmp_path / 'links.zip', 'w') as archive:
         link = zipfile.ZipInfo('a.jpg')
-        link.external_attr = 0o120777 << 16  # a link: its content is where it points to
+        link.external_attr = 0o120777 << 16  # a link: its content is its target
         archive.writestr(link, '/etc/passwd')
     assert open_source(tmp_path / 'links.tar').names() == []
     assert open_source(tmp_path / 'links.zip').read_bytes('a.jpg') == b'/etc/passwd'  # never followed
@@ -126,7 +126,7 @@ OUTSIDE = ['../z.png', '/etc/passwd', 'deep/../../a.png', '..', '.', '', 'a\0.pn
 
 @pytest.fixture
 def linked(tmp_path, small_photos):
-    """A folder in which links lead out, and its image ``1.png``."""
+    """Make a folder with an image, `1.png`, and with links that lead out of it."""
     root = tmp_path / 'root'
     root.mkdir()
     (root / '1.png').write_bytes((small_photos / 'b/1.png').read_bytes())
@@ -176,7 +176,7 @@ def test_names_of_a_coco_json_stay_within(tmp_path, small_photos, name):
 
 def test_a_pipe_is_no_image_and_nobody_waits_for_it(tmp_path):
     os.mkfifo(tmp_path / 'a.jpg')
-    with pytest.raises(OSError, match='no ordinary file'):
+    with pytest.raises(OSError, match='not a regular file'):
         open_source(tmp_path).read_bytes('a.jpg')
 
 
@@ -200,7 +200,7 @@ def test_members_with_names_outside_are_refused_and_nothing_is_written(tmp_path,
                 archive.addfile(info, io.BytesIO(content))
     for use in (lambda s: s.names(), lambda s: s.read_bytes(name), lambda s: s.read_bytes('a.png'),
                 lambda s: name in s):
-        with pytest.raises(ValueError, match='evil.*whose name .*pack the images anew'):
+        with pytest.raises(ValueError, match='evil.*whose name .*create the archive again'):
             use(open_source(path))
     with pytest.raises(ValueError, match='whose name'):
         generate(open_source(path), folder / 's.arrow', GenerateOptions(), SerialExecutor())
@@ -223,7 +223,7 @@ def test_lists_may_hold_absolute_paths(tmp_path, small_photos):
     ('a.json', b'[', 'not a COCO json'),
     ('a.txt', b'\xff\xfe', 'not a list'),
     ('a.txt', b'none.jpg', 'none of the 1 images .*--root'),
-    ('a.xyz', b'what', 'no image source: give a folder'),
+    ('a.xyz', b'what', 'not an image source: give a folder'),
 ])
 def test_other_files_are_refused(tmp_path, name, content, message):
     (tmp_path / name).write_bytes(content)

@@ -1,4 +1,4 @@
-"""The proposal store: what goes in comes out, and damage is named."""
+"""Tests of the proposal store: exact round trips, and detection of damage."""
 import json
 import pickle
 import zlib
@@ -91,7 +91,7 @@ def test_many_batches(tmp_path, monkeypatch):
 
 
 def test_thousands_of_boxes(tmp_path, monkeypatch):
-    """Offsets are 32 bits wide: images with many boxes make for shorter batches."""
+    """Offsets are 32 bits wide, so images with many boxes give shorter batches."""
     monkeypatch.setattr(store, 'BATCH_BOXES', 10_000)
     boxes = np.random.default_rng(0).integers(0, 60000, (60_000, 4), dtype=np.uint16)
     rows = [('a', 65535, 65535, boxes), ('b', 9, 9, boxes[:3000]), ('c', 9, 9, boxes[:3000]),
@@ -119,7 +119,7 @@ def test_missing_file_says_how_to_make_it(tmp_path):
 @pytest.mark.parametrize('content', [b'', b'{"a": [[1, 2, 3, 4]]}', b'ARROW1\0\0', bytes(1000)])
 def test_other_files_are_refused(tmp_path, content):
     (tmp_path / 's.arrow').write_bytes(content)
-    with pytest.raises(ValueError, match='is not a proposal store, or only a part'):
+    with pytest.raises(ValueError, match='is not a proposal store, or it is truncated'):
         ProposalStore.open(tmp_path / 's.arrow')
 
 
@@ -128,7 +128,7 @@ def test_truncated_store_is_refused(tmp_path, share):
     path = write(tmp_path / 's.arrow', [(f'{i:04d}', 1, 1, [[1, 2, 3, 4]]) for i in range(500)])
     content = path.read_bytes()
     path.write_bytes(content[:int(len(content) * share)])
-    with pytest.raises(ValueError, match='s.arrow is not a proposal store, or only a part'):
+    with pytest.raises(ValueError, match='s.arrow is not a proposal store, or it is truncated'):
         ProposalStore.open(path)
 
 
@@ -280,9 +280,9 @@ def test_float_columns_hold_boxes_only(tmp_path, box_dtype, box):
 
 
 def test_an_unknown_rule_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="rule is 'best'.*one of all"):
-        with StoreWriter(tmp_path / 's.arrow', METADATA) as writer:
-            writer.add('a', 1, 1, [], 'best')
+    with (pytest.raises(ValueError, match="rule is 'best'.*one of all"),
+          StoreWriter(tmp_path / 's.arrow', METADATA) as writer):
+        writer.add('a', 1, 1, [], 'best')
 
 
 def test_unknown_box_type_is_refused(tmp_path):

@@ -1,4 +1,4 @@
-"""Whether a store and images belong together."""
+"""Tests of the check that a store and images belong together."""
 import shutil
 import tarfile
 import zipfile
@@ -13,7 +13,7 @@ from projects.soco.proposals.store_check import check_store_fits
 
 @pytest.fixture(scope='module')
 def photos(tmp_path_factory):
-    """data/train/{00 … 39}/x.jpg; only names matter."""
+    """Make the empty files data/train/{00 … 39}/x.jpg."""
     root = tmp_path_factory.mktemp('fit') / 'data'
     for i in range(40):
         (root / f'train/{i:02}').mkdir(parents=True)
@@ -49,7 +49,7 @@ def test_a_store_fits_its_images_wherever_they_are(tmp_path, photos):
     (NAMES, '', '00/x.jpg is in {data}/train: give that as data_root'),
     (NAMES, 'train/07', '00/x.jpg is in {data}/train: give that as data_root'),
     ([f'val/{name}' for name in NAMES], 'train',
-     'There is 00/x.jpg instead: give as data_root something that holds the images under val/.'),
+     'There is 00/x.jpg instead: give as data_root a place that contains the images under val/.'),
     ([f'else{name}' for name in NAMES], '', 'The store is of other images'),
     ([f'/abs/{name}' for name in NAMES], '', 'should be relative paths'),
 ])
@@ -74,7 +74,7 @@ def test_the_names_in_an_archive_are_told(tmp_path, photos):
 
 
 class _Asked(ImageSource):
-    """Holds everything, and counts what it is asked."""
+    """Source that contains every name, and records the names that are looked up."""
 
     path = 'everywhere'
     asked: list[str]

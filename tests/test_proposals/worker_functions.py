@@ -1,4 +1,4 @@
-"""Functions that the tests run in other processes, which can import them by this module's name."""
+"""Functions that the tests run in other processes, which import them from this module."""
 import json
 import os
 from dataclasses import asdict, dataclass
@@ -13,7 +13,7 @@ from projects.soco.proposals.sources import open_source
 
 
 def die_once(task: tuple[str, int]) -> int:
-    """Multiply by ten; the process that first sees a 3 dies."""
+    """Multiply by ten; the first process that gets a 3 dies."""
     flag, value = task
     if value == 3 and not os.path.exists(flag):
         Path(flag).touch()
@@ -22,18 +22,18 @@ def die_once(task: tuple[str, int]) -> int:
 
 
 def die(_: Any) -> None:
-    """Die."""
+    """End the process."""
     os._exit(9)
 
 
 def read_width(store: Any, row: int) -> tuple[int, str]:
-    """Width of the image in a row of a store, and where the store lies."""
+    """Return the width of the image in a row of a store, and the path of the store."""
     return store[row].width, store.path
 
 
 @dataclass(frozen=True)
 class LoggedSearch(SearchBoxes):
-    """Selective search that notes in a file every image it has finished."""
+    """Selective search that writes the name of every finished image to a file."""
 
     log: str = ''
 
@@ -48,7 +48,7 @@ class LoggedSearch(SearchBoxes):
 
 
 def generate_logged(images: str, out: str, log: str, workers: str) -> None:
-    """Make a store, keeping every box, and note in ``log`` what was done."""
+    """Make a store, keeping every box, and write the names of the finished images to `log`."""
     executor = ProcessExecutor(int(workers)) if int(workers) > 1 else SerialExecutor()
     options = GenerateOptions(LoggedSearch(log=log), get_filter('all'))
     generate(open_source(images), out, options, executor)

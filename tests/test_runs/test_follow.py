@@ -1,4 +1,4 @@
-"""Training runs as processes of their own."""
+"""Training runs as separate processes."""
 import threading
 import time
 from pathlib import Path
@@ -21,7 +21,7 @@ def script(folder: Path, text: str) -> list[str]:
 
 def test_progress_is_read_and_output_kept(tmp_path: Path):
     seen = []
-    for _ in range(2):  # a run that goes on adds to what is there
+    for _ in range(2):  # a resumed run appends to the log
         run_training(script(tmp_path, LOG), tmp_path / 'log', 'run', lambda *now: seen.append(now))
     assert seen[:2] == [(15, 'loss -1.5000  obj_std 0.5'), (70, 'loss 2.5')]
     assert (tmp_path / 'log').read_text().count('Epoch(train)') == 2

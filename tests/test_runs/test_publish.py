@@ -1,10 +1,9 @@
-"""Published weights: what is kept, what they are called, what they load into, what the card says."""
+"""Published weights: their parameters, file names, use in a detector, and model card."""
 import hashlib
 import json
 import os
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +12,7 @@ from miniatures import write_coco
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from safetensors import safe_open
+from scripts import PYTHON
 from small import ROOT
 
 from projects.soco import __version__
@@ -26,7 +26,7 @@ DETECTOR = ROOT / 'configs/benchmarks/mmdetection/coco/mask-rcnn_r18_fpn_quickst
 
 @pytest.fixture(scope='module')
 def state() -> dict[str, torch.Tensor]:
-    """Every name of the quickstart's model with a small tensor that no other name has."""
+    """Every parameter name of the quickstart's model with a small unique tensor."""
     from mmselfsup.registry import MODELS
 
     import projects.soco.models  # noqa: F401
@@ -38,7 +38,7 @@ def state() -> dict[str, torch.Tensor]:
 
 @pytest.fixture
 def checkpoint(state: dict[str, torch.Tensor], tmp_path: Path) -> Path:
-    """What the quickstart leaves: weights, optimiser, log, and the record of the run."""
+    """A checkpoint as the quickstart writes it (weights, optimiser, log), and the record of the run."""
     meta = dict(epoch=10, iter=100, cfg=Config.fromfile(QUICKSTART).pretty_text,
                 mmengine_version='0.10.7', experiment_name='soco_r18_fpn_quickstart_20260102_030405')
     path = tmp_path / 'run/epoch_10.pth'
@@ -137,18 +137,18 @@ def test_nothing_is_replaced_unasked(checkpoint, tmp_path):
 
 def test_what_is_no_pretraining_is_refused(checkpoint, state, tmp_path):
     torch.save(dict(state_dict=state), tmp_path / 'bare.pth')
-    with pytest.raises(ValueError, match='does not tell that a SoCo config trained it'):
+    with pytest.raises(ValueError, match='does not contain the config of a SoCo pretraining'):
         publish(tmp_path / 'bare.pth', tmp_path / 'out')
     detector = dict(meta=dict(cfg=Config.fromfile(DETECTOR).pretty_text), state_dict=state)
     torch.save(detector, tmp_path / 'detector.pth')
-    with pytest.raises(ValueError, match='does not tell that a SoCo config trained it'):
+    with pytest.raises(ValueError, match='does not contain the config of a SoCo pretraining'):
         publish(tmp_path / 'detector.pth', tmp_path / 'out')
     content = torch.load(checkpoint)
     content['state_dict'] = {**state, 'backbone.conv1.weight': torch.tensor([0, torch.nan])}
     torch.save(content, checkpoint)
-    with pytest.raises(ValueError, match='backbone.conv1.weight holds numbers that are not finite'):
+    with pytest.raises(ValueError, match='backbone.conv1.weight contains numbers that are not finite'):
         publish(checkpoint, tmp_path / 'out')
-    with pytest.raises(ValueError, match="'../x' cannot begin a file name"):
+    with pytest.raises(ValueError, match="'../x' is not a valid file name prefix"):
         content['state_dict'] = state
         torch.save(content, checkpoint)
         publish(checkpoint, tmp_path / 'out', name='../x')
@@ -162,7 +162,7 @@ def test_the_result_starts_a_detector_and_can_be_converted(checkpoint, tmp_path)
     def tool(name: str, *args: object) -> str:
         coco = tmp_path / 'coco'
         done = subprocess.run(
-            [sys.executable, str(ROOT / f'tools/{name}.py'), *map(str, args)], capture_output=True,
+            [PYTHON, str(ROOT / f'tools/{name}.py'), *map(str, args)], capture_output=True,
             text=True, cwd=tmp_path, env={
                 **os.environ, 'PYTHONPATH': str(ROOT),
                 'SOCO_QUICKSTART_PHOTOS': str(coco / 'train2017'),

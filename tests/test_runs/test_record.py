@@ -1,4 +1,4 @@
-"""What a run records about itself, and how its config is compared with the project's."""
+"""The record of a run, and the comparison of its config with the project's."""
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -50,7 +50,7 @@ def test_resuming_adds_a_session_and_starting_anew_does_not(tmp_path):
             assert len(read_record(tmp_path / RECORD)) == count
     (tmp_path / RECORD).write_text('{"sessions": [{"config"')
     with recorded(runner_in(tmp_path, True), 'c.py'):
-        pass  # a record that was cut off stops no training
+        pass  # an incomplete record does not stop the training
     assert len(read_record(tmp_path / RECORD)) == 1
 
 

@@ -1,10 +1,9 @@
-"""The report of a run: what it is made from, what is wrong with a run, and the page in a browser."""
+"""The report of a run: its sources, its warnings, and the page in a browser."""
 import json
 import os
 import re
 import shlex
 import subprocess
-import sys
 from importlib.metadata import version
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import torch
 from browser import find_browser, headless_browser
 from mmengine.config import Config
 from PIL import Image
+from scripts import PYTHON, WARM
 from small import ROOT, tiny_config
 
 from projects.soco.launch.checks import check_family
@@ -26,12 +26,12 @@ from projects.soco.runs.report import warnings_of, write_report
 
 QUICKSTART = ROOT / 'configs/soco_r18_fpn_quickstart.py'
 HOSTILE = '<script>document.title = "broken in"</script><img src=x onerror=alert(1)>.jpg'
-CORNERS = ((200, 30, 30), (30, 160, 60), (40, 60, 200), (230, 200, 40))  # of the made-up pictures
+CORNERS = ((200, 30, 30), (30, 160, 60), (40, 60, 200), (230, 200, 40))  # of the generated pictures
 
 
 @pytest.fixture(scope='module')
 def text() -> str:
-    """A run's config as MMEngine dumps it."""
+    """A run's config in MMEngine's dumped form."""
     cfg = Config.fromfile(QUICKSTART)
     cfg.merge_from_dict({'train_dataloader.dataset.data_root': HOSTILE,
                          'train_dataloader.batch_size': 4})
@@ -40,7 +40,7 @@ def text() -> str:
 
 def write_session(folder: Path, text: str, steps: range, time: str = '20261124_120000',
                   **values) -> Path:
-    """A session's logs as MMEngine writes them; `values` are the same in every record."""
+    """Write a session's logs as MMEngine does; `values` are added to every record."""
     logs = folder / time / 'vis_data'
     logs.mkdir(parents=True)
     (logs / 'config.py').write_text(text)
@@ -68,7 +68,7 @@ def write_record(folder: Path, **values) -> None:
 
 
 def write_picture(path: Path) -> None:
-    """Four large areas of known colours, wider than a phone."""
+    """Write a picture of four areas of known colours, wider than a phone's screen."""
     path.parent.mkdir(exist_ok=True)
     quarters = np.array(CORNERS, dtype=np.uint8).reshape(2, 2, 3)
     Image.fromarray(quarters.repeat(300, 0).repeat(600, 1)).save(path)
@@ -76,7 +76,7 @@ def write_picture(path: Path) -> None:
 
 @pytest.fixture(scope='module')
 def whole_run(tmp_path_factory, text) -> Path:
-    """A run that has everything, and names of users that are made to break a page."""
+    """A run with all parts of a report, and names that try to inject HTML."""
     folder = tmp_path_factory.mktemp('runs') / 'a <b>run'
     logs = write_session(folder, text, range(5, 105, 5))
     with open(logs / 'scalars.json', 'a') as file:
@@ -97,7 +97,7 @@ class TestWhatIsWrong:
     def test_no_run(self, tmp_path):
         with pytest.raises(FileNotFoundError, match='no work directory at .*tools/train.py'):
             write_report(tmp_path / 'none')
-        with pytest.raises(ValueError, match='holds no run: no TIMESTAMP/vis_data'):
+        with pytest.raises(ValueError, match='contains no run: no TIMESTAMP/vis_data'):
             write_report(tmp_path)
         with pytest.raises(ValueError, match='ends in .html'):
             write_report(tmp_path, tmp_path / 'page.pdf')
@@ -123,28 +123,28 @@ class TestWhatIsWrong:
         run = read_work_dir(tmp_path)
         losses = {r['step']: r['loss'] for r in run.records if 'loss' in r}
         assert list(losses) == list(range(5, 65, 5)) and run.starts == 2
-        assert losses[35] == -7.5  # of two, that of the session that went on
+        assert losses[35] == -7.5  # logged twice; the later session counts
         assert run.seconds == pytest.approx(30)
 
     def test_a_checkpoint_without_its_config(self, tmp_path, text):
         write_checkpoint(tmp_path, text)
         run = read_work_dir(tmp_path)
         assert run.config['train_dataloader']['batch_size'] == 4 and run.finished
-        assert any('No config lies beside epoch_10.pth. Shown is' in t for t in run.troubles)
+        assert any('no config beside epoch_10.pth. The config inside' in t for t in run.troubles)
         assert 'r18_fpn_quickstart.py' in transfer_command(run).line
         write_checkpoint(tmp_path, None)
-        assert 'epoch_10.pth. It holds none' in write_report(tmp_path).read_text()
+        assert 'epoch_10.pth. The checkpoint contains none' in write_report(tmp_path).read_text()
         assert not transfer_command(read_work_dir(tmp_path)).line
 
     def test_a_checkpoint_of_another_config(self, tmp_path, text):
         checkpoint = write_checkpoint(tmp_path, text.replace('depth=18', 'depth=34'))
         write_session(tmp_path, text, range(5, 105, 5))
         trouble, = (t for t in read_work_dir(tmp_path).troubles if 'another config' in t)
-        assert 'model.backbone.depth' in trouble and 'work directory of its own' in trouble
+        assert 'model.backbone.depth' in trouble and 'separate work directory' in trouble
         checkpoint.write_bytes(checkpoint.read_bytes()[:300])
         run = read_work_dir(tmp_path)
         assert run.checkpoint is None and any('can be opened' in t for t in run.troubles)
-        assert 'There is no checkpoint to go on with.' in warnings_of(run)
+        assert 'There is no checkpoint to continue from.' in warnings_of(run)
 
     def test_a_healthy_run_has_no_warning(self, whole_run):
         run = read_work_dir(whole_run)
@@ -160,7 +160,7 @@ class TestWhatIsWrong:
         write_session(tmp_path, text, range(5, 35, 5), **values)
         found = warnings_of(read_work_dir(tmp_path))
         assert re.search(message, found[0])
-        assert 'Look at this first' in write_report(tmp_path).read_text()
+        assert '>Warnings<' in write_report(tmp_path).read_text()
 
     @pytest.mark.parametrize('how, message', [
         (None, r'3 of 10 epochs, 35 iterations\). No end is recorded'),
@@ -182,7 +182,7 @@ class TestWhatIsWrong:
         cut_off = logs / 'vis_image/views_10.png'
         cut_off.write_bytes((logs / 'vis_image/views_5.png').read_bytes()[:200])
         page = write_report(tmp_path).read_text()
-        assert page.count('image/webp') == 1 and 'views_10.png is no picture' in page
+        assert page.count('image/webp') == 1 and 'views_10.png cannot be shown' in page
 
     def test_another_kind_of_run(self, tmp_path, text):
         write_session(tmp_path, text.replace("type='SoCo'", "type='MaskRCNN'"), range(5, 10, 5))
@@ -242,7 +242,7 @@ class TestHowToGoOn:
         assert not command.line and 'docs/transfer.md' in command.note
 
 
-# Contrast by WCAG 2 of each text; its background is that of the nearest ancestor that has one.
+# WCAG 2 contrast of each text with the background of its nearest ancestor that has one.
 CONTRASTS = """
 const light = c => { const [r, g, b] = c.match(/[\\d.]+/g).slice(0, 3).map(v => (v /= 255) <= .03928
   ? v / 12.92 : ((v + .055) / 1.055) ** 2.4); return .2126 * r + .7152 * g + .0722 * b };
@@ -277,7 +277,7 @@ class TestThePage:
         assert browser.run(STICKING_OUT) == []
         images = browser.run(
             'return [...document.images].map(i => [i.complete, i.naturalWidth, i.alt])')
-        assert len(images) == 9  # six curves, neighbours, the two newest of four views
+        assert len(images) == 9  # six curves, neighbours, the two latest of four views
         assert all(complete and wide > 300 and len(alt) > 20 for complete, wide, alt in images)
         contrasts = browser.run(CONTRASTS)
         assert len(contrasts) > 50 and min(contrasts)[0] >= 4.5, min(contrasts)
@@ -288,23 +288,23 @@ class TestThePage:
         title = region(shot, browser.box('h1')).mean(2)
         assert .01 < (title < 90 if bright else title > 170).mean() < .5, 'the title is written'
         curves = region(shot, browser.box('.curves img'))  # the losses
-        lines = curves[np.ptp(curves, axis=2) > 80]  # text and grid are grey
+        lines = curves[np.ptp(curves, axis=2) > 80]  # coloured lines; text and grid are grey
         assert len(lines) > 200 and len({tuple(color) for color in lines // 64}) >= 2
         ground = np.median(curves)
-        assert ground > 200 if bright else ground < 60, 'they lie on the page, not on a sheet'
+        assert ground > 200 if bright else ground < 60, "the curves have the page's background"
         assert (abs(curves.mean(2) - ground) > 100).sum() > 300, 'axes and numbers can be read'
         left, top, _, bottom = browser.box('#what-it-saw img')
         for share, color in ((.05, CORNERS[0]), (.95, CORNERS[2])):
             found = shot[top + round(share * (bottom - top)), left + 20]
-            assert abs(found - color).max() < 30, 'the view is the picture that was given'
+            assert abs(found - color).max() < 30, 'the page shows the picture of the view'
 
     def test_what_it_says(self, browser, page, whole_run):
         browser.open(page)
         assert browser.driver.title == 'a <b>run – SoCo run'
         headings = browser.run(
             "return [...document.querySelectorAll('h1, h2')].map(h => h.textContent)")
-        assert headings == ['a <b>run', 'Look at this first', 'How it went', 'What it learned',
-                            'What the model saw', 'How to go on', 'What ran']
+        assert headings == ['a <b>run', 'Warnings', 'Curves', 'Object scores', 'Views', 'Next steps',
+                            'Run details']
         told = browser.run("return document.querySelector('#summary').innerText")
         for words in ('Finished', '10 of 10 epochs, 100 iterations', '-1.60 → -6.67',
                       'the lowest possible is -8', '0.50', '42.5%', 'top-1 at iteration 50'):
@@ -365,18 +365,18 @@ def test_a_real_run_is_reported_and_goes_on_by_the_command_of_its_report(tmp_pat
 
     def run(*command: str) -> str:
         done = subprocess.run(command, cwd=ROOT, text=True, capture_output=True, env={
-            **os.environ, 'PYTHONPATH': str(ROOT), 'SOCO_VENV': sys.prefix, 'OMP_NUM_THREADS': '1'})
+            **os.environ, 'PYTHONPATH': str(ROOT), 'SOCO_VENV': str(WARM), 'OMP_NUM_THREADS': '1'})
         assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
         return done.stdout
 
-    run(sys.executable, 'tools/train.py', str(tmp_path / 'mine.py'), '--work-dir', str(work))
+    run(PYTHON, 'tools/train.py', str(tmp_path / 'mine.py'), '--work-dir', str(work))
     assert read_record(work / RECORD)[-1]['how'] == 'finished'
     (work / 'epoch_2.pth').unlink()  # as if it had been killed in the second epoch
     write_record(work)
     first = read_work_dir(work)
     assert first.checkpoint.name == 'epoch_1.pth' and not first.finished
     run(*shlex.split(commands(first)[0].line))
-    assert str(work / 'report.html') in run(sys.executable, 'tools/report.py', str(work))
+    assert str(work / 'report.html') in run(PYTHON, 'tools/report.py', str(work))
     second = read_work_dir(work)
     assert second.finished and second.checkpoint.name == 'epoch_2.pth' and second.starts == 2
     assert second.records[-1]['epoch'] == 2 and second.troubles == []

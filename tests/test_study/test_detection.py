@@ -1,4 +1,4 @@
-"""AP of kept predictions, against pycocotools' own."""
+"""AP of saved predictions, compared with that of pycocotools."""
 import contextlib
 import io
 import json
@@ -13,7 +13,7 @@ from projects.soco.study.detection import average_precision, judge_predictions, 
 
 
 def write_truth(path: Path, photos: int = 6, seed: int = 0) -> tuple[dict, list[dict]]:
-    """Photos with up to four objects of three classes, and predictions that are partly right."""
+    """Write photos with up to four objects of three classes; return them and noisy predictions."""
     rng = np.random.default_rng(seed)
     content = dict(images=[dict(id=10 + i, width=100, height=80, file_name=f'{i}.png')
                            for i in range(photos)],

@@ -1,4 +1,4 @@
-"""The networks that arms start from, and what they know."""
+"""The networks that arms start from, and their object scores."""
 import json
 from pathlib import Path
 
@@ -44,7 +44,7 @@ def test_parts_that_do_not_fit_are_refused(cfg: Config):
     state = part(build_model(cfg, None, 0), 'backbone.')
     with pytest.raises(ValueError, match='is missing'):
         build_arm(cfg, 0, dict(list(state.items())[3:]))
-    with pytest.raises(ValueError, match='backbone.more has no place'):
+    with pytest.raises(ValueError, match='backbone.more is not in the network'):
         build_arm(cfg, 0, {**state, 'backbone.more': torch.zeros(1)})
 
 
@@ -80,7 +80,7 @@ def test_place_is_the_overlap_with_the_nearest_object_of_another_photo():
     objects = ViewObjects(
         0, 1, (64, 64), torch.tensor([0, 0, 1, 2]),
         torch.tensor([[same, same], [far, far], [same, half], [far, far]]),
-        # the first is nearest to itself, then to the second, of its own photo, then to the third
+        # nearest to the first: itself, then the second (same photo), then the third
         torch.tensor([[[1., 0.], [0.9, 0.1], [0.8, 0.2], [0., 1.]]] * 2), 0.)
     place, chance = _overlaps(objects)
     assert place.tolist() == [0.5, 0, 1, 0]

@@ -1,4 +1,4 @@
-"""What a study's config says, and what it may not say."""
+"""The config of a study: its jobs, and errors in it."""
 from pathlib import Path
 
 import pytest
@@ -21,7 +21,7 @@ def test_needs_come_first_and_each_job_once(path: Path):
     assert len({job.key for job in jobs}) == len(jobs)
     for i, job in enumerate(jobs):
         assert set(study.needs(job)) <= set(jobs[:i]), job
-    # every arm is judged before and after fine-tuning, at 100 % and 25 % of the labels
+    # every arm is scored before and after fine-tuning, at 100 % and 25 % of the labels
     for arm in study.arms:
         for seed in study.seeds:
             assert Job('objects', arm, seed) in jobs
@@ -71,8 +71,8 @@ WRONG = [
     ("order=[dict(stage='objects', arms=['nobody'])]", "no arm 'nobody'"),
     ("order=[dict(stage='judge', arms=['random'])]", r'order\[0\] must have a stage'),
     ("order=[dict(stage='finetune', arms=['random'], share=0)]", r'order\[0\]'),
-    ("arms=dict(random=dict(title='random', parts=['backbone']))", 'arms.random: give a method'),
-    ("arms=dict(random=dict(title='r', method='soco', parts=['tail']))", "holds 'tail'"),
+    ("arms=dict(random=dict(title='random', parts=['backbone']))", 'arms.random: set a method'),
+    ("arms=dict(random=dict(title='r', method='soco', parts=['tail']))", "contains 'tail'"),
     ("arms=dict(random=dict(name='random'))", 'arms.random: title is missing; name is not known'),
     ("methods=dict(soco=dict(config='x.py', boxes='grid'))", 'methods.soco.boxes must be one of'),
     ("methods=dict(soco=dict(config='x.py', options=[]))", 'options is empty'),
@@ -95,7 +95,7 @@ def test_files_that_are_not_there_are_named(tmp_path: Path):
         read_study(tmp_path / 'none.py')
     path = tmp_path / 'study.py'
     path.write_text(f"_base_ = '{STUDIES[0]}'\nstudy = dict(detector='nowhere.py')\n")
-    with pytest.raises(FileNotFoundError, match='nowhere.py, which is not there'):
+    with pytest.raises(FileNotFoundError, match='nowhere.py, which does not exist'):
         read_study(path)
     path.write_text('name = "x"\n')
     with pytest.raises(ValueError, match='no dict named study'):

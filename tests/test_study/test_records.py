@@ -1,4 +1,4 @@
-"""The JSON of a study, and what is made of it."""
+"""The JSON of a study, its tables and its picture."""
 import json
 from pathlib import Path
 
@@ -29,7 +29,7 @@ def object_values(level: float) -> dict[str, float]:
 
 
 def fill(records: Records) -> None:
-    """Random at 20 %, BYOL at 25 %, SoCo at 30 % and only one seed of it in fine-tuning."""
+    """Add results: random at 20 %, BYOL at 25 %, SoCo at 30 %, with one fine-tuning seed for SoCo."""
     noise = np.random.default_rng(0).normal(0, 0.01, 40)
     for arm, level in (('random', 0.2), ('byol', 0.25), ('soco', 0.3)):
         for seed in (0, 1):
@@ -64,7 +64,7 @@ def test_records_stay_and_other_studies_are_refused(tmp_path: Path):
 @pytest.mark.parametrize('text', ['', '[]', '{"version": 9, "records": {}}', '{"version": 1}'])
 def test_a_file_that_is_none_is_told(tmp_path: Path, text: str):
     (tmp_path / 'results.json').write_text(text)
-    with pytest.raises(ValueError, match='does not hold the results of a study'):
+    with pytest.raises(ValueError, match='does not contain the results of a study'):
         read_records(tmp_path / 'results.json')
     with pytest.raises(FileNotFoundError, match='run tools/benchmarks/transfer_study.py'):
         read_records(tmp_path / 'gone.json')
@@ -98,7 +98,7 @@ def test_tables_hold_the_figures(tmp_path: Path, study):
 def test_arms_that_share_their_backbone_stand_once(tmp_path: Path, study):
     records = Records(tmp_path / 'results.json', ABOUT)
     fill(records)
-    for seed in (0, 1):  # the head's features differ, the backbone's do not
+    for seed in (0, 1):  # the features of the head differ, those of the backbone do not
         values = dict(records[f'objects/soco/seed{seed}']['values'], knn_object=0.5)
         records.add(f'objects/soco_fpn/seed{seed}', dict(values=values),
                     records.samples(f'objects/soco/seed{seed}'))

@@ -16,16 +16,16 @@ def test_what_two_arms_share_cancels_out():
 
 
 def test_seeds_count_as_student_says():
-    # no photo matters, but the gain depends on the seed: 0, 0 or 0.3
+    # the gain does not depend on photos, but on the seed: 0, 0 or 0.3
     ours = np.repeat([[0.], [0.], [0.3]], 50, axis=1)
     found = paired_difference([0, 0, 0.3], [0, 0, 0], ours, np.full((3, 50), 0.))
-    # by draws the mean is always 0.1; t of 2 degrees of freedom, deviation 0.3 / sqrt(3)
+    # the mean of each draw is 0.1; t has 2 degrees of freedom, the deviation is 0.3 / sqrt(3)
     half = 4.303 * (0.3 / math.sqrt(3)) / math.sqrt(3)
     assert found == pytest.approx((0.1, 0.1 - half, 0.1 + half))
 
 
 def test_photos_count_by_the_draws():
-    # both seeds gain the same, but the gain depends on the photos that are drawn
+    # the gain does not depend on the seed, but on the photos that are drawn
     gains = np.linspace(-0.1, 0.3, 401)
     found = paired_difference([0.1, 0.1], [0, 0], np.stack([gains, gains]), np.zeros((2, 401)))
     assert found == pytest.approx((0.1, *np.percentile(gains, (2.5, 97.5))))

@@ -1,4 +1,4 @@
-"""The page of results says what the JSON beside it holds."""
+"""The page of results contains the tables of the JSON beside it."""
 import json
 import re
 from pathlib import Path
@@ -20,7 +20,7 @@ def test_tables_are_made_from_the_json(path: Path):
     made = tables(content)
     assert len(made) >= 4
     for table in made:
-        assert table in page, f'not in the page:\n{table}'
+        assert table in page, f'the page lacks:\n{table}'
     dates = {record['date'] for record in content['records'].values()}
     assert all(date in page for date in dates) and content['machine']['cpu'] in page
     picture = path.with_suffix('.png')

@@ -1,13 +1,13 @@
-"""A whole study in miniature: stopped, gone on with, to table and picture."""
+"""A complete small study, stopped and resumed, and the scheduling of its jobs."""
 import json
 import os
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from rich.console import Console
+from scripts import PYTHON
 from small import ROOT, make_photos
 
 from projects.soco.study.data import StudyData
@@ -20,7 +20,7 @@ TOOL = ROOT / 'tools/benchmarks/transfer_study.py'
 
 
 def write_data(root: Path) -> None:
-    """Photos with two marked objects each, of two supercategories."""
+    """Write photos with two annotated objects each, of two supercategories."""
     make_photos(root / 'photos', 4)
     make_photos(root / 'coco_mini/images', 10)
     (root / 'coco_mini/annotations').mkdir()
@@ -37,7 +37,7 @@ def write_data(root: Path) -> None:
 
 
 def write_study(folder: Path) -> Path:
-    """Two methods with two options each, three arms, one seed; all as small as it goes."""
+    """Write a small study: two methods with two options each, three arms, one seed."""
     views = 'custom = _base_.train_dataloader.dataset.pipeline[1].views\n' \
             'for view in custom:\n    view.size = 32\n'
     for method in ('soco', 'byol'):
@@ -78,7 +78,7 @@ study = dict(
 
 def run_tool(*arguments: str | Path) -> tuple[int, str]:
     done = subprocess.run(
-        [sys.executable, '-W', 'ignore', str(TOOL), *map(str, arguments)], cwd=ROOT, text=True,
+        [PYTHON, '-W', 'ignore', str(TOOL), *map(str, arguments)], cwd=ROOT, text=True,
         capture_output=True, env={**os.environ, 'PYTHONPATH': str(ROOT), 'OMP_WAIT_POLICY': 'PASSIVE'})
     return done.returncode, done.stdout + done.stderr
 
@@ -89,10 +89,10 @@ def test_a_whole_study(tmp_path: Path):
     study = write_study(tmp_path)
     arguments = (study, '--data', tmp_path / 'data', '--work-dir', tmp_path / 'work')
 
-    # Some seconds: on a quick machine the first runs are under way, on a slow one nothing is.
+    # After these seconds, a fast machine has started the first runs, a slow one has not.
     code, told = run_tool(*arguments, '--minutes', '0.2')
     assert code == 75, told
-    assert 'the same command goes on' in told
+    assert 'Run the same command to continue' in told
     first = json.loads((tmp_path / 'work/results.json').read_text())['records']
     assert len(first) < 12
 
@@ -100,7 +100,7 @@ def test_a_whole_study(tmp_path: Path):
     assert code == 0, told
     content = json.loads((tmp_path / 'work/results.json').read_text())
     records = content['records']
-    # what was done was not done again
+    # finished jobs were not repeated
     assert all(records[key] == value for key, value in first.items())
     assert set(records) == {
         f'{kind}/{name}/{last}' for kind, names, lasts in (
@@ -119,7 +119,7 @@ def test_a_whole_study(tmp_path: Path):
     assert records['pretrain/soco/seed3']['gflop_per_image'] > records[
         'pretrain/byol/seed3']['gflop_per_image'] > 0
 
-    # what each detector started from, as its log tells
+    # the weights that each detector started from, from its log
     found = {arm: re.findall(r'(\d+) of (\d+) keys matched', (
         tmp_path / f'work/finetune/{arm}/50percent/seed3/output.log').read_text())
         for arm in ('random', 'byol', 'soco')}
@@ -151,7 +151,7 @@ def test_what_users_get_wrong(tmp_path: Path, change: tuple, message: str):
 
 @pytest.fixture
 def study_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StudyRun:
-    """The jobs of one seed of the CPU study, each of which only leaves a record."""
+    """The CPU study with one seed, whose jobs only add a record."""
     monkeypatch.chdir(ROOT)
     path = tmp_path / 'study.py'
     path.write_text(f"_base_ = '{STUDIES}/study_cpu.py'\nstudy = dict(seeds=[0])\n")
@@ -203,7 +203,7 @@ def test_a_detector_that_was_killed_while_it_validated_is_done_again(
     job, runs = Job('finetune', 'random', 0), []
 
     def train(command: list, folder: Path, job: Job, report: object) -> float:
-        """The first time without the second point, as after a resume behind it."""
+        """Omit the second point's predictions in the first run, as after a resume behind it."""
         (folder / 'predictions').mkdir(parents=True)
         for point in (200, 600) if not runs else (200, 400, 600):
             for kind in ('bbox', 'segm'):
@@ -218,7 +218,7 @@ def test_a_detector_that_was_killed_while_it_validated_is_done_again(
     assert len(runs) == 2 and runs[0] == runs[1]
     assert study_run.records[job.key]['values'] == {'box_AP50@600': 0.1}
 
-    # a detector that never leaves them is told, and not trained for ever
+    # a detector that never saves them fails, and is not trained again and again
     monkeypatch.setattr(study_run, '_train', lambda *args: 1.0)
     with pytest.raises(ValueError, match='needs the KeepPredictionsHook'):
         study_run._finetune(Job('finetune', 'random', 1), lambda done, state: None)
@@ -236,7 +236,7 @@ def test_a_trial_that_diverges_is_lost_and_the_study_is_not(study_run: StudyRun)
     for i in (1, 2):
         study_run.records.add(Job('trial', 'soco', i).key,
                               dict(options=options[i], values={}, lost='not finite'))
-    with pytest.raises(ValueError, match='All trials of soco were lost'):
+    with pytest.raises(ValueError, match='All trials of soco diverged'):
         study_run._chosen('trial', 'soco', options)
     with pytest.raises(ValueError, match='disk'), study_run._may_diverge(job, {}):
         raise ValueError('the disk is full')

@@ -1,4 +1,4 @@
-"""The configs that the studies name: they fit each other, and train."""
+"""The configs of the studies: they are consistent, and train."""
 from pathlib import Path
 
 import pytest
@@ -128,7 +128,7 @@ def test_byol_moves_its_target_as_mmselfsup_does(tmp_path: Path):
     runner.register_hook(Capture())
     runner.train()
     first, second = Capture.weights
-    kept = 1 - (1 - 0.9) * 0.5  # half of the way from 0.9 to 1
+    kept = 1 - (1 - 0.9) * 0.5  # halfway from 0.9 to 1
     torch.testing.assert_close(runner.model.target_net.module[0].conv1.weight,
                                kept * first + (1 - kept) * second, atol=1e-7, rtol=0)
     assert (first - second).abs().max() > 1e-4

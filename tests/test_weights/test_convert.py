@@ -1,4 +1,4 @@
-"""The weight converters, against other projects' own names and models, and against bad files."""
+"""Tests of the weight converters with other projects' names and models, and with bad files."""
 import argparse
 import copy
 import functools
@@ -22,10 +22,9 @@ from small import ROOT
 from torch import Tensor, nn
 
 import reference
-from projects.soco.converters import TARGETS
 from projects.soco.weights.convert import check_output, convert, from_official, write_weights
 from projects.soco.weights.match import match_weights
-from projects.soco.weights.names import name_table
+from projects.soco.weights.names import TARGETS, name_table
 from projects.soco.weights.read import read_weights
 
 KINDS = {'fpn_r18': ('SoCo_FPN', 'resnet18'), 'fpn_r50': ('SoCo_FPN', 'resnet50'),
@@ -35,13 +34,13 @@ NORM = ('weight', 'bias', 'running_mean', 'running_var')
 
 @functools.cache
 def model(kind: str) -> nn.Module:
-    """A model of the project without memory: names and shapes only."""
+    """Return a model of the project with names and shapes only."""
     with torch.device('meta'):
         return parity.build_model(*KINDS[kind])
 
 
 def weights(kind: str) -> dict[str, Tensor]:
-    """Every name of a model with a small tensor that no other name has."""
+    """Return a different small tensor for every name of a model."""
     return {name: torch.tensor([i, i + 0.5]) for i, name in enumerate(model(kind).state_dict())}
 
 
@@ -50,7 +49,7 @@ def online(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def official(kind: str) -> dict[str, Tensor]:
-    """An official model's names and shapes: the parity file's, and BN's counters."""
+    """Return an official model's names and shapes, from the parity file, with BN's counters."""
     keys = reference.load_parity(ROOT / f'tests/data/parity/{kind}.json')['keys']
     state = {name: torch.empty(shape, device='meta') for name, shape in keys.items()}
     counters = {name.replace('running_mean', 'num_batches_tracked'): torch.empty((), device='meta')
@@ -59,14 +58,14 @@ def official(kind: str) -> dict[str, Tensor]:
 
 
 def assert_same(actual: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
-    """The same names with the same bits."""
+    """Check that names and values are identical."""
     assert set(actual) == set(expected)
     for name, value in expected.items():
         assert actual[name].dtype == value.dtype and torch.equal(actual[name], value), name
 
 
-# detectron2's names, written from its modules: wrappers.Conv2d holds its norm, ResNet has stem and
-# res2 to res5, FPN is `fpn_lateral<n>` and `fpn_output<n>`, the box head counts from conv1 and fc1.
+# detectron2's names, derived from its modules: wrappers.Conv2d contains its norm, ResNet has stem and
+# res2 to res5, FPN has `fpn_lateral<n>` and `fpn_output<n>`, the box head starts at conv1 and fc1.
 
 def d2_conv(name: str, inside: int, outside: int, size: int,
             norm: bool = True) -> Iterator[tuple[str, tuple]]:
@@ -97,7 +96,7 @@ def d2_stage(name: str, stage: int, blocks: int, basic: bool) -> Iterator[tuple[
 
 
 def d2_mask_rcnn(c4: bool, blocks: tuple = (3, 4, 6, 3), basic: bool = False) -> dict[str, tuple]:
-    """Names and shapes of a whole Mask R-CNN of detectron2, 80 classes, SyncBN."""
+    """Return names and shapes of a whole Mask R-CNN of detectron2, 80 classes, SyncBN."""
     body = 'backbone' if c4 else 'backbone.bottom_up'
     stages = [f'{body}.res{n}' for n in (2, 3, 4)] + ['roi_heads.res5' if c4 else f'{body}.res5']
     parts = [d2_conv(f'{body}.stem.conv1', 3, 64, 7)]
@@ -168,7 +167,7 @@ def test_torchvision_s_resnet_computes_what_our_backbone_does(kind):
 
 
 def parity_backbone(kind: str) -> nn.Module:
-    """The backbone of a model (with C4's last stage) with random weights and statistics."""
+    """Return a model's backbone (with C4's last stage) with random weights and statistics."""
     source = model(kind)
     parts = nn.Module()
     parts.backbone = source.backbone
@@ -193,7 +192,7 @@ def test_an_official_checkpoint_fills_every_key_of_our_model(kind):
     if kind == 'c4_r50':
         state |= {'module.queue': torch.empty(128, 8), 'module.queue_ptr': torch.zeros(1)}
     result = convert(state, 'soco')
-    model(kind).load_state_dict(result.state_dict, strict=True)  # raises unless all fit
+    model(kind).load_state_dict(result.state_dict, strict=True)  # raises unless all keys match
     assert result.source == 'official' and result.family == ('C4' if kind == 'c4_r50' else 'FPN')
     queue = ['module.queue', 'module.queue_ptr'] if kind == 'c4_r50' else []
     assert sorted(key for keys in result.dropped.values() for key in keys) == queue
@@ -248,7 +247,7 @@ def test_other_types_and_layouts_of_tensors_survive(tmp_path):
     big = torch.arange(10000.).view(100, 100)
     special = {names[0]: torch.tensor(3), names[1]: torch.tensor([0.1, float('nan')]).half(),
                names[2]: big.t(), names[3]: big[0],  # 3 is a view of 2
-               names[4]: torch.arange(1e6)[5:7]}  # only these two are to be written
+               names[4]: torch.arange(1e6)[5:7]}  # only these two values must be written
     result = convert({**state, **special}, 'mmdet')
     for suffix in ('.pth', '.safetensors'):
         write_weights(result, tmp_path / f'out{suffix}')
@@ -294,7 +293,7 @@ class TestForms:
         arrays = content['model']
         assert all(isinstance(a, np.ndarray) and a.flags.writeable for a in arrays.values())
         assert_same({k: torch.from_numpy(a) for k, a in arrays.items()}, result.state_dict)
-        # what the file names has to be there in NumPy 1 too: numpy._core is not
+        # NumPy 1 must have all names in the file; it has no numpy._core
         ops = [(op.name, arg) for op, arg, _ in pickletools.genops(data)]
         assert 'GLOBAL' not in dict(ops)
         texts = [arg for name, arg in ops if name == 'SHORT_BINUNICODE']
@@ -361,7 +360,7 @@ class TestStrictness:
 
 
 class Planted:
-    """Unpickling it creates a file."""
+    """An object that creates a file when unpickled."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -372,7 +371,7 @@ class Planted:
 
 @functools.cache
 def tool():
-    """tools/convert_weights.py as a module."""
+    """Return tools/convert_weights.py as a module."""
     spec = importlib.util.spec_from_file_location('convert_weights', ROOT / 'tools/convert_weights.py')
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -383,7 +382,7 @@ class TestFiles:
 
     @pytest.fixture
     def run(self, monkeypatch, tmp_path):
-        """Runs the tool in an empty folder."""
+        """Run the tool in an empty folder."""
         monkeypatch.chdir(tmp_path)
 
         def main(*args: str) -> None:
@@ -402,7 +401,7 @@ class TestFiles:
                      '203 dropped: target network'):
             assert f' {line}\n' in text
         assert 'Fits configs/benchmarks/mmdetection/coco/mask-rcnn_r50_fpn_ms-1x_coco.py' in text
-        assert 'lie in out/b.pth' in text
+        assert 'are in out/b.pth' in text
 
     def test_c4_gets_its_detector_and_a_backbone_alone_gets_none(self, run, capsys):
         torch.save(weights('c4_r50'), 'a.pth')

@@ -1,4 +1,4 @@
-"""Which tensors of a checkpoint match which of a model, key by key."""
+"""Tests of matching the tensors of a checkpoint with those of a model."""
 from pathlib import Path
 
 import pytest
@@ -20,7 +20,7 @@ FRESH = {'rpn_head', 'roi_head.bbox_head.fc_cls', 'roi_head.bbox_head.fc_reg',
 
 
 def state_of(path: Path) -> dict[str, Tensor]:
-    """State dict of a config's model; shapes only, no memory."""
+    """Return the state dict of a config's model, with shapes only."""
     cfg = cpu_config(Config.fromfile(path))
     init_default_scope(cfg.default_scope)
     with torch.device('meta'):
@@ -116,7 +116,7 @@ def test_fpn_weights_do_not_fit_a_c4_detector(soco: dict) -> None:
 @pytest.mark.parametrize('name', [FPN, C4])
 @pytest.mark.parametrize('prefix', ['', 'module.', 'backbone.'])
 def test_a_supervised_resnet_fills_the_backbone(name: str, prefix: str) -> None:
-    """Of torchvision, of a parallel wrapper, and of MMClassification, whose names have a prefix."""
+    """From torchvision, a parallel wrapper, and MMClassification, whose names have a prefix."""
     detector = state_of(DETECTORS / name)
     weights = {prefix + k: v for k, v in resnet50_of_torchvision().items()}
     names = fit_names(detector, weights, supervised=True)

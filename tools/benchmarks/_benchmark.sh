@@ -1,5 +1,5 @@
-# Sourced by the scripts of tools/benchmarks/. Each sets before:
-#   SOCO_FAMILY     fpn, c4 or nothing: the detectors that it is for
+# Sourced by the scripts in tools/benchmarks/, which set before:
+#   SOCO_FAMILY     fpn, c4 or empty: the family of detectors that the script is for
 #   SOCO_EXAMPLE    a config and weights, shown with the usage
 
 SOCO_TOOLS=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)

@@ -1,9 +1,9 @@
-"""Measure what pretraining gives a detector: same photos, same budget, same detector, several seeds.
+"""Compare pretraining methods with the same photos, budget and detector, over several seeds.
 
     python tools/benchmarks/transfer_study.py configs/benchmarks/transfer_study/study_cpu.py --data DIR
 
-Each result is written when it is there; the same command goes on where the last one stopped. Ends with
-a table and a picture. See docs/results/transfer_study.md.
+Each result is written as soon as it is available. To resume a study that was stopped, run the same
+command again. At the end, tables and a picture are written. See docs/results/transfer_study.md.
 """
 import argparse
 import math
@@ -33,28 +33,29 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('study', help='config of a study, see configs/benchmarks/transfer_study')
-    parser.add_argument('--data', metavar='DIR', help="folder that the study's paths start from: "
-                        'photos, and COCO annotations with their photos')
-    parser.add_argument('--work-dir', metavar='DIR', help='where runs and results go (default: '
+    parser.add_argument('--data', metavar='DIR', help="folder that the study's paths are relative to; "
+                        'it contains photos, and COCO annotations with their photos')
+    parser.add_argument('--work-dir', metavar='DIR', help='folder for runs and results (default: '
                         'work_dirs/<name of the study>)')
-    parser.add_argument('--minutes', type=float, metavar='M', help='stop after so long, with a '
-                        'checkpoint of what runs, and exit code 75 (default: when all is done)')
-    parser.add_argument('--plan', action='store_true', help='list the jobs and which are done, and end')
-    parser.add_argument('--tables', action='store_true', help='make tables and picture of what is '
-                        'there, and end')
+    parser.add_argument('--minutes', type=float, metavar='M', help='stop after M minutes with a '
+                        'checkpoint of each running job and exit code 75 (default: no limit)')
+    parser.add_argument('--plan', action='store_true', help='list all jobs, mark the finished ones, '
+                        'and exit')
+    parser.add_argument('--tables', action='store_true', help='write tables and picture of the '
+                        'available results, and exit')
     return parser.parse_args()
 
 
 def make_stores(data: StudyData) -> None:
-    """Make the stores of proposals."""
+    """Generate the proposal stores."""
     for command in data.store_commands():
         console.print(f'$ python {" ".join(command)}', style='dim', soft_wrap=True)
         if subprocess.run([sys.executable, *command]).returncode:
-            raise ValueError(f'{command[0]} failed; what it said stands above.')
+            raise ValueError(f'{command[0]} failed; see its output above.')
 
 
 def summarise(study: Study, records: Records, folder: Path) -> None:
-    """Compare the arms, and write table and picture."""
+    """Compare the arms, and write tables and picture."""
     records.set('arms', {name: asdict(arm) for name, arm in study.arms.items()})
     records.set('comparisons', compare(study, records))
     tables = write_tables(records.content, folder / 'tables.md')
@@ -82,8 +83,8 @@ def main() -> None:
         read_records(folder / 'results.json')
         return summarise(study, Records(folder / 'results.json', {}), folder)
     if not args.data:
-        raise ValueError("A study needs its data: give --data DIR, the folder that the study's paths "
-                         'start from.')
+        raise ValueError("A study needs its data. Set --data DIR to the folder that the study's paths "
+                         'are relative to.')
     check_work_dir(folder)
     data = StudyData(study, args.data, folder / 'data')
     data.prepare()
@@ -96,10 +97,10 @@ def main() -> None:
     try:
         whole = StudyRun(study, data, records, folder, console).run(deadline)
     except KeyboardInterrupt:
-        console.print('Stopped; what ran has written its checkpoint. The same command goes on.')
+        console.print('Stopped; running jobs wrote a checkpoint. Run the same command to continue.')
         sys.exit(130)
     if not whole:
-        console.print('Stopped after the time that was given; the same command goes on.')
+        console.print('Stopped after --minutes. Run the same command to continue.')
         sys.exit(STOPPED)
     summarise(study, records, folder)
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env python
-"""Draw a share of a COCO data set by image: mini-COCO.
+r"""Write a COCO json with a random share of the images: mini-COCO.
 
-python tools/dataset_converters/coco_subset.py \\
+python tools/dataset_converters/coco_subset.py \
         data/coco/annotations/instances_train2017.json --percent 5
 """
 import argparse
@@ -13,16 +13,16 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description='Draw a share of a COCO data set by image: a json with fewer images.',
-        epilog='With one seed, the images of a smaller share are among those of a larger one.')
+        description='Write a COCO json with a random share of the images.',
+        epilog='With the same seed, a larger share contains the images of a smaller one.')
     parser.add_argument('source', help='COCO json of instances, such as instances_train2017.json')
-    parser.add_argument('out', nargs='?', help='json to be written (default: beside the source, '
+    parser.add_argument('out', nargs='?', help='output json (default: beside the source, '
                         'such as instances_train2017_5percent.json)')
     parser.add_argument('--percent', type=float, required=True,
                         help='share of the images, above 0 and at most 100')
     parser.add_argument('--seed', type=int, default=0,
-                        help='another seed draws other images (default: %(default)s)')
-    parser.add_argument('--overwrite', action='store_true', help='replace an output that is there')
+                        help='seed of the choice of images (default: %(default)s)')
+    parser.add_argument('--overwrite', action='store_true', help='replace an existing output')
     return parser.parse_args()
 
 
@@ -40,7 +40,7 @@ def main() -> None:
     console.print(f'{summary.images} of {summary.source_images} images, {summary.annotations} of '
                   f'{summary.source_annotations} annotations, {summary.categories} categories')
     if summary.empty_categories:
-        console.print(f'without any instance: {", ".join(summary.empty_categories)} '
+        console.print(f'without instances: {", ".join(summary.empty_categories)} '
                       f'({len(summary.empty_categories)} of {summary.categories} categories)')
     console.print(f'The subset is {summary.path} ({summary.path.stat().st_size / 1e6:.2f} MB)')
 

@@ -1,6 +1,6 @@
-# ImageNet without its labels, three views (paper, section 3.2).
+# ImageNet without labels, three views (paper, section 3.2).
 #
-# data/imagenet/train/**/*.JPEG            the photos
+# data/imagenet/train/**/*.JPEG            the images
 # data/proposals/imagenet_train.arrow      python tools/generate_proposals.py \
 #                                              data/imagenet/train data/proposals/imagenet_train.arrow
 train_dataloader = dict(
@@ -14,14 +14,14 @@ train_dataloader = dict(
         type='SoCoDataset',
         data_root='data/imagenet/train',
         proposals='data/proposals/imagenet_train.arrow',
-        max_bad_share=0.001,  # more photos than that, or any of a small set, and training stops
+        max_bad_share=0.001,  # stop above this share of unusable images; small sets allow none
         pipeline=[
             dict(type='LoadProposals'),
             dict(
                 type='ProposalViews',
-                # One entry is all there is to a view: window, size, colours.
+                # Each entry defines one view: crop window, size and colours.
                 views=[
-                    dict(size=224, blur_prob=1.0),  # the whole photo, squashed
+                    dict(size=224, blur_prob=1.0),  # the whole image, aspect ratio not kept
                     dict(size=224, area=(0.5, 1.0), blur_prob=0.1, solarize_prob=0.2),
                     dict(size=112, area=(0.5, 1.0), blur_prob=0.1, solarize_prob=0.2),
                 ],

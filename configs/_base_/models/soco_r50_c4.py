@@ -1,5 +1,5 @@
-# SoCo-C4 with ResNet-50: RoIAlign 14x14 on C4, the backbone's last stage as head, average pool.
-# Two views, no pyramid.
+# SoCo-C4 with ResNet-50: RoIAlign 14x14 on C4, the backbone's last stage as RoI head, average
+# pooling. Two views, no FPN.
 _base_ = 'soco_r50_fpn.py'
 norm_cfg = dict(type='SyncBN', requires_grad=True)
 

@@ -1,4 +1,5 @@
-# LARS, 400 epochs: lr 1.0 x batch / 256, 10 epochs of warm-up, then a cosine, both per iteration.
+# LARS, 400 epochs: lr = 1.0 x batch / 256. Warm-up for 10 epochs, then a cosine; both are updated
+# per iteration.
 optim_wrapper = dict(
     type='AmpOptimWrapper',
     optimizer=dict(type='SoCoLARS', lr=8.0, momentum=0.9, weight_decay=1e-5),

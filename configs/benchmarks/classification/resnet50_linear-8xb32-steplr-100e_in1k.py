@@ -3,16 +3,18 @@
 #   bash tools/benchmarks/classification/dist_train_linear.sh \
 #       configs/benchmarks/classification/resnet50_linear-8xb32-steplr-100e_in1k.py PRETRAIN.pth 8
 #
-# Hardware: 8 GPUs x 32 images; another total batch: add --auto-scale-lr. Data: a folder for each
-# class, data/imagenet/{train,val}/n01440764/*.JPEG; lists such as meta/train.txt are not needed.
+# Hardware: 8 GPUs x 32 images. For another total batch, add --auto-scale-lr. Data: one folder per
+# class, data/imagenet/{train,val}/n01440764/*.JPEG. Lists such as meta/train.txt are not needed.
 #
-# This is MoCo's setting as MMSelfSup has it, so that its tables compare: SGD with lr 30 and no
-# weight decay, a tenth of the rate from epochs 60 and 80, full precision, and BN of the frozen
-# backbone by its running statistics. The SoCo authors' own scripts have the same rate, batch and
-# epochs but another schedule: resnet50_linear-8xb32-coslr-100e_in1k.py
+# This is MoCo's setting as implemented in MMSelfSup, so results are comparable to its tables: SGD with
+# lr 30 and no weight decay, learning rate divided by 10 at epochs 60 and 80, full precision, and BN of
+# the frozen backbone with its running statistics. The SoCo authors' scripts use the same learning
+# rate, batch size and number of epochs with another schedule:
+# resnet50_linear-8xb32-coslr-100e_in1k.py
 #
-# MMSelfSup's own file cannot be a base: its names are those of MMCls, but MMEngine would look them
-# up in MMSelfSup's registries. So the same is built from MMCls' bases; a test compares the two.
+# MMSelfSup's config cannot be used as a base: its types are those of MMCls, but MMEngine would look
+# them up in MMSelfSup's registries. This config is built from the base configs of MMCls instead; a
+# test compares the two.
 _base_ = [
     'mmcls::_base_/models/resnet50.py',
     'mmcls::_base_/datasets/imagenet_bs32_pil_resize.py',
@@ -24,7 +26,7 @@ custom_imports = dict(imports=['projects.soco.engine'], allow_failed_imports=Fal
 
 model = dict(backbone=dict(frozen_stages=4))
 
-# Without a list the classes are the folders in alphabetical order, which is ImageNet's own order.
+# Without a list, the classes are the folders in alphabetical order, which is ImageNet's order.
 train_dataloader = dict(dataset=dict(ann_file=''), persistent_workers=True)
 val_dataloader = dict(dataset=dict(ann_file=''), persistent_workers=True)
 test_dataloader = dict(dataset=dict(ann_file=''))
@@ -32,12 +34,12 @@ test_dataloader = dict(dataset=dict(ann_file=''))
 optim_wrapper = dict(optimizer=dict(lr=30.0, weight_decay=0.0))
 param_scheduler = dict(milestones=[60, 80])
 
-# Every epoch: a run that was stopped goes on from the last whole one.
+# Save every epoch, so that a stopped run can resume from the last complete one.
 default_hooks = dict(
     checkpoint=dict(type='PlainCheckpointHook', interval=1, max_keep_ckpts=3),
-    # Logs which tensors of the checkpoint match, and stops when the backbone does not.
+    # Log which tensors of the checkpoint match; stop if the backbone does not.
     pretrained=dict(type='PretrainedWeightsHook', require=['backbone']),
-    finite_loss=dict(type='FiniteLossHook'),  # NaN or Inf in the loss: stop and say where
+    finite_loss=dict(type='FiniteLossHook'),  # stop at NaN or Inf in the loss and report where
     same_run=dict(type='SameRunHook'),  # ranks must agree on config, code and data
-    stop_signal=dict(type='StopSignalHook'))  # SIGTERM: exit code 75
+    stop_signal=dict(type='StopSignalHook'))  # on SIGTERM: exit with code 75
 randomness = dict(seed=0)

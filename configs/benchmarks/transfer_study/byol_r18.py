@@ -1,5 +1,5 @@
-# BYOL (MMSelfSup's) with the backbone, photos, colours, optimiser and schedule of soco_r18.py; two
-# crops of 64 pixels, of 8 to 100 % of the photo, as MMSelfSup's own BYOL config draws them.
+# BYOL (from MMSelfSup) for the CPU study, with the backbone, images, colours, optimiser and schedule of
+# soco_r18.py. Two crops of 64 pixels that cover 8 to 100 % of the image, as in MMSelfSup's BYOL config.
 _base_ = 'soco_r18.py'
 model = dict(
     _delete_=True,

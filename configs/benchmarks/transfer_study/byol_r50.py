@@ -1,5 +1,5 @@
-# BYOL (MMSelfSup's) of the GPU study: the backbone, photos, optimiser and schedule of soco_r50.py;
-# crops, colours, projector and predictor of MMSelfSup's own BYOL config.
+# BYOL (from MMSelfSup) for the GPU study, with the backbone, images, optimiser and schedule of
+# soco_r50.py, and the crops, colours, projector and predictor of MMSelfSup's BYOL config.
 _base_ = 'soco_r50.py'
 norm_cfg = dict(type='SyncBN', requires_grad=True)
 model = dict(

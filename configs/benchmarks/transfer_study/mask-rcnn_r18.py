@@ -1,6 +1,6 @@
-# Mask R-CNN of the CPU study: the quickstart's, on COCO's 12 supercategories and photos of 128 pixels,
-# 600 iterations of 4, with predictions kept at three points. The study sets annotations, photos, seed
-# and weights.
+# Mask R-CNN for the CPU study: the quickstart's detector on COCO's 12 supercategories, images of 128
+# pixels, 600 iterations of 4 images. Predictions are saved at three points. The study sets annotations,
+# images, seed and weights.
 _base_ = '../mmdetection/coco/mask-rcnn_r18_fpn_quickstart.py'
 classes = ('person', 'vehicle', 'outdoor', 'animal', 'accessory', 'sports', 'kitchen', 'food',
            'furniture', 'electronic', 'appliance', 'indoor')

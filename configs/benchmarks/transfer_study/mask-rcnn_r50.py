@@ -1,6 +1,6 @@
-# Mask R-CNN of the GPU study: that of the 1x transfer, on COCO's 12 supercategories and photos of at
-# most 400 pixels, 900 iterations of 16, with predictions kept at three points. One GPU, bfloat16.
-# The study sets annotations, photos, seed and weights.
+# Mask R-CNN for the GPU study: the detector of the 1x transfer on COCO's 12 supercategories, images of
+# at most 400 pixels, 900 iterations of 16 images. Predictions are saved at three points. One GPU,
+# bfloat16. The study sets annotations, images, seed and weights.
 _base_ = '../mmdetection/coco/mask-rcnn_r50_fpn_ms-1x_coco.py'
 classes = ('person', 'vehicle', 'outdoor', 'animal', 'accessory', 'sports', 'kitchen', 'food',
            'furniture', 'electronic', 'appliance', 'indoor')

@@ -1,9 +1,9 @@
-# SoCo-FPN of the CPU study: ResNet-18, narrow pyramid and head, views of 64, 64 and 48 pixels.
+# SoCo-FPN for the CPU study: ResNet-18, narrow FPN and RoI head, views of 64, 64 and 48 pixels.
 #
 #   python tools/benchmarks/transfer_study.py configs/benchmarks/transfer_study/study_cpu.py --data DIR
 #
-# The quickstart's network and colours, in bfloat16, at a batch that BN can live with. The study sets
-# data, seed and length of the run.
+# The quickstart's network and colours, in bfloat16, with a batch that is large enough for BN. The study
+# sets data, seed and length of the run.
 _base_ = '../../soco_r18_fpn_quickstart.py'
 model = dict(channels_last=True)
 train_dataloader = dict(batch_size=16, dataset=dict(repeat=1))

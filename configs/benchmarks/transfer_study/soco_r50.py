@@ -1,5 +1,5 @@
-# SoCo-FPN of the GPU study: the recipe's network, views and colours; AdamW at a batch of 64 in
-# bfloat16, since LARS at a small batch moves weights too little in so few steps. One GPU.
+# SoCo-FPN for the GPU study: the recipe's network, views and colours, with AdamW at a batch of 64 in
+# bfloat16. With a small batch and few steps, the updates of LARS are too small. One GPU.
 #
 #   python tools/benchmarks/transfer_study.py configs/benchmarks/transfer_study/study_gpu.py --data DIR
 #

@@ -1,4 +1,4 @@
-# SoCo* of the GPU study: soco_r50.py with the four views of soco_r50_fpn_star_400e.py.
+# SoCo* for the GPU study: soco_r50.py with the four views of soco_r50_fpn_star_400e.py.
 _base_ = '../../soco_r50_fpn_star_400e.py'
 train_dataloader = dict(batch_size=64)
 optim_wrapper = dict(

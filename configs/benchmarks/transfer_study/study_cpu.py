@@ -1,9 +1,9 @@
-# The study that a machine with two cores does in two hours: ResNet-18, views of 64 pixels.
+# Transfer study for a machine with two cores (two hours): ResNet-18, views of 64 pixels.
 #
 #   python tools/benchmarks/transfer_study.py configs/benchmarks/transfer_study/study_cpu.py --data DIR
 #
-# DIR holds photos/ (any unlabelled photos) and coco_mini/ (annotations/{train,val}.json, images/).
-# Object scores of all arms come first; fine-tuning as far as the time goes.
+# DIR contains photos/ (any unlabelled images) and coco_mini/ (annotations/{train,val}.json, images/).
+# The object scores of all arms run first, then fine-tuning as far as time allows.
 here = 'configs/benchmarks/transfer_study'
 rates = [{'optim_wrapper.optimizer.lr': lr} for lr in (3e-4, 1e-3, 3e-3)]
 everything = ['backbone', 'neck', 'roi_head.bbox_head']

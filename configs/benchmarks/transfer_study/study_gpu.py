@@ -1,10 +1,10 @@
-# The study for one GPU: ResNet-50-FPN at the paper's view sizes, bfloat16.
+# Transfer study for one GPU: ResNet-50-FPN at the paper's view sizes, bfloat16.
 #
 #   python tools/benchmarks/transfer_study.py configs/benchmarks/transfer_study/study_gpu.py \
 #       --data DIR --minutes 9
 #
-# again and again until it ends with the tables, where a command may take ten minutes; without --minutes
-# in one go. DIR as for study_cpu.py. Written for an H100 with 80 GB; not run yet.
+# If a command may take ten minutes at most, repeat it until it prints the tables. Without --minutes it
+# runs in one go. DIR: see study_cpu.py. Written for an H100 with 80 GB; not run yet.
 here = 'configs/benchmarks/transfer_study'
 everything = ['backbone', 'neck', 'roi_head.bbox_head']
 first = ['random', 'byol', 'soco']
@@ -12,7 +12,7 @@ rest = ['soco_fpn', 'soco_backbone', 'soco_random_boxes', 'soco_star']
 
 
 def rates_and_momenta(momentum):
-    """The same six trials for every method: learning rate, and the target's first momentum."""
+    """Return six trials, the same for every method: learning rate and initial target momentum."""
     return [{'optim_wrapper.optimizer.lr': lr, momentum: m}
             for lr in (3e-4, 1e-3, 3e-3) for m in (0.99, 0.996)]
 

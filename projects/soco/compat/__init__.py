@@ -1,6 +1,6 @@
 """Support for libraries that are older than this project's PyTorch.
 
-Importing this package makes mmdet's and mmcv's operators available (see `ops`). It must be imported
-before `mmdet` or `mmcv.ops`.
+Importing this package provides the operators of mmcv that mmdet needs (see `ops`). Import it before
+`mmdet` or `mmcv.ops`.
 """
 from . import ops  # noqa: F401

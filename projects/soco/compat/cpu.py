@@ -1,4 +1,4 @@
-"""Running a config that was made for GPUs on a CPU."""
+"""Training on a CPU with configs that were made for GPUs."""
 import copy
 import os
 import subprocess
@@ -10,21 +10,21 @@ from mmengine.config import Config
 
 
 def init_cpu_process_group() -> None:
-    """Joins the gloo process group that the launcher's environment describes.
+    """Join the gloo process group that the launcher's environment describes.
 
-    To be called before mmengine's Runner is built where there is no CUDA device: the Runner's
-    own start needs one, and skips itself when a group exists. Does nothing in a second call.
-    Under Slurm, srun's variables stand for the launcher's.
+    Without a CUDA device, call this before mmengine's Runner is built: the Runner's own initialisation
+    needs a device, and is skipped if a group exists. A second call does nothing. Under Slurm, srun's
+    variables replace the launcher's.
 
     Raises:
-        ValueError: when `RANK`, `WORLD_SIZE`, `MASTER_ADDR` or `MASTER_PORT` is not set.
+        ValueError: If `RANK`, `WORLD_SIZE`, `MASTER_ADDR` or `MASTER_PORT` is not set.
     """
     if torch.distributed.is_initialized():
         return
     if 'SLURM_PROCID' in os.environ and 'RANK' not in os.environ:
         os.environ.update(RANK=os.environ['SLURM_PROCID'], WORLD_SIZE=os.environ['SLURM_NTASKS'],
                           LOCAL_RANK=os.environ['SLURM_LOCALID'])
-        os.environ.setdefault('MASTER_PORT', '29500')  # as mmengine's own start has it
+        os.environ.setdefault('MASTER_PORT', '29500')  # mmengine's default
         if 'MASTER_ADDR' not in os.environ:
             nodes = subprocess.run(['scontrol', 'show', 'hostnames', os.environ['SLURM_NODELIST']],
                                    check=True, capture_output=True, text=True).stdout.split()
@@ -34,16 +34,16 @@ def init_cpu_process_group() -> None:
     if missing:
         raise ValueError(
             f'Cannot join a process group: {", ".join(missing)} not set in the environment. '
-            'Start the processes through torchrun, as in: bash tools/dist_train.sh CONFIG 2')
+            'Start the processes with torchrun, for example: bash tools/dist_train.sh CONFIG 2')
     torch.distributed.init_process_group('gloo')
 
 
-# Normalisation layers over a (N, C) input: plain BN refuses it, SyncBN takes both shapes.
+# Necks that normalise (N, C) inputs, which plain BN rejects and SyncBN accepts.
 _VECTOR_NECKS = ('NonLinearNeck', 'ODCNeck', 'SwAVNeck')
 
 
 def _type_name(node: dict) -> str:
-    """The type of a config node, without registry scope or module path ('' when it has none)."""
+    """Return the type of a config node without registry scope or module path, or '' without a type."""
     kind = node.get('type', '')
     name = kind if isinstance(kind, str) else getattr(kind, '__name__', '')
     return name.rsplit('.', 1)[-1]
@@ -54,7 +54,7 @@ def _is_sync_bn(node: dict) -> bool:
 
 
 def _uses_sync_bn(node: dict) -> bool:
-    """Whether the node is SyncBN, or a neck that builds SyncBN because no norm is written."""
+    """Return whether the node is SyncBN, or a neck that builds SyncBN because it has no `norm_cfg`."""
     return _is_sync_bn(node) or (_type_name(node) in _VECTOR_NECKS and 'norm_cfg' not in node)
 
 
@@ -63,7 +63,7 @@ def _is_amp(node: dict) -> bool:
 
 
 def _walk(node: Any, path: str = '') -> Iterator[tuple[str, dict]]:
-    """Every dict below `node` that has a type, with its dotted path, outermost first."""
+    """Yield every dict in `node` that has a type, with its dotted path, outermost first."""
     if isinstance(node, dict):
         if 'type' in node:
             yield path, node
@@ -77,14 +77,14 @@ def _walk(node: Any, path: str = '') -> Iterator[tuple[str, dict]]:
 
 
 def needs_cuda(cfg: Config) -> list[str]:
-    """Lists why a config, as it is written, can only be trained in parallel on CUDA devices.
+    """List the reasons why a config can be trained in parallel only on CUDA devices.
 
     Args:
-        cfg: any OpenMMLab config.
+        cfg (Config): Any OpenMMLab config.
 
     Returns:
-        One reason a line, such as 'SyncBN (model.backbone.norm_cfg and 3 more places)'; empty
-        for a config that was made for a CPU.
+        list[str]: One entry per reason, such as 'SyncBN (model.backbone.norm_cfg and 3 more places)';
+        empty for a config that was made for a CPU.
     """
     nodes = list(_walk(cfg._cfg_dict.to_dict()))
     reasons = []
@@ -97,16 +97,16 @@ def needs_cuda(cfg: Config) -> list[str]:
 
 
 def cpu_config(cfg: Config) -> Config:
-    """Copies a config into one that trains on a CPU: the same model and data, no CUDA-only part.
+    """Return a copy of a config that trains on a CPU, with the same model and data.
 
     SyncBN becomes BN (BN1d in necks over vectors), AmpOptimWrapper becomes OptimWrapper in full
-    precision, and the wrapper for several processes works without devices.
+    precision, and the wrapper for several processes gets no device ids.
 
     Args:
-        cfg: any OpenMMLab config; it is left as it was.
+        cfg (Config): Any OpenMMLab config; it is not changed.
 
     Returns:
-        A config for which `needs_cuda` is empty.
+        Config: A config for which `needs_cuda` is empty.
     """
     cfg = copy.deepcopy(cfg)
     for _, node in _walk(cfg._cfg_dict):

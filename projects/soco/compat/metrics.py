@@ -1,10 +1,10 @@
-"""Metrics that are older than NumPy; the configs of LVIS and Cityscapes import this.
+"""Fixes for the LVIS and Cityscapes metrics; their configs import this module.
 
-lvis 0.5.3 and cityscapesscripts 2.3.0, the newest on the index, use names that NumPy has taken away.
-The module of each that does gets a NumPy with these names; nobody else's does.
+lvis 0.5.3 and cityscapesscripts 2.3.0, the latest on the index, use names that NumPy has removed. The
+modules that use them get a copy of the NumPy namespace with these names; no other module is affected.
 
-mmdet's Cityscapes metric has rank 0 clear the folder of results while other ranks may be writing into
-it already: here all wait for the clearing.
+In mmdet's Cityscapes metric, rank 0 clears the result folder while other ranks may already be writing
+to it. Here, all ranks wait until it is cleared.
 """
 import functools
 import importlib
@@ -14,7 +14,7 @@ from types import ModuleType
 import numpy as np
 from mmengine.dist import barrier
 
-from .. import compat  # noqa: F401  (serves mmcv's ops before mmdet asks for them)
+from .. import compat  # noqa: F401  (provides mmcv's ops; must precede mmdet)
 
 _ALIASES = {
     'lvis.eval': dict(float=float),
@@ -24,7 +24,7 @@ _ALIASES = {
 
 def _mend(name: str, aliases: dict) -> None:
     if importlib.util.find_spec(name.split('.')[0]) is None:
-        return  # not installed: `check_layout` tells who needs it
+        return  # not installed; `check_layout` reports it if it is needed
     numpy = ModuleType('numpy')
     vars(numpy).update(vars(np), **aliases)
     vars(importlib.import_module(name))['np'] = numpy

@@ -1,10 +1,10 @@
-"""Where SoCo meets libraries that are older than its PyTorch: MMCV's ops, and training on a CPU.
+"""Replacement of MMCV's compiled operators by those of torchvision and torch.
 
-`mmdet` imports `mmcv.ops`, whose functions live in a compiled extension, `mmcv._ext`, that is on
-the package index as source only. Importing this module **before** `mmdet` (or `mmcv.ops`) puts a
-stand-in there which serves what SoCo, Mask R-CNN, RetinaNet and FCOS call (`nms`, RoIAlign,
-sigmoid focal loss) from torchvision and torch, on any device. Where the compiled extension is
-installed nothing is replaced; `ops_backend()` tells which of the two serves.
+`mmdet` imports `mmcv.ops`, whose functions are in a compiled extension, `mmcv._ext`, that the package
+index has as source only. Importing this module **before** `mmdet` (or `mmcv.ops`) adds a replacement
+for it, which provides the operators that SoCo, Mask R-CNN, RetinaNet and FCOS call (`nms`, RoIAlign,
+sigmoid focal loss) from torchvision and torch, on any device. If the compiled extension is installed,
+nothing is replaced; `ops_backend()` returns which of the two is used.
 """
 
 import importlib.machinery
@@ -24,7 +24,10 @@ _WAY_OUT = 'bash tools/setup_env.sh --mmcv source'
 
 
 def _nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int) -> Tensor:
-    """Indices (k,) of the boxes (n, 4) that stay, highest score first; `offset` widens them."""
+    """Return the indices (k,) of the boxes (n, 4) to keep, highest score first.
+
+    `offset` is added to the right and bottom edges of the boxes.
+    """
     dtype = torch.promote_types(torch.promote_types(boxes.dtype, scores.dtype), torch.float32)
     boxes, scores = boxes.to(dtype), scores.to(dtype)
     if offset:
@@ -35,16 +38,16 @@ def _nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int) -> Te
 def _check_pool_mode(pool_mode: int) -> None:
     if pool_mode != 1:
         raise NotImplementedError(
-            "RoIAlign with pool_mode='max' is not among the ops that torchvision can serve in "
-            f"MMCV's place. Use pool_mode='avg', or build MMCV's own ops: {_WAY_OUT}")
+            "RoIAlign with pool_mode='max' is not among the ops that torchvision can provide. "
+            f"Use pool_mode='avg', or build MMCV's own ops: {_WAY_OUT}")
 
 
-# RoIAlign runs in float32 or wider, as in torchvision under autocast; only its ends are half.
+# RoIAlign runs in float32 or wider, as in torchvision under autocast; only input and output are half.
 def _roi_align_forward(
         input: Tensor, rois: Tensor, output: Tensor, argmax_y: Tensor, argmax_x: Tensor, *,
         aligned_height: int, aligned_width: int, spatial_scale: float, sampling_ratio: int,
         pool_mode: int, aligned: bool) -> None:
-    """Fills `output` (k, C, h, w) from `input` (n, C, H, W) at `rois` (k, 5)."""
+    """Fill `output` (k, C, h, w) from `input` (n, C, H, W) at `rois` (k, 5)."""
     _check_pool_mode(pool_mode)
     dtype = torch.promote_types(input.dtype, torch.float32)
     output.copy_(torch.ops.torchvision.roi_align(
@@ -56,7 +59,7 @@ def _roi_align_backward(
         grad_output: Tensor, rois: Tensor, argmax_y: Tensor, argmax_x: Tensor, grad_input: Tensor,
         *, aligned_height: int, aligned_width: int, spatial_scale: float, sampling_ratio: int,
         pool_mode: int, aligned: bool) -> None:
-    """Fills `grad_input` (n, C, H, W) from `grad_output` (k, C, h, w)."""
+    """Fill `grad_input` (n, C, H, W) from `grad_output` (k, C, h, w)."""
     _check_pool_mode(pool_mode)
     dtype = torch.promote_types(grad_output.dtype, torch.float32)
     grad_input.copy_(torch.ops.torchvision._roi_align_backward(
@@ -66,7 +69,7 @@ def _roi_align_backward(
 
 def _focal_terms(input: Tensor, target: Tensor, alpha: float,
                  weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Per logit (n, c): +1 where it should be high and -1 where low, and its term's factor.
+    """Return the sign (+1 for the positive class, else -1) and factor of each logit (n, c).
 
     A target outside [0, c) is background: no class is positive, and no class weight applies.
     """
@@ -81,7 +84,7 @@ def _focal_terms(input: Tensor, target: Tensor, alpha: float,
 
 def _sigmoid_focal_loss_forward(input: Tensor, target: Tensor, weight: Tensor, output: Tensor, *,
                                 gamma: float, alpha: float) -> None:
-    """Fills `output` (n, c) with the loss of logits `input` (n, c), class indices `target` (n,)."""
+    """Fill `output` (n, c) with the loss of logits `input` (n, c), class indices `target` (n,)."""
     sign, factor = _focal_terms(input, target, alpha, weight)
     logits = sign * input
     output.copy_(-factor * torch.sigmoid(-logits).pow(gamma) * F.logsigmoid(logits))
@@ -89,7 +92,7 @@ def _sigmoid_focal_loss_forward(input: Tensor, target: Tensor, weight: Tensor, o
 
 def _sigmoid_focal_loss_backward(input: Tensor, target: Tensor, weight: Tensor, grad_input: Tensor,
                                  *, gamma: float, alpha: float) -> None:
-    """Fills `grad_input` (n, c) with the derivative of each loss term by its logit."""
+    """Fill `grad_input` (n, c) with the derivative of each loss term by its logit."""
     sign, factor = _focal_terms(input, target, alpha, weight)
     logits = sign * input
     p, miss = torch.sigmoid(logits), torch.sigmoid(-logits)
@@ -109,14 +112,14 @@ _SERVED: dict[str, Callable] = {
 
 
 def _missing_op(name: str) -> Callable:
-    """A function that stands for the op `name` and says, when called, why it cannot run."""
+    """Return a function that replaces the op `name` and raises an error when called."""
     if name.startswith('__'):
         raise AttributeError(f'module {_EXT!r} has no attribute {name!r}')
 
     def op(*args: Any, **kwargs: Any) -> None:
         raise NotImplementedError(
-            f'The MMCV op {name!r} is compiled code, and this environment has mmcv-lite, whose '
-            'ops torchvision serves: nms, roi_align and sigmoid_focal_loss only. To have all '
+            f'The MMCV op {name!r} is compiled code, and this environment has mmcv-lite, for '
+            'which torchvision provides only nms, roi_align and sigmoid_focal_loss. To use all '
             f'ops of MMCV, build them from source (about ten minutes): {_WAY_OUT}')
 
     op.__name__ = name
@@ -124,7 +127,7 @@ def _missing_op(name: str) -> Callable:
 
 
 def _install_ops() -> str:
-    """Puts the stand-in into `sys.modules` unless compiled ops are there; returns who serves."""
+    """Add the replacement to `sys.modules` unless compiled ops exist, and return the backend."""
     loaded = sys.modules.get(_EXT)
     if loaded is not None:
         return vars(loaded).get('served_by', 'mmcv')
@@ -132,7 +135,7 @@ def _install_ops() -> str:
     if package is None:
         raise ModuleNotFoundError(
             'MMCV is not installed in this environment, and mmdet and mmselfsup need it. '
-            'Make an environment that has it: bash tools/setup_env.sh', name='mmcv')
+            'Create an environment that has it: bash tools/setup_env.sh', name='mmcv')
     if importlib.machinery.PathFinder.find_spec(_EXT, package.submodule_search_locations):
         return 'mmcv'
     if 'mmcv.ops' in sys.modules:
@@ -141,7 +144,7 @@ def _install_ops() -> str:
             'served by torchvision. Restart Python (or the notebook kernel) and put '
             '`import projects.soco.compat` before the first import of mmdet or mmcv.ops.')
     module = ModuleType(_EXT, 'Ops of MMCV, served by torchvision; see projects.soco.compat.')
-    # Without a loader, mmengine's mmcv_full_available() rightly says no.
+    # Without a loader, mmengine's mmcv_full_available() correctly returns False.
     module.__spec__ = importlib.machinery.ModuleSpec(_EXT, None)
     vars(module).update(_SERVED, served_by='torchvision', __getattr__=_missing_op)
     sys.modules[_EXT] = module
@@ -152,7 +155,7 @@ _OPS_BACKEND = _install_ops()
 
 
 def ops_backend() -> str:
-    """Tells who serves MMCV's ops: 'mmcv' (compiled) or 'torchvision' (this module)."""
+    """Return the backend of MMCV's ops: 'mmcv' (compiled) or 'torchvision' (this module)."""
     return _OPS_BACKEND
 
 

@@ -1,4 +1,4 @@
-"""From a row of the proposal store to views and boxes."""
+"""Data set and transforms that turn a row of the proposal store into views and boxes."""
 from .dataset import SampleKey, SoCoDataset
 from .transforms import LoadProposals, PackSoCoInputs, ProposalCutout, ProposalViews
 

@@ -1,4 +1,4 @@
-"""A share of a COCO-style annotation file, drawn by image, such as mini-COCO."""
+"""Random subsets of COCO-style annotation files, drawn by image, such as mini-COCO."""
 import hashlib
 import json
 from collections.abc import Callable, Collection, Iterable
@@ -14,7 +14,7 @@ _TABLES = ('images', 'annotations', 'categories')
 
 @dataclass(frozen=True)
 class SubsetSummary:
-    """What a subset holds, beside what its source holds."""
+    """Counts of a subset and of its source."""
 
     path: Path
     images: int
@@ -28,17 +28,17 @@ class SubsetSummary:
 def choose_images(ids: Collection[int | str], percent: float, seed: int = 0) -> set[int | str]:
     """Draw a share of the images.
 
-    An image's place in the queue depends on its id and the seed only, and the front of the queue
-    is taken. So the order of the ids does not matter, and of two shares with one seed the smaller
-    lies within the larger.
+    The images are sorted by a hash of their id and the seed, and the first ones are chosen. The order
+    of `ids` therefore does not matter, and of two shares with the same seed the larger contains the
+    smaller.
 
     Args:
-        ids (Collection[int | str]): Image ids, each once.
+        ids (Collection[int | str]): Image ids without duplicates.
         percent (float): Share in percent, within (0, 100].
-        seed (int): Another seed gives another queue. Defaults to 0.
+        seed (int): Another seed gives another choice. Defaults to 0.
 
     Returns:
-        set[int | str]: The nearest whole number of ids, at least one.
+        set[int | str]: The chosen ids: the nearest whole number, at least one.
 
     Raises:
         ValueError: If `percent` is out of range, or `ids` is empty.
@@ -47,7 +47,7 @@ def choose_images(ids: Collection[int | str], percent: float, seed: int = 0) -> 
     if not ids:
         raise ValueError('there are no images to draw from.')
 
-    # A hash, as the streams of random generators may change with their library's version.
+    # A hash, because the streams of random generators may change between library versions.
     def place(image_id: int | str) -> bytes:
         return hashlib.sha256(f'{seed}:{json.dumps(image_id)}'.encode()).digest()
 
@@ -55,7 +55,7 @@ def choose_images(ids: Collection[int | str], percent: float, seed: int = 0) -> 
 
 
 def _check_percent(percent: float) -> None:
-    if not 0 < percent <= 100:  # nan too is refused
+    if not 0 < percent <= 100:  # also rejects nan
         raise ValueError(f'percent must be above 0 and at most 100, not {percent}.')
 
 
@@ -64,9 +64,9 @@ def _is_id(value: Any) -> bool:
 
 
 def _check_table(content: Any, table: str, source: str | Path) -> list[dict]:
-    """Return the rows of one table after a look at their form."""
+    """Check the types of one table and return its rows."""
     if not isinstance(content, dict) or table not in content:
-        raise ValueError(f'{source} has no key {table!r}. It should be a COCO file of instances, '
+        raise ValueError(f'{source} has no key {table!r}. It should be a COCO instances file, '
                          f'such as instances_train2017.json, with {", ".join(_TABLES)}.')
     rows = content[table]
     if not isinstance(rows, list):
@@ -83,11 +83,11 @@ def _unique_ids(rows: Iterable[dict], table: str, source: str | Path) -> set[int
     for number, row in enumerate(rows):
         value = row.get('id')
         if not _is_id(value):
-            raise ValueError(f'{source}: {table}[{number}] has no id, or none that is a whole '
-                             f'number or a text: {value!r}.')
+            raise ValueError(f'{source}: {table}[{number}] has no id, or an id that is not an '
+                             f'integer or a string: {value!r}.')
         if value in ids:
             raise ValueError(f'{source}: {table}[{number}] has the id {value!r}, which an earlier '
-                             'one has too. Every id must be there once.')
+                             'one has too. Ids must be unique.')
         ids.add(value)
     return ids
 
@@ -99,22 +99,22 @@ def _check_references(annotations: Iterable[dict], key: str, known: set[int | st
             raise ValueError(f'{source}: annotations[{number}] has no key {key!r}.')
         if not _is_id(row[key]) or row[key] not in known:
             raise ValueError(f'{source}: annotations[{number}] has {key} {row[key]!r}, which no '
-                             f'entry of {table} has as its id. Make or download the file anew.')
+                             f'entry of {table} has as its id. Create or download the file again.')
 
 
 def check_coco(content: Any, source: str | Path) -> tuple[list[dict], list[dict], list[dict]]:
-    """Return the tables of a COCO file of instances after a look at their ids.
+    """Check the ids of a COCO instances file and return its tables.
 
     Args:
-        content (Any): What the json holds.
-        source (str | Path): Where it is from: named in messages.
+        content (Any): Content of the JSON file.
+        source (str | Path): Path of the file, for error messages.
 
     Returns:
-        tuple: Rows of `images`, `annotations` and `categories`. Ids of images and categories are
-        there once each, and annotations name such.
+        tuple: Rows of `images`, `annotations` and `categories`. The ids of images and categories are
+        unique, and annotations refer to existing ids.
 
     Raises:
-        ValueError: If `content` is no such file; key and row are named.
+        ValueError: If `content` is not a COCO instances file; the message contains the key and the row.
     """
     images, annotations, categories = (_check_table(content, t, source) for t in _TABLES)
     _check_references(annotations, 'image_id', _unique_ids(images, 'images', source), 'images', source)
@@ -124,23 +124,23 @@ def check_coco(content: Any, source: str | Path) -> tuple[list[dict], list[dict]
 
 
 def subset_coco(content: Any, percent: float, seed: int, source: str | Path) -> dict[str, Any]:
-    """Return a share of a COCO data set: the chosen images and the annotations of these.
+    """Return a share of a COCO data set: the chosen images and their annotations.
 
-    All else stays, also categories without any instance, so that class lists do not change. Rows
-    keep their order. `info['subset']` says what the subset was made from.
+    Everything else is kept, including categories without instances, so that class lists do not
+    change. Rows keep their order. `info['subset']` records how the subset was made.
 
     Args:
-        content (Any): What the json holds; it is not changed.
+        content (Any): Content of the JSON file; it is not changed.
         percent (float): Share of the images; see `choose_images`.
         seed (int): See `choose_images`.
-        source (str | Path): Where `content` is from: named in messages, its last part in `info`.
+        source (str | Path): Path of the file, for error messages; its name is written to `info`.
 
     Returns:
-        dict[str, Any]: The content of the subset's json.
+        dict[str, Any]: The content of the subset's JSON file.
 
     Raises:
-        ValueError: If `content` is no COCO file of instances, with key and row, or the share is
-            out of range.
+        ValueError: If `content` is not a COCO instances file (the message contains the key and the
+            row), or the share is out of range.
     """
     images, _, _ = check_coco(content, source)
     info = content.get('info', {})
@@ -155,13 +155,13 @@ def subset_coco(content: Any, percent: float, seed: int, source: str | Path) -> 
 
 
 def with_images(content: dict[str, Any], chosen: Collection[int | str]) -> dict[str, Any]:
-    """Return a COCO data set with some of its images, by their ids, and their annotations."""
+    """Return a COCO data set with only the images of the chosen ids, and their annotations."""
     return {**content, 'images': [row for row in content['images'] if row['id'] in chosen],
             'annotations': [row for row in content['annotations'] if row['image_id'] in chosen]}
 
 
 def default_output(source: str | Path, percent: float) -> Path:
-    """Return the path of a subset beside its source, such as `..._train2017_5percent.json`."""
+    """Return the path of a subset next to its source, such as `..._train2017_5percent.json`."""
     source = Path(source)
     return source.with_name(f'{source.stem}_{str(float(percent)).removesuffix(".0")}percent.json')
 
@@ -169,33 +169,34 @@ def default_output(source: str | Path, percent: float) -> Path:
 def write_subset(source: str | Path, out: str | Path, percent: float, seed: int = 0,
                  overwrite: bool = False, report: Callable[[str], Any] = lambda text: None
                  ) -> SubsetSummary:
-    """Write a share of a COCO file as a file of its own, which appears whole or not at all.
+    """Write a share of a COCO file to a new file, whole or not at all.
 
     Args:
-        source (str | Path): COCO json of instances.
-        out (str | Path): The json to be written; its folder is made where it is missing.
+        source (str | Path): COCO instances JSON file.
+        out (str | Path): JSON file to write; its folder is created if it does not exist.
         percent (float): Share of the images; see `choose_images`.
         seed (int): See `choose_images`. Defaults to 0.
-        overwrite (bool): Replace `out` where it is there. Defaults to False.
-        report (Callable[[str], Any]): Told what is going on before each long stage.
+        overwrite (bool): Whether to replace an existing `out`. Defaults to False.
+        report (Callable[[str], Any]): Called with the name of each long stage before it starts.
+            Defaults to a function that does nothing.
 
     Returns:
         SubsetSummary: Counts of images, annotations and categories.
 
     Raises:
-        FileNotFoundError: If there is no file `source`.
-        FileExistsError: If `out` is there, and `overwrite` was not given.
-        ValueError: If `source` is no COCO file of instances, `out` is `source` or a folder, or the
+        FileNotFoundError: If `source` does not exist.
+        FileExistsError: If `out` exists and `overwrite` is False.
+        ValueError: If `source` is not a COCO instances file, `out` is `source` or a folder, or the
             share is out of range.
     """
     source, out = Path(source), Path(out)
     _check_percent(percent)
     if out.is_dir():
-        raise ValueError(f'{out} is a folder; give the path of a json file.')
+        raise ValueError(f'{out} is a folder; give the path of a JSON file.')
     if out.exists() and source.exists() and out.samefile(source):
         raise ValueError(f'{out} is the source itself; give another path for the subset.')
     if out.exists() and not overwrite:
-        raise FileExistsError(f'{out} is there already. Add --overwrite to replace it, or give '
+        raise FileExistsError(f'{out} already exists. Add --overwrite to replace it, or give '
                               'another path.')
     report(f'reading {source}')
     content = read_json(source)
@@ -203,7 +204,7 @@ def write_subset(source: str | Path, out: str | Path, percent: float, seed: int 
     subset = subset_coco(content, percent, seed, source)
     report(f'writing {out}')
     out.parent.mkdir(parents=True, exist_ok=True)
-    # dumps, since json.dump works in Python code, row by row
+    # json.dumps, because json.dump encodes row by row in Python code
     write_json(out, lambda file: file.write(json.dumps(subset)))
     used = {row['category_id'] for row in subset['annotations']}
     return SubsetSummary(

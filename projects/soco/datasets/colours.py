@@ -1,4 +1,4 @@
-"""The colour changes that views get, as numbers; `models.photometric` applies them to pixels."""
+"""Random parameters of the colour augmentation; `models.photometric` applies them to pixels."""
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -8,46 +8,52 @@ UNCHANGED = np.float32([1, 0, 0])  # weights of `models.photometric.blend`
 
 
 class PhotometricPolicy:
-    """The colour augmentation of a view, from uniform draws to parameters.
+    """Conversion of uniform draws into the colour augmentation parameters of a view.
 
     The defaults are those of the first view of the official recipe; its other views differ in
     `blur_prob=0.1` and `solarize_prob=0.2`.
 
     Args:
-        brightness, contrast, saturation (float): Factors are drawn from `[1 - x, 1 + x]`.
-        hue (float): Shifts are drawn from `[-hue, hue]` turns, at most 0.5.
-        jitter_prob (float): Probability of the four above, applied in a random order.
-        grey_prob (float): Probability of a conversion to grey.
-        blur_prob (float): Probability of a Gaussian blur.
-        blur_sigma (tuple): Range of the blur's sigma in pixels.
-        solarize_prob (float): Probability of solarisation.
+        brightness (float): Factors are drawn from `[1 - brightness, 1 + brightness]`. Defaults to 0.4.
+        contrast (float): Factors are drawn from `[1 - contrast, 1 + contrast]`. Defaults to 0.4.
+        saturation (float): Factors are drawn from `[1 - saturation, 1 + saturation]`. Defaults to 0.2.
+        hue (float): Shifts are drawn from `[-hue, hue]` turns; at most 0.5. Defaults to 0.1.
+        jitter_prob (float): Probability of the four changes above, applied in a random order.
+            Defaults to 0.8.
+        grey_prob (float): Probability of a conversion to grey. Defaults to 0.2.
+        blur_prob (float): Probability of a Gaussian blur. Defaults to 1.0.
+        blur_sigma (tuple[float, float]): Range of the blur's sigma in pixels. Defaults to (0.1, 2.0).
+        solarize_prob (float): Probability of solarisation. Defaults to 0.0.
 
     Raises:
-        ValueError: `hue` is out of range.
+        ValueError: If `hue` is out of range.
     """
 
-    num_uniforms = 13  # draws for one view
+    num_uniforms = 13  # uniform draws per view
 
     def __init__(self, brightness: float = 0.4, contrast: float = 0.4, saturation: float = 0.2,
                  hue: float = 0.1, jitter_prob: float = 0.8, grey_prob: float = 0.2,
                  blur_prob: float = 1.0, blur_sigma: tuple[float, float] = (0.1, 2.0),
                  solarize_prob: float = 0.0) -> None:
         if not 0 <= hue <= 0.5:
-            raise ValueError(f'hue must lie in [0, 0.5] turns, not {hue}.')
+            raise ValueError(f'hue must be within [0, 0.5] turns, not {hue}.')
         low, high = blur_sigma
-        # One row: `of_views` stacks them.
+        # one row per view; `of_views` stacks the rows of several views
         self.rows = np.float32([[brightness, contrast, saturation, hue, jitter_prob, grey_prob,
                                  blur_prob, low, high - low, solarize_prob]])
 
     @classmethod
     def of_views(cls, views: Sequence[Mapping[str, Any]]) -> 'PhotometricPolicy':
-        """Build the policy of several views, which draws for all of them at once.
+        """Build the joint policy of several views, which draws for all of them at once.
 
         Args:
-            views (Sequence[Mapping]): Arguments of the policy of each view.
+            views (Sequence[Mapping[str, Any]]): Arguments of each view's policy.
+
+        Returns:
+            PhotometricPolicy: A policy with one row of settings per view.
 
         Raises:
-            ValueError: An argument is unknown or out of range; the message names the view.
+            ValueError: If an argument is unknown or out of range; the message names the view.
         """
         policies = []
         for v, settings in enumerate(views):
@@ -60,16 +66,16 @@ class PhotometricPolicy:
         return joint
 
     def draw(self, uniforms: np.ndarray) -> dict[str, np.ndarray]:
-        """Turn uniform draws into parameters.
+        """Convert uniform draws into parameters.
 
         Args:
-            uniforms (np.ndarray): (n, 13) float32 in [0, 1); a row for each view, or any number of rows
+            uniforms (np.ndarray): (n, 13) float32 in [0, 1); one row per view, or any number of rows
                 for the policy of a single view.
 
         Returns:
-            dict: `amounts` (n, 4: three factors and the hue's shift), `order` (n, 4: which of the four
-            comes at which place), `sigma` (n,), and bool masks (n,) `jitter`, `grey`, `blur` and
-            `solarize`.
+            dict[str, np.ndarray]: `amounts` (n, 4: three factors and the hue shift), `order` (n, 4:
+            index of the change at each position), `sigma` (n,), and bool masks (n,) `jitter`, `grey`,
+            `blur` and `solarize`.
         """
         u = uniforms
         jitter_prob, grey_prob, blur_prob, low, width, solarize_prob = self.rows.T[4:]
@@ -84,18 +90,19 @@ class PhotometricPolicy:
             solarize=u[:, 12] < solarize_prob)
 
     def colours(self, uniforms: np.ndarray) -> dict[str, np.ndarray]:
-        """Turn uniform draws into what `models.photometric.augment` does to the pixels.
+        """Convert uniform draws into the operations of `models.photometric.augment`.
 
-        Brightness, contrast and saturation have three places before the hue and three after it, so that
-        every order of the four is the same operations with other weights.
+        Brightness, contrast and saturation have three positions before the hue and three after it, so
+        that every order of the four changes uses the same operations with other weights.
 
         Args:
             uniforms (np.ndarray): See `draw`.
 
         Returns:
-            dict: `weights` (n, 7, 3) float32 of `blend`: places 0 to 2 come before the hue, 3 to 5
-            after it, 6 is the conversion to grey; `shifts` (n,) float32 of the hue, in turns; `sigmas`
-            (n,) float32 of the blur in pixels, 0 for none; `solarize` (n,) bool.
+            dict[str, np.ndarray]: `weights` (n, 7, 3) float32 of `blend`: positions 0 to 2 are before
+            the hue, 3 to 5 after it, and 6 is the conversion to grey; `shifts` (n,) float32, the hue
+            shifts in turns; `sigmas` (n,) float32, the blur sigmas in pixels, 0 for no blur;
+            `solarize` (n,) bool.
         """
         params = self.draw(uniforms)
         factors, shifts = params['amounts'][:, :3], params['amounts'][:, 3]
@@ -104,8 +111,8 @@ class PhotometricPolicy:
         steps[:, :, 0] = factors
         steps[:, 1, 2] = 1 - factors[:, 1]  # contrast
         steps[:, 2, 1] = 1 - factors[:, 2]  # saturation
-        rank = params['order'].argsort(axis=1)  # (n, 4): at which place a step comes
-        places = rank[:, :3] + 2 * (rank[:, :3] > rank[:, 3:])  # after the hue, 1 to 3 become 3 to 5
+        rank = params['order'].argsort(axis=1)  # (n, 4): position of each change
+        places = rank[:, :3] + 2 * (rank[:, :3] > rank[:, 3:])  # 1 to 3 become 3 to 5 after the hue
         weights[np.arange(len(steps))[:, None], places] = steps
         weights[~params['jitter']] = UNCHANGED
         weights[params['grey'], 6] = (0, 1, 0)

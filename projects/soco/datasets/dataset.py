@@ -1,4 +1,4 @@
-"""A proposal store is the annotation file: the data set lists what the store lists."""
+"""Data set of unlabelled photos, with a proposal store as its annotation file."""
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
@@ -15,21 +15,21 @@ from ..proposals.sources import open_source
 from ..proposals.store import ProposalStore
 from ..proposals.store_check import check_store_fits
 
-STAND_INS = 8  # tried for a photo; where one in a hundred is bad, nine in a row are no chance
-WAYS_OUT = ('Restore the files; or make the proposals again, which leaves such files out and lists '
-            'them (python tools/generate_proposals.py IMAGES OUT.arrow --overwrite); or let more be '
-            'bad (train_dataloader.dataset.max_bad_share).')
+STAND_INS = 8  # replacements tried per photo; if 1 % of the photos are bad, 9 in a row are no chance
+WAYS_OUT = ('Restore the files, or generate the proposals again, which skips such files and lists '
+            'them (python tools/generate_proposals.py IMAGES OUT.arrow --overwrite), or allow more '
+            'bad photos (train_dataloader.dataset.max_bad_share).')
 
 
 class SampleKey(NamedTuple):
-    """What a sample is a function of; `ResumableBatchSampler` yields these."""
+    """Key that determines a sample; `ResumableBatchSampler` yields these."""
     index: int  # type: ignore[assignment]
     epoch: int = 0
     seed: int = 0
 
 
 class BadPhoto(NamedTuple):
-    """A photo that could not be used, why, and which one stands in for it."""
+    """A photo that cannot be used, the reason, and the photo that replaces it."""
     image: str
     reason: str
     replaced_by: str
@@ -39,35 +39,36 @@ class BadPhoto(NamedTuple):
 class SoCoDataset(Dataset):
     """Unlabelled photos with the object proposals of a store.
 
-    A sample has the pipeline's keys, and `bad`: an empty text, or, where its photo could not be used
-    and another one stands in, a JSON list of `BadPhoto`s. Which one that is depends on
+    A sample has the pipeline's keys and `bad`: an empty string, or, if its photo cannot be used and
+    another one replaces it, a JSON list of `BadPhoto`s. The replacement depends on
     (seed, epoch, index) only.
 
     Args:
-        data_root (str): The folder (or zip, or tar) that the store's image names are relative to.
-        proposals (str): The store, made by `tools/generate_proposals.py`.
-        pipeline (list[dict]): Transforms, see `transforms.py`.
-        repeat (int): How often an epoch shows each photo, with other randomness each time; for
-            small sets. Defaults to 1.
+        data_root (str): Folder, zip or tar archive that the store's image names are relative to.
+        proposals (str): Proposal store, made by `tools/generate_proposals.py`.
+        pipeline (Sequence[dict]): Transforms, see `transforms.py`.
+        repeat (int): How often an epoch contains each photo, with other random draws each time; for
+            small data sets. Defaults to 1.
         follow_links (bool): Whether links in `data_root` may lead out of it. Defaults to False.
-        max_bad_share (float): Share of the photos, within [0, 1), that may turn out to be unusable
-            before training stops. `BadImageHook` counts and names them. Defaults to 0: the first one
-            stops.
+        max_bad_share (float): Share of the photos, within [0, 1), that may be unusable before
+            training stops. `BadImageHook` counts and lists them. Defaults to 0: the first one stops
+            training.
 
     Raises:
-        FileNotFoundError: No such store or photos; the message says how to make them.
-        ValueError: The file is no store, is broken, or of another version; or lists photos
-            that are not in `data_root`; or `max_bad_share` is no such share.
+        FileNotFoundError: If the store or the photos do not exist; the message says how to create
+            them.
+        ValueError: If the file is not a store, is damaged or has another version, if it lists photos
+            that are not in `data_root`, or if `max_bad_share` is out of range.
     """
 
     def __init__(self, data_root: str, proposals: str, pipeline: Sequence[dict],
                  repeat: int = 1, follow_links: bool = False, max_bad_share: float = 0.0) -> None:
         if not 0 <= max_bad_share < 1:
-            raise ValueError(f'max_bad_share must lie within [0, 1), not {max_bad_share}.')
+            raise ValueError(f'max_bad_share must be within [0, 1), not {max_bad_share}.')
         self.store = ProposalStore.open(proposals)
         self.source = open_source(data_root, follow_links=follow_links)
         check_store_fits(self.store, self.source)
-        # whatever scope is the default where the data set is built, such as a detector's
+        # independent of the default scope where the data set is built, such as a detector's
         self.pipeline = Compose(
             [TRANSFORMS.build({'_scope_': 'mmselfsup', **transform}) for transform in pipeline])
         self.repeat = repeat
@@ -80,8 +81,8 @@ class SoCoDataset(Dataset):
         """Return the sample of (index, epoch, seed); a plain index means epoch 0, seed 0.
 
         Raises:
-            ValueError: The photo cannot be used, and either none may stand in for it, or those that
-                were tried cannot be used either.
+            ValueError: If the photo cannot be used, and either no replacement is allowed or the
+                replacements that were tried cannot be used either.
         """
         key = SampleKey(*key) if isinstance(key, tuple) else SampleKey(int(key))
         failed: dict[str, str] = {}
@@ -100,7 +101,7 @@ class SoCoDataset(Dataset):
             f'{f", and neither can {len(more)} more that were tried" if more else ""}. {WAYS_OUT}')
 
     def _candidates(self, key: SampleKey) -> Iterator[int]:
-        """Yield the row of a sample's photo, then rows of those that may stand in for it."""
+        """Yield the row of a sample's photo, then the rows of possible replacements."""
         yield key.index % len(self.store)
         if self.max_bad_share:
             rng = np.random.default_rng([key.seed, key.epoch, key.index, 1])
@@ -111,21 +112,24 @@ class SoCoDataset(Dataset):
         return self.store[key.index % len(self.store)].image
 
     def fingerprint(self) -> str:
-        """Describe the data set in a few words that differ where another store is used."""
+        """Return a short description of the data set that differs between stores."""
         size = Path(self.store.path).stat().st_size
         metadata = json.dumps(self.store.metadata, sort_keys=True).encode()
         return (f'{len(self.store)} photos, store of {size} bytes, '
                 f'{hashlib.sha256(metadata).hexdigest()[:12]}')
 
     def read(self, key: SampleKey, row: int | None = None) -> dict[str, Any]:
-        """Return what the pipeline starts from: the file's bytes, its row, and its randomness.
+        """Return the pipeline's input: the file's bytes, its row and its random generator.
 
         Args:
-            key (SampleKey): The sample.
-            row (int, optional): Row of the photo in the store. Defaults to None: the sample's own.
+            key (SampleKey): Key of the sample.
+            row (int, optional): Row of the photo in the store. Defaults to None: the sample's own row.
+
+        Returns:
+            dict[str, Any]: `img_path`, `bytes`, `row`, `max_pixels` and `rng`.
 
         Raises:
-            ImageError: The file cannot be read.
+            ImageError: If the file cannot be read.
         """
         photo = self.store[key.index % len(self.store) if row is None else row]
         try:

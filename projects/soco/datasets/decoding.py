@@ -1,4 +1,4 @@
-"""From the bytes of a photo to the pixels that its proposals were made for."""
+"""Decoding of photos to the pixels that their proposals were made for."""
 
 import cv2
 import numpy as np
@@ -8,7 +8,7 @@ from ..proposals.images import MAX_PIXELS, ImageError, check_size, decode_image,
 # cv2's flags for libjpeg's scaled decoding, coarsest first
 REDUCED = ((8, cv2.IMREAD_REDUCED_COLOR_8), (4, cv2.IMREAD_REDUCED_COLOR_4),
            (2, cv2.IMREAD_REDUCED_COLOR_2), (1, cv2.IMREAD_COLOR))
-# EXIF orientation -> what turns an image upright, as Pillow's exif_transpose does
+# EXIF orientation -> function that turns an image upright, as Pillow's exif_transpose does
 UPRIGHT = {
     1: lambda img: img, 2: lambda img: img[:, ::-1], 3: lambda img: img[::-1, ::-1],
     4: lambda img: img[::-1], 5: lambda img: img.swapaxes(0, 1), 6: lambda img: np.rot90(img, -1),
@@ -19,21 +19,23 @@ def decode_photo(content: bytes, size: tuple[int, int], max_pixels: int = MAX_PI
                  scaled_side: int | None = None) -> tuple[np.ndarray, int]:
     """Decode a photo as the generator of its proposals did.
 
-    OpenCV decodes ordinary JPEGs, in about a third of the time; all else goes the generator's way.
+    OpenCV decodes ordinary JPEGs, in about a third of the time; the generator's decoder decodes all
+    other files.
 
     Args:
-        content (bytes): The file.
-        size (tuple): Width and height, upright, that the proposals were made for.
-        max_pixels (int): Largest width x height that is decoded.
-        scaled_side (int, optional): Divide a JPEG's size as long as the short side keeps so many
-            pixels. Defaults to None: never.
+        content (bytes): Content of the file.
+        size (tuple[int, int]): Width and height of the upright photo that the proposals were made for.
+        max_pixels (int): Largest width x height that is decoded. Defaults to `MAX_PIXELS`.
+        scaled_side (int, optional): Decode a JPEG at a fraction of its size, as long as the short side
+            keeps this many pixels. Defaults to None: never.
 
     Returns:
-        tuple: The photo, (H, W, 3) uint8, BGR, upright; and by how much its size was divided: 1, 2, 4
-        or 8.
+        tuple[np.ndarray, int]: The photo, (H, W, 3) uint8, BGR, upright; and the factor by which its
+        size was divided: 1, 2, 4 or 8.
 
     Raises:
-        ImageError: It cannot be decoded, is too large, or of another size; the message is the reason.
+        ImageError: If the photo cannot be decoded, is too large or has another size; the message is
+            the reason.
     """
     header = plain_jpeg(content)
     if header is not None:

@@ -1,8 +1,8 @@
-"""Boxes and crop windows as free functions on arrays.
+"""Functions on boxes and crop windows.
 
 Boxes are (n, 4) float32, x1 y1 x2 y2, half-open (`x2 = x1 + w`). A window is `(x, y, w, h)` in whole
-pixels of the photo. Everything random takes a `numpy.random.Generator`, so that a sample is a
-function of its seed.
+pixels of the photo. Random functions take a `numpy.random.Generator`, so that a sample is a function
+of its seed.
 """
 import math
 
@@ -18,13 +18,13 @@ def sample_window(width: int, height: int, area: tuple[float, float],
     Args:
         width (int): Width of the photo in pixels.
         height (int): Height of the photo in pixels.
-        area (tuple): Lowest and highest share of the photo's area, within (0, 1].
-        ratio (tuple): Lowest and highest width / height; drawn uniformly on a log scale.
+        area (tuple[float, float]): Lowest and highest share of the photo's area, within (0, 1].
+        ratio (tuple[float, float]): Lowest and highest width / height; drawn uniformly on a log scale.
         rng (np.random.Generator): Source of randomness.
 
     Returns:
-        Window: `(x, y, w, h)`. After ten draws that do not fit, the largest central window whose
-        ratio is within the range (official behaviour, as torchvision's).
+        Window: `(x, y, w, h)`. If ten draws do not fit, the largest central window whose ratio is
+        within the range (official behaviour, as in torchvision).
     """
     low, high = math.log(ratio[0]), math.log(ratio[1])
     for _ in range(10):
@@ -39,7 +39,7 @@ def sample_window(width: int, height: int, area: tuple[float, float],
 
 
 def overlaps(boxes: np.ndarray, window: Window) -> np.ndarray:
-    """Tell which boxes (n, 4) share some area with a window, as an (n,) bool array."""
+    """Return a bool array (n,) that marks the boxes (n, 4) that share area with a window."""
     x, y, w, h = window
     return ((np.minimum(boxes[:, 2], x + w) > np.maximum(boxes[:, 0], x)) &
             (np.minimum(boxes[:, 3], y + h) > np.maximum(boxes[:, 1], y)))
@@ -50,8 +50,8 @@ def to_view(boxes: np.ndarray, window: Window, size: tuple[int, int]) -> np.ndar
 
     Args:
         boxes (np.ndarray): (n, 4) in pixels of the photo.
-        window (Window): What the view shows.
-        size (tuple): Width and height of the view in pixels.
+        window (Window): Part of the photo that the view shows.
+        size (tuple[int, int]): Width and height of the view in pixels.
 
     Returns:
         np.ndarray: (n, 4) float32 in pixels of the view.
@@ -68,8 +68,8 @@ def jitter_boxes(boxes: np.ndarray, prob: float, ratio: float,
 
     Args:
         boxes (np.ndarray): (n, 4).
-        prob (float): Chance of each box to be changed, within [0, 1].
-        ratio (float): x and y move by, and w and h grow by, a uniform draw from
+        prob (float): Probability that a box is changed, within [0, 1].
+        ratio (float): Largest change. x and y move by, and w and h grow by, a uniform draw from
             `[-ratio, ratio]` times the box's width or height.
         rng (np.random.Generator): Source of randomness.
 

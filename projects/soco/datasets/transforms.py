@@ -1,10 +1,10 @@
-"""From a row of the proposal store to views and row-aligned boxes.
+"""Transforms from a row of the proposal store to views and row-aligned boxes.
 
-Windows and boxes are chosen on numbers first; then each view is cut and resized once, as uint8.
-Photometric work happens later, batched, in `SoCoDataPreprocessor`. All randomness comes from
-`results['rng']`, which `SoCoDataset` seeds with (seed, epoch, index of the image).
+Windows and boxes are drawn first, without reading pixels; then each view is cropped and resized once,
+as uint8. The colour augmentation runs later, in batches, in `SoCoDataPreprocessor`. All randomness
+comes from `results['rng']`, which `SoCoDataset` seeds with (seed, epoch, index of the image).
 
-Shapes: V views, P = V - 1 pairs (the first view with each other one), K proposals a pair.
+Shapes: V views, P = V - 1 pairs (the first view with each other view), K proposals per pair.
 """
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -22,47 +22,50 @@ from .colours import PhotometricPolicy
 from .decoding import decode_photo
 from .geometry import Window, flip_boxes, jitter_boxes, overlaps, sample_window, to_view
 
-# Keys of a view that are not colours.
+# keys of a view that are not arguments of `PhotometricPolicy`
 GEOMETRY = {'size', 'area', 'ratio', 'same_window_as', 'finest_level'}
 
 
 def transform_in(cfg: Config, kind: str) -> ConfigDict:
-    """Return the config of a transform in a pretraining config's pipeline.
+    """Return the config of a transform in the pipeline of a pretraining config.
 
     Args:
         cfg (Config): A pretraining config.
         kind (str): The transform's `type`.
 
+    Returns:
+        ConfigDict: The config of the first transform of this type.
+
     Raises:
-        ValueError: The pipeline has no such transform.
+        ValueError: If the pipeline has no such transform.
     """
     for transform in cfg.train_dataloader.dataset.pipeline:
         if transform['type'] == kind:
             return transform
-    raise ValueError(f'{cfg.filename}: train_dataloader.dataset.pipeline has no {kind}. Give a '
+    raise ValueError(f'{cfg.filename}: train_dataloader.dataset.pipeline has no {kind}. Use a '
                      'pretraining config, such as configs/soco_r50_fpn_400e.py.')
 
 
 @TRANSFORMS.register_module()
 class LoadProposals(BaseTransform):
-    """Decode the photo and take its boxes from the store's row.
+    """Decode the photo and read its boxes from its row of the store.
 
-    Required keys: `bytes` (the file's content), `img_path`, `row` (of the `ProposalStore`). Optional
+    Required keys: `bytes` (content of the file), `img_path`, `row` (of the `ProposalStore`). Optional
     key: `max_pixels` (the largest photo that is decoded, width x height; by default the generator's).
-    Added keys: `img` ((H, W, 3) uint8, BGR, upright), `reduction` (how many of the photo's pixels
-    are one of `img`'s, along a side; 1 unless `scaled_side` is given), `proposals` ((n, 4) float32,
-    within the photo; empty when the store has none).
+    Added keys: `img` ((H, W, 3) uint8, BGR, upright), `reduction` (width of a pixel of `img` in pixels
+    of the photo; 1 unless `scaled_side` is set), `proposals` ((n, 4) float32, within the photo; empty
+    if the store has none). Removed key: `bytes`.
 
     Args:
-        max_proposals (int, optional): Keep at most the first so many boxes. Defaults to None: all.
-        scaled_side (int, optional): Have libjpeg decode a JPEG at 1/2, 1/4 or 1/8 of its size, as
-            long as the short side keeps so many pixels; about 1.4 times the largest view is enough.
-            For large photos: it gains nothing below about 640 pixels, and as it averages in another
-            way than a single resize, pixels come out a little different. Defaults to None: never.
+        max_proposals (int, optional): Number of boxes to keep, from the first. Defaults to None: all.
+        scaled_side (int, optional): Let libjpeg decode a JPEG at 1/2, 1/4 or 1/8 of its size, as long
+            as the short side keeps this many pixels; about 1.4 times the largest view is enough. Use
+            it for large photos; below about 640 pixels it gains nothing. Pixels differ slightly,
+            because libjpeg averages differently from a single resize. Defaults to None: never.
 
     Raises:
-        ImageError: The photo cannot be used, see `decode_photo`.
-        ValueError: `scaled_side` is below 1.
+        ImageError: If the photo cannot be used, see `decode_photo`.
+        ValueError: If `scaled_side` is below 1.
     """
 
     def __init__(self, max_proposals: int | None = None,
@@ -73,6 +76,7 @@ class LoadProposals(BaseTransform):
         self.scaled_side = scaled_side
 
     def transform(self, results: dict) -> dict:
+        """Replace `bytes` by `img`, `reduction` and `proposals`."""
         row, content = results['row'], results.pop('bytes')
         try:
             img, reduction = decode_photo(content, (row.width, row.height),
@@ -88,36 +92,38 @@ class LoadProposals(BaseTransform):
 
 @TRANSFORMS.register_module()
 class ProposalViews(BaseTransform):
-    """Cut the views of a photo and the boxes that each pair of views shares (paper, section 3.2).
+    """Crop the views of a photo and find the boxes that each pair shares (paper, section 3.2).
 
     The windows of all views are drawn together, up to `max_tries` times, until each pair shares
-    `min_shared` proposals (then half as many, at least 1, from the second try on). For each pair,
-    up to K proposals are drawn from those that overlap both windows; a short list is filled with
-    repeats of itself, and a pair that shares none gets the whole view. Row i of a pair's two box
-    lists is the same object. The first view's boxes are jittered. Each view is mirrored by chance.
+    `min_shared` proposals (halved after each failed try, but at least 1). For each pair, up to K
+    proposals are drawn from those that overlap both windows. If there are fewer than K, some are
+    repeated; a pair that shares none gets the whole views as boxes. Row i of a pair's two box lists is
+    the same object. The first view's boxes are jittered. Each view is mirrored at random.
 
     Required keys: `img`, `reduction`, `row`, `proposals`, `rng`. Added keys: `views` (list of
     (H_v, W_v, 3) uint8), `bboxes` ((P, 2, K, 4) float32, pixels of the view), `policy` (the
     `PhotometricPolicy` of all views) and `finest_levels` (list of V integers).
 
     Args:
-        views (list[dict]): One dict per view, with everything that is known of it. `size` (int, side
-            in pixels), and either nothing more (the whole photo, squashed), or `area` (share of the
-            photo, a range) and optionally `ratio` (range of width / height, default 3/4 to 4/3), or
-            `same_window_as` (index of an earlier view whose window and proposals it shares; SoCo*).
-            `finest_level` (int, default 0) is the finest pyramid level that the model computes of
-            this view, 0 being the finest of the neck; smaller boxes are pooled from that one. All
-            other keys are those of `PhotometricPolicy`, its colours.
-        num_proposals (int): K. Defaults to 4.
-        jitter_prob (float): Chance of each of the first view's boxes to be jittered, within [0, 1].
+        views (Sequence[Mapping[str, Any]]): One dict per view with all of its settings. `size` (int,
+            side in pixels) is required. The window is set by `area` (range of the share of the photo)
+            and optionally `ratio` (range of width / height, default 3/4 to 4/3), or by
+            `same_window_as` (index of an earlier view whose window and proposals it shares; SoCo*);
+            without either, the view is the whole photo, resized to a square. `finest_level` (int,
+            default 0) is the finest pyramid level that the model computes for this view, 0 being the
+            finest of the neck; smaller boxes are pooled from this level. All other keys are arguments
+            of `PhotometricPolicy`.
+        num_proposals (int): Number K of proposals per pair. Defaults to 4.
+        jitter_prob (float): Probability that a box of the first view is jittered, within [0, 1].
             Defaults to 0.5.
-        jitter_ratio (float): Largest move or growth as a share of the box. Defaults to 0.1.
-        flip_prob (float): Chance of each view to be mirrored, within [0, 1]. Defaults to 0.5.
-        min_shared (int): Proposals each pair should share. Defaults to 2.
-        max_tries (int): Draws of the windows. Defaults to 5.
+        jitter_ratio (float): Largest shift or growth as a share of the box. Defaults to 0.1.
+        flip_prob (float): Probability that a view is mirrored, within [0, 1]. Defaults to 0.5.
+        min_shared (int): Number of proposals that each pair should share. Defaults to 2.
+        max_tries (int): Largest number of draws of the windows. Defaults to 5.
 
     Raises:
-        ValueError: A view's dict is not one of the three forms, or fewer than two views are given.
+        ValueError: If a view's dict has none of the three forms, there are fewer than two views, or
+            another argument is out of range.
     """
 
     def __init__(self,
@@ -134,7 +140,7 @@ class ProposalViews(BaseTransform):
             shared = view.get('same_window_as', 0)
             if 'size' not in view or not 0 <= shared < max(v, 1):
                 raise ValueError(
-                    f'views[{v}] = {dict(view)}: give `size` and, for a crop, `area` (and `ratio`), '
+                    f'views[{v}] = {dict(view)}: set `size` and, for a crop, `area` (and `ratio`), '
                     'or `same_window_as` with the index of an earlier view.')
             if view.get('finest_level', 0) < 0:
                 raise ValueError(f'views[{v}]: finest_level must be at least 0, not '
@@ -154,6 +160,7 @@ class ProposalViews(BaseTransform):
         self.max_tries = max_tries
 
     def transform(self, results: dict) -> dict:
+        """Add `views`, `bboxes`, `policy` and `finest_levels`."""
         windows, flips, results['bboxes'] = self.choose(results)
         results['views'] = [
             cut_view(results['img'], window, view['size'], flip, results['reduction'])
@@ -163,7 +170,7 @@ class ProposalViews(BaseTransform):
         return results
 
     def choose(self, results: dict) -> tuple[list[Window], np.ndarray, np.ndarray]:
-        """Decide on numbers what the views show: windows, flips (V,), and boxes (P, 2, K, 4)."""
+        """Draw the windows, flips (V,) and boxes (P, 2, K, 4) of the views without reading pixels."""
         row, rng = results['row'], results['rng']
         windows, picks = self._draw_windows(results['proposals'], row.width, row.height, rng)
         bboxes = self._view_boxes(results['proposals'], windows, picks, rng)
@@ -176,9 +183,9 @@ class ProposalViews(BaseTransform):
 
     def _draw_windows(self, proposals: np.ndarray, width: int, height: int,
                       rng: np.random.Generator) -> tuple[list[Window], list[np.ndarray]]:
-        """Draw all windows and, for each pair, the K rows of `proposals` that it compares.
+        """Draw all windows and, for each pair, the K rows of `proposals` to compare.
 
-        A pair that shares no proposal has an empty list.
+        The rows of a pair that shares no proposal are empty.
         """
         wanted = self.min_shared
         for _ in range(self.max_tries):
@@ -210,7 +217,7 @@ class ProposalViews(BaseTransform):
 
     def _view_boxes(self, proposals: np.ndarray, windows: list[Window], picks: list[np.ndarray],
                     rng: np.random.Generator) -> np.ndarray:
-        """Express each pair's proposals in its two views: (P, 2, K, 4)."""
+        """Return each pair's proposals in pixels of its two views, (P, 2, K, 4)."""
         sizes = [(view['size'], view['size']) for view in self.views]
         bboxes = np.empty((len(picks), 2, self.num_proposals, 4), dtype=np.float32)
         for p, rows in enumerate(picks):
@@ -231,15 +238,15 @@ class ProposalViews(BaseTransform):
 
 def cut_view(img: np.ndarray, window: Window, size: int, flip: bool,
              reduction: int = 1) -> np.ndarray:
-    """Cut a window and resize it once, bilinear and antialiased (within 1 grey level of PIL).
+    """Crop a window and resize it once, bilinear and antialiased (within 1 grey level of PIL).
 
     Args:
         img (np.ndarray): (H, W, 3) uint8.
         window (Window): `(x, y, w, h)` in pixels of the photo.
         size (int): Side of the square view in pixels.
-        flip (bool): Mirror it horizontally.
-        reduction (int): How many of the photo's pixels are one of `img`'s, along a side; the
-            window's edges are rounded to whole pixels of `img`. Defaults to 1.
+        flip (bool): Whether to mirror the view horizontally.
+        reduction (int): Width of a pixel of `img` in pixels of the photo; the window's edges are
+            rounded to whole pixels of `img`. Defaults to 1.
 
     Returns:
         np.ndarray: (size, size, 3) uint8.
@@ -248,8 +255,8 @@ def cut_view(img: np.ndarray, window: Window, size: int, flip: bool,
     if reduction > 1:
         x, y, right, bottom = (round(edge / reduction) for edge in (x, y, x + w, y + h))
         w, h = max(right - x, 1), max(bottom - y, 1)
-    # The batch dimension comes before the permutation: only then torch sees channels_last and takes
-    # its quicker kernel.
+    # The batch dimension is added before the permutation, because only then does torch recognise
+    # channels_last and use its faster kernel.
     crop = torch.from_numpy(img[y:y + h, x:x + w])[None].permute(0, 3, 1, 2)
     view = F.interpolate(crop, (size, size), mode='bilinear', antialias=True)
     pixels = view[0].permute(1, 2, 0).numpy()
@@ -258,14 +265,14 @@ def cut_view(img: np.ndarray, window: Window, size: int, flip: bool,
 
 @TRANSFORMS.register_module()
 class ProposalCutout(BaseTransform):
-    """Draw squares inside boxes, to be erased after normalisation (100-epoch recipes, official).
+    """Draw squares inside boxes, which are erased after normalisation (official 100-epoch recipes).
 
     Required keys: `bboxes`, `views`, `rng`. Added key: `cutouts` ((V, K, 4) int16, x1 y1 x2 y2 in
     whole pixels of the view; an empty rectangle where nothing is erased).
 
     Args:
-        prob (float): Chance of each box to be cut, within [0, 1]. Defaults to 0.5.
-        area (tuple): Lowest and highest share of the box's area. Defaults to (0.1, 0.3).
+        prob (float): Probability that a box gets a square, within [0, 1]. Defaults to 0.5.
+        area (tuple[float, float]): Lowest and highest share of the box's area. Defaults to (0.1, 0.3).
     """
 
     def __init__(self, prob: float = 0.5, area: tuple[float, float] = (0.1, 0.3)) -> None:
@@ -273,7 +280,8 @@ class ProposalCutout(BaseTransform):
         self.area = area
 
     def transform(self, results: dict) -> dict:
-        boxes, rng = results['bboxes'][:, 1], results['rng']  # (P, K, 4): never the first view
+        """Add `cutouts`."""
+        boxes, rng = results['bboxes'][:, 1], results['rng']  # (P, K, 4), without the first view
         size = np.maximum(boxes[..., 2:] - boxes[..., :2], 0)
         share = rng.uniform(*self.area, size=boxes.shape[:2])
         side = np.sqrt(share * size.prod(axis=-1)).round().astype(int)
@@ -290,16 +298,17 @@ class ProposalCutout(BaseTransform):
 
 @TRANSFORMS.register_module()
 class PackSoCoInputs(BaseTransform):
-    """Turn a sample into tensors that `default_collate` can batch.
+    """Convert a sample to tensors that `default_collate` can batch.
 
-    Required keys: those that `ProposalViews` adds, and `rng`; `cutouts` where `ProposalCutout` was.
-    Output keys: `inputs` (list of V tensors (3, H_v, W_v) uint8), `bboxes` ((P, 2, K, 4) float32),
-    `cutouts` ((V, K, 4) int16), `finest_levels` ((V,) int64), and `colours` (a dict of tensors
-    (V, ...), see `PhotometricPolicy.colours`). The colours are drawn here, so that they belong to the
-    sample and not to a device, a rank or a batch.
+    Required keys: those that `ProposalViews` adds, and `rng`. Optional key: `cutouts` (from
+    `ProposalCutout`). Output keys: `inputs` (list of V tensors (3, H_v, W_v) uint8), `bboxes`
+    ((P, 2, K, 4) float32), `cutouts` ((V, K, 4) int16), `finest_levels` ((V,) int64), and `colours`
+    (a dict of tensors (V, ...), see `PhotometricPolicy.colours`). The colours are drawn here, so that
+    they depend on the sample only and not on the device, the rank or the batch.
     """
 
     def transform(self, results: dict) -> dict:
+        """Return the tensors of the sample."""
         views, bboxes = results['views'], results['bboxes']
         cutouts = results.get('cutouts')
         if cutouts is None:
@@ -307,7 +316,7 @@ class PackSoCoInputs(BaseTransform):
         policy = results['policy']
         uniforms = results['rng'].random((len(views), policy.num_uniforms), dtype=np.float32)
         return dict(
-            # cv2 parts the channels twice as fast as torch does
+            # cv2 separates the channels twice as fast as torch
             inputs=[torch.from_numpy(np.stack(cv2.split(v))) for v in views],
             bboxes=torch.from_numpy(bboxes),
             cutouts=torch.from_numpy(cutouts),

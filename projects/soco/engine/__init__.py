@@ -1,5 +1,5 @@
-"""Loops, optimiser, schedules and hooks: what happens when during training."""
-from .. import compat  # noqa: F401  (serves mmcv's ops before mmdet asks for them)
+"""Training loops, optimiser, schedules and hooks."""
+from .. import compat  # noqa: F401  (provides mmcv's ops before mmdet imports them)
 from .autocast import AutocastOptimWrapper
 from .bad_image_hook import BadImageHook
 from .checkpoint_hook import PlainCheckpointHook

@@ -13,15 +13,15 @@ from torch import nn
 class AutocastOptimWrapper(OptimWrapper):
     """Run forward passes in half precision, without a gradient scaler; weights stay in float32.
 
-    MMEngine's `AmpOptimWrapper` refuses a CPU, and always has a gradient scaler, which bfloat16 does
-    not need: its exponents have the range of float32's.
+    MMEngine's `AmpOptimWrapper` rejects CPUs and always uses a gradient scaler. bfloat16 does not need
+    one, because its exponent has the range of float32.
 
     Args:
         dtype (str): 'bfloat16' or 'float16'. Defaults to 'bfloat16'.
         **kwargs: See `mmengine.optim.OptimWrapper`.
 
     Raises:
-        ValueError: `dtype` is neither.
+        ValueError: If `dtype` is neither.
     """
 
     def __init__(self, dtype: str = 'bfloat16', **kwargs: Any) -> None:

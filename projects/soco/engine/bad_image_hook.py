@@ -1,4 +1,4 @@
-"""Photos that cannot be used are named, counted, and at most so many."""
+"""A hook that reports photos that cannot be used, and limits their number."""
 import csv
 import json
 from pathlib import Path
@@ -13,21 +13,21 @@ from torch import distributed
 from ..datasets.dataset import WAYS_OUT, BadPhoto
 from ..files import whole_file
 
-TABLE = 'bad_images.csv'  # in the work directory; its columns are those of BadPhoto
+TABLE = 'bad_images.csv'  # in the work directory; its columns are the fields of BadPhoto
 SHOWN = 3
 
 
 @HOOKS.register_module()
 class BadImageHook(Hook):
-    """Name photos that could not be used, and stop when there are too many.
+    """Report photos that cannot be used, and stop training when there are too many.
 
-    `SoCoDataset` lets another photo stand in for such a one where its `max_bad_share` allows it, and
-    says so in the batch. Each is told once in the log and listed in WORK_DIR/bad_images.csv with its
-    reason and what stood in for it first. Training stops when, since its start, more than that share of
-    the data set's photos were bad. Resumed runs go on with the table.
+    `SoCoDataset` replaces such a photo by another one if its `max_bad_share` allows it, and records
+    this in the batch. Each bad photo is logged once and listed in WORK_DIR/bad_images.csv with the
+    reason and its first replacement. Training stops when more than `max_bad_share` of the data set's
+    photos were bad since the start of training. Resumed runs extend the table.
 
     Args:
-        interval (int): With several processes, iterations between two exchanges; one process looks in
+        interval (int): Iterations between two exchanges between processes; a single process reports in
             every iteration. Defaults to 50.
     """
 
@@ -36,15 +36,15 @@ class BadImageHook(Hook):
             raise ValueError(f'BadImageHook: interval must be at least 1, not {interval}.')
         self.interval = interval
         self._listed: dict[str, BadPhoto] = {}
-        self._found: dict[str, BadPhoto] = {}  # since the start, on all ranks
-        self._untold: dict[str, BadPhoto] = {}  # of this rank
+        self._found: dict[str, BadPhoto] = {}  # since the start of training, on all ranks
+        self._untold: dict[str, BadPhoto] = {}  # of this rank, not reported yet
         self._group: distributed.ProcessGroup | None = None
 
     def before_train(self, runner: Runner) -> None:
-        """Take up the table of a run that is resumed."""
+        """Read the table of a run that is resumed."""
         self._table = Path(runner.work_dir) / TABLE
         if is_distributed():
-            self._group = distributed.new_group(backend='gloo')  # no GPU waits for a message of CPUs
+            self._group = distributed.new_group(backend='gloo')  # between CPUs, so that no GPU waits
         if runner._resume and self._table.is_file():
             with open(self._table, newline='', encoding='utf-8') as file:
                 rows = [BadPhoto(*row) for row in csv.reader(file) if len(row) == 3]
@@ -52,10 +52,10 @@ class BadImageHook(Hook):
 
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None,
                          outputs: dict | None = None) -> None:
-        """Collect what the batch says; tell it at once, or when all processes do.
+        """Collect the bad photos of a batch, and report them when an exchange is due.
 
         Raises:
-            ValueError: More photos are bad than `max_bad_share` allows.
+            ValueError: If more photos are bad than `max_bad_share` allows.
         """
         for text in filter(None, data_batch.get('bad', ())):
             for photo in (BadPhoto(*row) for row in json.loads(text)):
@@ -65,11 +65,11 @@ class BadImageHook(Hook):
             self._tell(runner)
 
     def after_train_epoch(self, runner: Runner) -> None:
-        """Tell what is left."""
+        """Report the remaining bad photos."""
         self._tell(runner)
 
     def after_train(self, runner: Runner) -> None:
-        """Say how many there were."""
+        """Log the number of bad photos."""
         total = len(runner.train_dataloader.dataset.store)
         where = f', listed in {self._table}' if self._listed else ''
         runner.logger.info(f'Photos that could not be used: {len(self._found)} of {total}{where}.')
@@ -90,7 +90,7 @@ class BadImageHook(Hook):
         if is_main_process():
             for photo in new.values():
                 runner.logger.warning(f'{photo.image} cannot be used: {photo.reason}. '
-                                      f'{photo.replaced_by} stands in for it.')
+                                      f'{photo.replaced_by} is used instead.')
             with whole_file(self._table) as file:
                 writer = csv.writer(file)
                 writer.writerow(BadPhoto._fields)
@@ -102,4 +102,4 @@ class BadImageHook(Hook):
             raise ValueError(
                 f'{len(self._found)} of {len(dataset.store)} photos cannot be used, more than the '
                 f'share of {dataset.max_bad_share:g} that max_bad_share allows. The first: {first}. '
-                f'All are in {self._table}. {WAYS_OUT} Then go on with --resume.')
+                f'All are in {self._table}. {WAYS_OUT} Then resume with --resume.')

@@ -1,4 +1,4 @@
-"""Checkpoints that are plain (`weights_only=True` reads them) and never half-written."""
+"""A hook that writes checkpoints atomically, in a form that `weights_only=True` can read."""
 import shutil
 from collections import deque
 from pathlib import Path
@@ -18,25 +18,26 @@ from .runner_utils import unwrapped
 
 
 class AtomicBackend(LocalBackend):
-    """mmengine's local backend, but a file appears whole or not at all."""
+    """mmengine's local backend with atomic writes."""
 
     def put(self, obj: bytes | memoryview, filepath: PathLike) -> None:
-        """Write a file whole, or not at all.
+        """Write a file atomically.
 
         Raises:
-            NotWrittenError: The disk is full or read-only; an existing file is intact.
+            NotWrittenError: If the disk is full or read-only; an existing file stays intact.
         """
-        write_whole(filepath, obj, 'Free some disk space, then go on with --resume.')
+        write_whole(filepath, obj, 'All earlier checkpoints are intact. Free some disk space, then '
+                    'resume with --resume.')
 
 
 register_backend('atomic', AtomicBackend, force=True)
 
 
 def to_plain(value: Any) -> Any:
-    """Turn what mmengine puts into a checkpoint into tensors and plain Python values.
+    """Convert the content of an mmengine checkpoint to tensors and plain Python values.
 
     Raises:
-        TypeError: A value has no plain form; the message names its type.
+        TypeError: If a value has no plain form; the message names its type.
     """
     if isinstance(value, np.generic):  # first: np.float64 is a float too
         return value.item()
@@ -56,13 +57,13 @@ def to_plain(value: Any) -> Any:
         return tuple(to_plain(v) for v in value)
     if isinstance(value, Path):
         return str(value)
-    raise TypeError(f'A checkpoint holds tensors and plain Python values only, not {type(value)}.')
+    raise TypeError(f'A checkpoint contains only tensors and plain Python values, not {type(value)}.')
 
 
 def from_plain(value: Any) -> Any:
-    """Undo `to_plain` for the histories of the message hub."""
+    """Convert the plain form of a message hub's history back; return other values unchanged."""
     if isinstance(value, dict) and 'history_log' in value:
-        # a run on a GPU resumes with every tensor on the GPU
+        # a run that resumes on a GPU loads every tensor onto it
         log, count = (value[key].cpu().numpy() for key in ('history_log', 'history_count'))
         return HistoryBuffer(log, count, max_length=value['max_length'])
     return value
@@ -80,15 +81,15 @@ class PlainCheckpointHook(CheckpointHook):
         super().__init__(*args, **{'backend_args': dict(backend='atomic'), **kwargs})
 
     def before_train(self, runner: Runner) -> None:
-        """Clear away torn files, and refuse to start where two checkpoints do not fit.
+        """Remove incomplete files, and check that there is disk space for two checkpoints.
 
-        A new checkpoint is written beside the old one.
+        A new checkpoint is written next to the old one.
 
         Raises:
-            ValueError: How much is needed, how much is free, what to do.
+            ValueError: If there is too little disk space.
         """
         super().before_train(runner)
-        if is_main_process():  # what a kill in the middle of a write has left
+        if is_main_process():  # left by a process that was killed during a write
             remove_torn(Path(runner.work_dir) / '*.pth')
         model = unwrapped(runner)
         weights = sum(t.numel() * t.element_size() for t in model.state_dict().values())
@@ -98,18 +99,16 @@ class PlainCheckpointHook(CheckpointHook):
             raise ValueError(
                 f'{runner.work_dir} has {free / 2**20:.0f} MiB of free disk space, but two '
                 f'checkpoints of this model take up to {needed / 2**20:.0f} MiB. Free some space, '
-                'or give another place by --work-dir.')
+                'or choose another folder with --work-dir.')
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Make everything but the weights plain."""
+        """Convert everything but the weights to plain values."""
         for key in checkpoint:
-            if key != 'state_dict':  # keeps its metadata, which holds module versions
+            if key != 'state_dict':  # keeps its metadata, which contains module versions
                 checkpoint[key] = to_plain(checkpoint[key])
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Make histories again of what was written as tensors."""
+        """Rebuild the histories that were written as tensors."""
         scalars = checkpoint.get('message_hub', {}).get('log_scalars', {})
         for key, value in scalars.items():
             scalars[key] = from_plain(value)
-
-

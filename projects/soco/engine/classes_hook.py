@@ -1,4 +1,4 @@
-"""A check that classes of config, data and model are the same ones."""
+"""A hook that checks that config, data and model have the same classes."""
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -12,17 +12,17 @@ from .runner_utils import unwrapped
 
 @HOOKS.register_module()
 class ClassesHook(Hook):
-    """Stop before the first step when the class list does not fit the annotation or the model.
+    """Stop before the first step when the class list does not match the annotation or the model.
 
-    MMDetection leaves out, silently, every object whose class it does not find.
+    MMDetection silently drops every object whose class it does not find.
 
     Raises:
-        ValueError: The annotation lacks a class of the list, or the heads have another number of
+        ValueError: If the annotation lacks a class of the list, or the heads have another number of
             classes.
     """
 
     def before_run(self, runner: Runner) -> None:
-        """Compare for the loops that this run has."""
+        """Check the data set of each loop that this run has."""
         model = unwrapped(runner)
         for loop in (runner._train_loop, runner._val_loop, runner._test_loop):
             if isinstance(loop, BaseLoop):
@@ -42,13 +42,13 @@ def _leaves(dataset: Any) -> Iterator[Any]:
 
 
 def check_classes(dataset: Any) -> None:
-    """Compare a built data set's class list with its annotation.
+    """Check that each class of a built data set has a category in its annotation.
 
     Args:
-        dataset: mmdet's `CocoDataset`, or one of its kind; others pass.
+        dataset (Any): mmdet's `CocoDataset` or a similar one; others are not checked.
 
     Raises:
-        ValueError: A class has no category in the annotation.
+        ValueError: If a class has no category in the annotation.
     """
     classes = dataset.metainfo.get('classes')
     if not classes:

@@ -1,6 +1,6 @@
-"""Hooks that watch over a long run: numbers gone wrong, collapse, ranks that disagree.
+"""A hook that stops training when the loss or the weights are not finite.
 
-They live in MMEngine's root registry, so that a config of any scope finds them.
+The hook is in MMEngine's root registry, so that configs of any scope find it.
 """
 from typing import Any
 
@@ -16,15 +16,15 @@ from ..weights.read import find_newest_checkpoint
 
 @HOOKS.register_module()
 class FiniteLossHook(Hook):
-    """Stop when the loss is NaN or infinite, and never write weights that are.
+    """Stop when the loss is NaN or infinite, and never write weights that are not finite.
 
-    Nothing waits for the device between two looks. Under mixed precision with a gradient scaler some
-    such steps are skipped and harmless, so `patience` of them in a row are let pass.
+    Nothing waits for the device between two checks. Under mixed precision, a gradient scaler skips
+    some such steps, which is harmless, so `patience` of them in a row are tolerated.
 
     Args:
-        interval (int): Look every so many iterations where a look makes a GPU wait; on a CPU it is
-            every iteration. Defaults to 50.
-        patience (int): Steps in a row that a gradient scaler may skip. Defaults to 20.
+        interval (int): Iterations between two checks on a GPU, where a check makes it wait; on a CPU,
+            every iteration is checked. Defaults to 50.
+        patience (int): Consecutive steps that a gradient scaler may skip. Defaults to 20.
     """
 
     priority = 'ABOVE_NORMAL'  # before logs and checkpoints
@@ -41,10 +41,11 @@ class FiniteLossHook(Hook):
 
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None,
                          outputs: dict | None = None) -> None:
-        """Count losses that are not finite; look at the count when it is time.
+        """Count losses that are not finite, and check the count when it is due.
 
         Raises:
-            FloatingPointError: Too many in a row; the message names iteration, images, ways out.
+            FloatingPointError: If there are too many in a row; the message names the iteration, its
+                images and possible remedies.
         """
         loss = (outputs or {}).get('loss')
         if not isinstance(loss, Tensor):
@@ -70,35 +71,39 @@ class FiniteLossHook(Hook):
         names = names() if callable(names) else names
         last = find_newest_checkpoint(runner.work_dir)
         return (
-            f'The loss is not finite since iteration {failed_at + 1}'
+            f'The loss has not been finite since iteration {failed_at + 1}'
             f'{f" (rank {get_rank()})" if get_world_size() > 1 else ""}. Images of that batch: '
             f'{", ".join(names[:8]) or "not known"}{", …" if len(names) > 8 else ""}. The last good '
-            f'checkpoint is {last or "none: none was written yet"}. What helps: a lower learning rate '
-            'or a longer warm-up (optim_wrapper.optimizer.lr, param_scheduler), gradient clipping '
-            '(optim_wrapper.clip_grad), bfloat16 in place of float16 (optim_wrapper.dtype=bfloat16), '
-            'and a look at these images; then go on with --resume.')
+            f'checkpoint: {last or "none was written yet"}. Try a lower learning rate or a longer '
+            'warm-up (optim_wrapper.optimizer.lr, param_scheduler), gradient clipping '
+            '(optim_wrapper.clip_grad) or bfloat16 instead of float16 (optim_wrapper.dtype=bfloat16), '
+            'and check these images; then resume with --resume.')
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Refuse to write weights that are not finite.
 
         Raises:
-            FloatingPointError: They are not; the message names one.
+            FloatingPointError: If they are not; the message names one of them.
         """
         for name, value in checkpoint['state_dict'].items():
             if value.is_floating_point() and not value.isfinite().all():
                 raise FloatingPointError(
                     f'{name} is not finite after iteration {runner.iter + 1}; no checkpoint was '
-                    'written, earlier ones are good. Go on from one of them with a lower learning '
-                    'rate: --resume, or --cfg-options load_from=FILE to start its schedule anew.')
+                    'written, earlier ones are good. Resume from one of them with a lower learning '
+                    'rate: --resume, or --cfg-options load_from=FILE to restart the schedule.')
 
 
 def image_names(runner: Runner, batch_idx: int, data_batch: Any) -> Any:
-    """Tell which images are in a batch: a list of names, or a function that finds it out.
+    """Return the names of the images in a batch, or a function that returns them.
 
     Args:
         runner (Runner): The runner.
         batch_idx (int): Iteration within the epoch.
-        data_batch (Any): Of mmdet, which carries paths, or of SoCo, whose sampler knows.
+        data_batch (Any): A batch of mmdet, which contains the paths, or of SoCo, whose names
+            are looked up by the sampler's keys.
+
+    Returns:
+        list[str] | Callable[[], list[str]]: The names; empty if they are not known.
     """
     samples = data_batch.get('data_samples') if isinstance(data_batch, dict) else None
     if samples is not None:
@@ -108,5 +113,3 @@ def image_names(runner: Runner, batch_idx: int, data_batch: Any) -> Any:
     if not hasattr(sampler, 'keys_of') or not hasattr(dataset, 'image_name'):
         return []
     return lambda: [dataset.image_name(key) for key in sampler.keys_of(batch_idx)]
-
-

@@ -1,4 +1,4 @@
-"""What is logged of a pretraining run."""
+"""Hooks that log a pretraining run: model outputs, speed and level shares."""
 
 import torch
 from mmengine.dist import get_world_size
@@ -12,10 +12,10 @@ from .runner_utils import log_is_due, unwrapped
 
 @HOOKS.register_module()
 class DeferredInfoHook(RuntimeInfoHook):
-    """mmengine's `RuntimeInfoHook`, but a GPU is waited for once a log and not in every iteration.
+    """mmengine's `RuntimeInfoHook` that waits for the GPU once per log instead of every iteration.
 
-    The model's outputs stay on the device until the log, an epoch's end or a checkpoint needs them;
-    the histories are then the same.
+    The model's outputs stay on the device until a log, the end of an epoch or a checkpoint needs them.
+    The histories are the same.
     """
 
     def __init__(self) -> None:
@@ -23,7 +23,7 @@ class DeferredInfoHook(RuntimeInfoHook):
 
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None = None,
                          outputs: dict | None = None) -> None:
-        """Put the outputs aside; write them down when a log is due."""
+        """Collect the outputs, and write them to the histories when a log is due."""
         self._pending.append({key: value.detach() for key, value in (outputs or {}).items()})
         if log_is_due(self, runner, batch_idx):
             self._write(runner)
@@ -36,7 +36,7 @@ class DeferredInfoHook(RuntimeInfoHook):
 
     def _write(self, runner: Runner) -> None:
         values = [value.float() for outputs in self._pending for value in outputs.values()]
-        numbers = iter(torch.stack(values).tolist() if values else [])  # waits once
+        numbers = iter(torch.stack(values).tolist() if values else [])  # waits for the device once
         for outputs in self._pending:
             for key in outputs:
                 runner.message_hub.update_scalar(f'train/{key}', next(numbers))
@@ -45,12 +45,13 @@ class DeferredInfoHook(RuntimeInfoHook):
 
 @HOOKS.register_module()
 class BatchInfoHook(Hook):
-    """Log the images a second of all ranks, and from which levels boxes are pooled, since the last log.
+    """Log the images per second of all ranks, and the levels that boxes are pooled from.
 
-    `images_per_s` counts the time waiting for data. `share_v1_p2` is the share of level P2 among the
-    boxes of the first view, and so on for each view and level, of this rank; a model without a pyramid
-    has none. The shares are written to the visualizer's files only, as they would fill the text log.
-    Boxes lie on the CPU: nothing waits for a device.
+    Both are over the iterations since the last log. `images_per_s` includes the time spent waiting for
+    data. `share_v1_p2` is the share of level P2 among the boxes of the first view on this rank, and so
+    on for each view and level; a model without a pyramid has no shares. The shares are written to the
+    visualizer's files only, as they would fill the text log. The boxes are on the CPU, so nothing waits
+    for a device.
     """
 
     def __init__(self) -> None:
@@ -59,7 +60,7 @@ class BatchInfoHook(Hook):
 
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None = None,
                          outputs: dict | None = None) -> None:
-        """Count a batch; write down what was counted when a log is due."""
+        """Count a batch, and log the counts when a log is due."""
         model, bboxes = unwrapped(runner), data_batch['bboxes']
         self._iterations += 1
         levels = model.box_levels(bboxes, data_batch['finest_levels'][0].tolist())  # (N, P, 2, K)
@@ -70,7 +71,7 @@ class BatchInfoHook(Hook):
             self._counts = counts if self._counts is None else self._counts + counts
         if not log_is_due(self, runner, batch_idx):
             return
-        # mmengine's timer, a hook of the same priority that is registered before, is done
+        # mmengine's timer hook has the same priority and is registered earlier, so it has run
         seconds = runner.message_hub.get_scalar('train/time').mean(self._iterations)
         runner.message_hub.update_scalar('train/images_per_s',
                                          float(len(bboxes) * get_world_size() / seconds))

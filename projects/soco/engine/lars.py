@@ -1,4 +1,4 @@
-"""LARS with the official order of operations, for all tensors at once."""
+"""The LARS optimiser with the official order of operations, for all tensors at once."""
 from collections.abc import Callable, Iterable
 
 import torch
@@ -17,19 +17,19 @@ class SoCoLARS(Optimizer):
     tensors (BN, biases) get neither. Then `buf = momentum * buf + g` and `p -= lr * buf`.
     MMSelfSup's `LARS` differs: another denominator, and lr inside the momentum buffer.
 
-    Nothing here waits for the device, under a `GradScaler` neither: it hands over its scale and
-    whether there are infinite gradients (`grad_scale` and `found_inf`) as tensors.
+    No step waits for the device, not even under a `GradScaler`, which passes its scale and whether
+    there are infinite gradients (`grad_scale` and `found_inf`) as tensors.
 
     Args:
         params (Iterable): Parameters or parameter groups.
         lr (float): Learning rate, positive.
-        momentum (float): Within [0, 1). Defaults to 0.9.
-        weight_decay (float): Defaults to 1e-5.
-        trust_coefficient (float): Defaults to 0.001.
-        eps (float): Defaults to 1e-8.
+        momentum (float): Momentum of SGD, in [0, 1). Defaults to 0.9.
+        weight_decay (float): Weight decay of the tensors that are scaled. Defaults to 1e-5.
+        trust_coefficient (float): Factor of the ratio of the norms. Defaults to 0.001.
+        eps (float): Added to the gradient's norm. Defaults to 1e-8.
     """
 
-    _step_supports_amp_scaling = True  # GradScaler's name for it
+    _step_supports_amp_scaling = True  # read by GradScaler
 
     def __init__(self, params: Iterable, lr: float, momentum: float = 0.9,
                  weight_decay: float = 1e-5, trust_coefficient: float = 0.001,
@@ -43,7 +43,14 @@ class SoCoLARS(Optimizer):
     @torch.no_grad()
     def step(  # type: ignore[override]
             self, closure: Callable | None = None) -> float | None:
-        """Take one step."""
+        """Perform one optimisation step.
+
+        Args:
+            closure (Callable, optional): Evaluates the model again and returns the loss.
+
+        Returns:
+            float | None: What `closure` returned, None without it.
+        """
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -63,7 +70,7 @@ class SoCoLARS(Optimizer):
         return grads if scale is None else list(torch._foreach_mul(grads, scale.reciprocal()))
 
     def _scale(self, params: list, group: dict) -> list:
-        """Return the gradients with weight decay, brought to the length of their tensors."""
+        """Return the gradients with weight decay, scaled by the trust ratio of their tensors."""
         grads = torch._foreach_add(self._unscaled(params), params, alpha=group['weight_decay'])
         length_p = torch.stack(torch._foreach_norm(params))
         length_g = torch.stack(torch._foreach_norm(grads))
@@ -73,7 +80,7 @@ class SoCoLARS(Optimizer):
         return list(grads)
 
     def _descend(self, params: list, grads: list, group: dict) -> None:
-        """Take SGD's step, in one kernel; the device itself skips one with infinite gradients."""
+        """Apply the SGD step in one kernel, which itself skips a step with infinite gradients."""
         sgd(params, grads, [self._buffer(p) for p in params], fused=True, lr=group['lr'],
             momentum=group['momentum'], weight_decay=0, dampening=0, nesterov=False, maximize=False,
             found_inf=getattr(self, 'found_inf', None))
@@ -82,6 +89,6 @@ class SoCoLARS(Optimizer):
         state = self.state[param]
         if 'momentum_buffer' not in state:
             state['momentum_buffer'] = torch.zeros_like(param)
-        elif state['momentum_buffer'].stride() != param.stride():  # of a run in another memory format
+        elif state['momentum_buffer'].stride() != param.stride():  # from a run in another memory format
             state['momentum_buffer'] = torch.empty_like(param).copy_(state['momentum_buffer'])
         return state['momentum_buffer']

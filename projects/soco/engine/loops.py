@@ -1,4 +1,4 @@
-"""Training that can stop after any optimizer step and go on as if it had not."""
+"""A training loop and a sampler that resume exactly after any optimizer step."""
 import sys
 import types
 from collections.abc import Iterator
@@ -15,31 +15,31 @@ from torch.utils.data import Sampler
 from ..datasets.dataset import SampleKey
 from .bad_image_hook import BadImageHook
 
-# MMSelfSup 1.0.0 names this module as the place of its loops but does not have it; looking up any
-# loop under its scope would fail.
+# MMSelfSup 1.0.0 declares this module as the location of its loops but does not contain it. Without
+# this entry, looking up any loop in its scope would fail.
 sys.modules.setdefault('mmselfsup.engine.runner', types.ModuleType('mmselfsup.engine.runner'))
 
 
 @DATA_SAMPLERS.register_module()
 class ResumableBatchSampler(Sampler):
-    """Batches of `SampleKey`s that can start in the middle of an epoch.
+    """A sampler of batches of `SampleKey`s that can start in the middle of an epoch.
 
-    An epoch is a whole number of optimizer steps: what is left over is dropped, as the official
-    code drops an incomplete batch.
+    An epoch is a whole number of optimizer steps. The remainder is dropped, as the official code drops
+    an incomplete batch.
 
     Args:
-        sampler (DefaultSampler): Gives the order of the photos and holds seed and epoch.
+        sampler (DefaultSampler): Defines the order of the photos, and has the seed and the epoch.
         batch_size (int): Photos per rank and iteration.
         accumulative_counts (int): Iterations per optimizer step. Defaults to 1.
 
     Raises:
-        ValueError: There are fewer photos than one optimizer step needs.
+        ValueError: If there are fewer photos than one optimizer step needs.
     """
 
     def __init__(self, sampler: Sampler, batch_size: int, accumulative_counts: int = 1) -> None:
         self.sampler = sampler
         self.batch_size = batch_size
-        self.start = 0  # iterations of the current epoch that are done already
+        self.start = 0  # iterations of the current epoch that are already done
         per_step = batch_size * accumulative_counts
         self.length = len(sampler) // per_step * accumulative_counts
         if self.length == 0:
@@ -54,11 +54,11 @@ class ResumableBatchSampler(Sampler):
             yield keys[i * self.batch_size:(i + 1) * self.batch_size]
 
     def _keys(self) -> list[SampleKey]:
-        sampler: Any = self.sampler  # mmengine's, which knows epoch and seed
+        sampler: Any = self.sampler  # mmengine's, which has the epoch and the seed
         return [SampleKey(index, sampler.epoch, sampler.seed) for index in sampler]
 
     def keys_of(self, i: int) -> list[SampleKey]:
-        """Return the batch of iteration i of the current epoch."""
+        """Return the batch of iteration `i` of the current epoch."""
         return self._keys()[i * self.batch_size:(i + 1) * self.batch_size]
 
     def __len__(self) -> int:
@@ -67,17 +67,16 @@ class ResumableBatchSampler(Sampler):
 
 @LOOPS.register_module()
 class ResumableEpochLoop(EpochBasedTrainLoop):
-    """mmengine's epoch loop that resumes inside an epoch.
+    """mmengine's epoch loop that can also resume inside an epoch.
 
-    Together with `ResumableBatchSampler`, `SoCoDataset` and `MomentumUpdateHook`, a resumed run
-    sees and does what the uninterrupted one would have, with any number of workers: samples are a
-    function of (seed, epoch, index), and the random state is set anew in every iteration from
-    (seed, rank, iteration).
+    Together with `ResumableBatchSampler`, `SoCoDataset` and `MomentumUpdateHook`, a resumed run gives
+    the same result as an uninterrupted one, with any number of workers: samples are a function of
+    (seed, epoch, index), and the random state is set in every iteration from (seed, rank, iteration).
 
     Args:
         runner (Runner): The runner.
-        dataloader (dict): Config of the loader.
-        max_epochs (int): Length of the run.
+        dataloader (dict): Config of the data loader.
+        max_epochs (int): Epochs of the whole run.
         **kwargs: See `mmengine.runner.EpochBasedTrainLoop`.
     """
 
@@ -88,7 +87,12 @@ class ResumableEpochLoop(EpochBasedTrainLoop):
         super().__init__(runner, dataloader, max_epochs, **kwargs)
 
     def run(self) -> torch.nn.Module:
-        """Train from where the run stands to its end."""
+        """Train from the current iteration to the end of the run.
+
+        Raises:
+            ValueError: If checkpoints would fall between two optimizer steps, or bad photos would be
+                replaced without a report.
+        """
         for hook in self.runner.hooks:
             if (isinstance(hook, CheckpointHook) and not hook.by_epoch and hook.interval > 0
                     and hook.interval % self.accumulative_counts):
@@ -100,10 +104,10 @@ class ResumableEpochLoop(EpochBasedTrainLoop):
         if (getattr(self.dataloader.dataset, 'max_bad_share', 0)
                 and not any(isinstance(hook, BadImageHook) for hook in self.runner.hooks)):
             raise ValueError(
-                'train_dataloader.dataset.max_bad_share lets other photos stand in for bad ones, but '
-                'nothing would say so: add bad_images=dict(type="BadImageHook") to default_hooks, or '
-                'set it to 0.')
-        # A resumed run may have ended on the last iteration of an epoch, and brings its own seed.
+                'train_dataloader.dataset.max_bad_share allows bad photos to be replaced, but no '
+                'hook would report them: add bad_images=dict(type="BadImageHook") to default_hooks, or '
+                'set max_bad_share to 0.')
+        # A checkpoint may be from the last iteration of an epoch, and contains the seed of its run.
         self._epoch = self._iter // len(self.dataloader)
         self.dataloader.batch_sampler.sampler.seed = self.runner.seed
         return super().run()
@@ -120,7 +124,7 @@ class ResumableEpochLoop(EpochBasedTrainLoop):
         self._epoch += 1
 
     def run_iter(self, idx: int, data_batch: dict) -> None:
-        """Run one iteration with a random state of its own."""
+        """Run one iteration with its own random state."""
         state = np.random.SeedSequence([self.runner.seed, get_rank(), self._iter])
         torch.manual_seed(int(state.generate_state(1, np.uint32)[0]))
         super().run_iter(idx, data_batch)

@@ -1,4 +1,4 @@
-"""When the target network is updated, and by how much."""
+"""A hook that updates the target network."""
 
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
@@ -10,19 +10,19 @@ from .schedules import cosine_momentum
 
 @HOOKS.register_module()
 class MomentumUpdateHook(Hook):
-    """Move the target network before each optimizer step's first forward pass.
+    """Update the target network before the first forward pass of each optimizer step.
 
-    The momentum depends on nothing but `runner.iter` and `runner.max_iters`, so a resumed run is
-    right by construction. Under gradient accumulation the target moves once per optimizer step.
+    The momentum depends only on `runner.iter` and `runner.max_iters`, so it is also correct in a
+    resumed run. With gradient accumulation, the target is updated once per optimizer step.
 
     Args:
-        momentum (float): EMA momentum at the start, within [0, 1]; it rises to 1 by a cosine.
+        momentum (float): EMA momentum at the start, in [0, 1]; it rises to 1 along a cosine.
             Defaults to 0.99.
     """
 
     def __init__(self, momentum: float = 0.99) -> None:
         if not 0 <= momentum <= 1:
-            raise ValueError(f'The EMA momentum must lie in [0, 1], not {momentum}.')
+            raise ValueError(f'MomentumUpdateHook: momentum must be in [0, 1], not {momentum}.')
         self.momentum = momentum
 
     def before_train_iter(self, runner: Runner, batch_idx: int,

@@ -1,4 +1,4 @@
-"""BatchNorm statistics from training data before a detector is evaluated."""
+"""A hook that computes BatchNorm statistics on training data before a detector is evaluated."""
 import itertools
 from collections.abc import Iterator, Sequence
 
@@ -15,20 +15,21 @@ from .runner_utils import unwrapped, validation_is_due
 
 @HOOKS.register_module()
 class PreciseBNHook(Hook):
-    """Recomputes the statistics of BatchNorm on training data before the model is evaluated.
+    """Recompute the statistics of BatchNorm on training data before the model is evaluated.
 
-    Each statistic becomes the plain average over `num_iters` training batches (of every process)
-    of what a batch gives; the weights stay as they are. The model runs in train mode and computes
-    its losses, so that BN in RoI heads sees the RoIs that are sampled in training. Layers that
-    the model keeps in eval mode are left alone. It runs before every validation and at the end of
-    training, ahead of the checkpoint of that moment. Detectron2's PreciseBN, which the official
-    runs used, serves as the model.
+    Each statistic becomes the plain average of the statistics of `num_iters` training batches (of
+    every process); the weights do not change. The model runs in train mode and computes its losses,
+    so that BN in RoI heads sees the RoIs that are sampled in training. Layers that the model keeps in
+    eval mode are not changed. The hook runs before every validation and at the end of training, before
+    the checkpoint of that iteration is written. It follows Detectron2's PreciseBN, which the official
+    runs used.
 
     Args:
-        num_iters: training batches per process, at least 1; fewer when the data ends before.
+        num_iters (int): Training batches per process, at least 1; fewer if the data ends earlier.
+            Defaults to 200.
 
     Raises:
-        ValueError: when the training data gives no batch.
+        ValueError: If the training data gives no batch.
     """
 
     priority = 'LOW'  # before the hook that writes checkpoints (VERY_LOW)
@@ -40,34 +41,43 @@ class PreciseBNHook(Hook):
         self.num_iters = num_iters
 
     def after_train_epoch(self, runner: Runner) -> None:
+        """Update the statistics if they are due, in a loop that counts epochs."""
         if not isinstance(runner.train_loop, IterBasedTrainLoop):
             self._update_when_due(runner, runner.epoch + 1, runner.max_epochs)
 
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None = None,
                          outputs: dict | None = None) -> None:
+        """Update the statistics if they are due, in a loop that counts iterations."""
         if isinstance(runner.train_loop, IterBasedTrainLoop):
             self._update_when_due(runner, runner.iter + 1, runner.max_iters)
 
     def _update_when_due(self, runner: Runner, done: int, total: int) -> None:
-        """Updates when the loop validates after `done` epochs (iterations), or ends there."""
+        """Update if the loop validates after `done` epochs or iterations, or ends there."""
         if validation_is_due(runner, done) or done == total:
             self.update(runner)
 
     def _batches(self, runner: Runner) -> Iterator[dict]:
-        """Training batches from a loader of its own, so that training's stream is not moved."""
+        """Return training batches of a separate loader, which leaves the training loader unchanged."""
         cfg = runner.cfg.get('train_dataloader')
         if cfg is None:
-            raise ValueError('PreciseBNHook builds a training loader of its own, and the Runner '
-                             'has no config of one: build it by Runner.from_cfg(cfg) from a '
-                             'config that has `train_dataloader`.')
-        # The dataset is training's own: COCO takes long to read.
+            raise ValueError('PreciseBNHook builds a training loader of its own, but the Runner '
+                             'has no config of one. Build the Runner with Runner.from_cfg(cfg) from '
+                             'a config that has `train_dataloader`.')
+        # Reuse the training data set: COCO takes long to read.
         cfg = {**cfg, 'dataset': runner.train_dataloader.dataset, 'persistent_workers': False}
-        # Another seed each time, else the statistics would always rest on the same batches.
+        # Another seed each time, or the statistics would always come from the same batches.
         loader = runner.build_dataloader(cfg, seed=runner.seed + runner.iter + 1)
         return itertools.islice(loader, self.num_iters)
 
     def update(self, runner: Runner) -> None:
-        """Recomputes the statistics now; momentum and mode of every layer are as before."""
+        """Recompute the statistics now, and restore the momentum and mode of every layer.
+
+        Args:
+            runner (Runner): The runner.
+
+        Raises:
+            ValueError: If the training data gives no batch, or the Runner has no config of a loader.
+        """
         model = unwrapped(runner)
         was_training = model.training
         model.train()
@@ -77,16 +87,16 @@ class PreciseBNHook(Hook):
         first = next(batches, None)
         if first is None:
             raise ValueError(
-                'PreciseBNHook: the training data gives no batch, so that the statistics of '
+                'PreciseBNHook: the training data gives no batch, so the statistics of '
                 'BatchNorm cannot be computed. Check train_dataloader: its dataset may be empty '
                 'after filtering, or smaller than one batch with drop_last.')
         momenta = [m.momentum for m in norms]
         for norm in norms:
             norm.reset_running_stats()
-            norm.momentum = None  # torch then keeps the cumulative average
+            norm.momentum = None  # torch then computes the cumulative average
         try:
             with torch.no_grad(), runner.optim_wrapper.optim_context(model):
-                for count, batch in enumerate(  # noqa: B007 (the log tells count)
+                for count, batch in enumerate(  # noqa: B007 (the log reports count)
                         itertools.chain([first], batches), start=1):
                     model._run_forward(model.data_preprocessor(batch, True), mode='loss')
         finally:
@@ -99,7 +109,7 @@ class PreciseBNHook(Hook):
 
 
 def _average_over_processes(norms: Sequence[nn.Module]) -> None:
-    """Sets running mean and variance to their averages over all processes, in one message."""
+    """Set running mean and variance to their averages over all processes, in one message."""
     stats = [s for norm in norms for s in (norm.running_mean, norm.running_var)]
     if not stats:
         return

@@ -1,6 +1,6 @@
-"""What reaches a detector of the weights that it starts from, and a stop where too little did.
+"""A hook that reports which pretrained weights match a detector, and fails if required ones do not.
 
-The hook lives in MMEngine's root registry, so that a config of any scope finds them.
+The hook is in MMEngine's root registry, so that configs of any scope find it.
 """
 from collections.abc import Sequence
 
@@ -17,21 +17,22 @@ _SUPERVISED = ('backbone', 'roi_head.shared_head')  # the parts that an ImageNet
 
 @HOOKS.register_module()
 class PretrainedWeightsHook(Hook):
-    """Says how much of `load_from` reached the detector, and stops where it has to and did not.
+    """Report how much of `load_from` matches the detector, and fail if a required part does not.
 
-    Names are fitted first (`fit_names`); the report is logged as one table. What the detector has no
-    place for (`target`, `projector`, tensors of another shape) is taken out of the checkpoint. A
-    resumed run passes over all this.
+    Names are converted first (`fit_names`), and the report is logged as one table. Tensors that the
+    detector has no place for (`target`, `projector`, tensors of another shape) are removed from the
+    checkpoint. The hook does none of this when a run is resumed.
 
     Args:
-        require: parts that have to match wholly; see `match_weights`.
-        source: what the detector starts from: 'soco'; 'supervised', a ResNet that was trained to
-            classify (of `require` only backbone and shared head are asked for); or 'random', no
-            weights at all. `tools/train.py --pretrained` sets it.
+        require (Sequence[str]): Parts that must match completely; see `match_weights`. Defaults to
+            ('backbone', 'neck', 'roi_head.bbox_head').
+        source (str): What the detector starts from: 'soco'; 'supervised', a ResNet that was trained to
+            classify (of `require`, only backbone and shared head are required); or 'random', no
+            weights at all. `tools/train.py --pretrained` sets it. Defaults to 'soco'.
 
     Raises:
-        ValueError: when a required part did not match, or, where the checkpoint is only tested,
-            when the detector keeps any untrained tensor.
+        ValueError: If a required part does not match, or, when a checkpoint is only tested, if any
+            tensor of the detector stays untrained.
     """
 
     def __init__(self, require: Sequence[str] = ('backbone', 'neck', 'roi_head.bbox_head'),
@@ -45,7 +46,11 @@ class PretrainedWeightsHook(Hook):
         self._loaded = False
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Fits names, compares, logs, stops or cleans up; before anything is copied to the model."""
+        """Convert names, compare, and fail or clean up, before anything is copied to the model.
+
+        Raises:
+            ValueError: See the class.
+        """
         self._loaded = True
         if runner._resume:
             return
@@ -65,19 +70,19 @@ class PretrainedWeightsHook(Hook):
         if untrained and not trains:
             raise ValueError(
                 f'This checkpoint is not the detector to be tested: {len(untrained)} of its '
-                f'tensors are missing or have another shape, such as {untrained[0]}. Give a '
+                f'tensors are missing or have another shape, such as {untrained[0]}. Use a '
                 'checkpoint that fine-tuning with this config wrote (iter_*.pth or epoch_*.pth).')
         for key in (*report.unused, *report.mismatched):
             del state[key]
-        # Fresh tensors load themselves, or MMEngine would warn of each of them once more.
+        # Fresh tensors get the model's own values, or MMEngine would warn about each of them again.
         state.update({key: model_state[key] for key in untrained})
 
     def before_train(self, runner: Runner) -> None:
-        """Says when no checkpoint was loaded at all; warns where one was expected."""
+        """Log that no checkpoint was loaded; warn if one was expected."""
         if self._loaded:
             return
         if self.source == 'random':
-            runner.logger.info('The whole detector starts from random weights, as asked for.')
+            runner.logger.info('The whole detector starts from random weights, as requested.')
         else:
             runner.logger.warning('No checkpoint was given (load_from is None): the whole '
                                   'detector starts from random weights.')

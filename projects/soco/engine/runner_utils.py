@@ -1,4 +1,4 @@
-"""Questions that several hooks ask of a Runner."""
+"""Functions that several hooks use to query a Runner."""
 from bisect import bisect
 
 from mmengine.hooks import Hook, LoggerHook
@@ -8,19 +8,19 @@ from torch import nn
 
 
 def unwrapped(runner: Runner) -> nn.Module:
-    """Return the model without what distributed training wraps it in."""
+    """Return the model without the wrapper of distributed training."""
     return runner.model.module if is_model_wrapper(runner.model) else runner.model
 
 
 def log_is_due(hook: Hook, runner: Runner, batch_idx: int) -> bool:
-    """Tell whether what a hook collects is wanted after this iteration: at a log, at an epoch's end."""
+    """Return whether a hook has to log after this iteration: at a log or at the end of an epoch."""
     interval = next((h.interval for h in runner.hooks if isinstance(h, LoggerHook)), 1)
     return (hook.every_n_inner_iters(batch_idx, interval)
             or hook.end_of_epoch(runner.train_dataloader, batch_idx))
 
 
 def validation_is_due(runner: Runner, done: int) -> bool:
-    """Tell whether the loop validates after `done` epochs, or iterations where it counts these."""
+    """Return whether the loop validates after `done` epochs, or iterations if it counts these."""
     loop = runner.train_loop
     interval = loop.dynamic_intervals[bisect(loop.dynamic_milestones, done + 1) - 1]
     return runner.val_loop is not None and done >= loop.val_begin and done % interval == 0

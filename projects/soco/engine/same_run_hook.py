@@ -1,4 +1,4 @@
-"""A check that all ranks run the same thing."""
+"""A hook that checks that all ranks run the same config, code and data."""
 import hashlib
 from pathlib import Path
 
@@ -12,14 +12,14 @@ from mmengine.runner import Runner
 
 @HOOKS.register_module()
 class SameRunHook(Hook):
-    """Stop before the first step when ranks disagree on config, code, libraries or data.
+    """Stop before the first step if ranks differ in config, code, libraries or data.
 
     Raises:
-        ValueError: They do; the message names the ranks and what differs.
+        ValueError: If they differ; the message names the ranks and the differences.
     """
 
     def before_train(self, runner: Runner) -> None:
-        """Compare what all ranks are about to do."""
+        """Compare the runs of all ranks."""
         if get_world_size() == 1:
             return
         everywhere = all_gather_object(run_identity(runner))
@@ -28,12 +28,19 @@ class SameRunHook(Hook):
         told = [f'{what} (rank 0: {everywhere[0][what]}; rank {ranks[0]}: {everywhere[ranks[0]][what]})'
                 for what, ranks in differing.items() if ranks]
         if told:
-            raise ValueError(f'The processes do not do the same: they differ in {"; ".join(told)}. '
-                             'Give every machine the same checkout, environment, config and data.')
+            raise ValueError(f'The processes differ in {"; ".join(told)}. '
+                             'Use the same checkout, environment, config and data on every machine.')
 
 
 def run_identity(runner: Runner) -> dict[str, str]:
-    """Describe a run in a few words that have to be the same on every rank."""
+    """Return what has to be equal on every rank: config, code, torch and data, by name.
+
+    Args:
+        runner (Runner): The runner, with its training data loader.
+
+    Returns:
+        dict[str, str]: Name to a hash, version or short description.
+    """
     cfg = Config(runner.cfg._cfg_dict.to_dict())
     for key in ('work_dir', 'launcher', 'local_rank', 'load_from'):
         cfg.pop(key, None)

@@ -1,6 +1,6 @@
-"""Stop a run when a signal asks for it, so that it can go on.
+"""A hook that stops a run on a signal, so that it can be resumed.
 
-The hook lives in MMEngine's root registry, so that a config of any scope finds it.
+The hook is in MMEngine's root registry, so that configs of any scope find it.
 """
 import multiprocessing
 import os
@@ -27,18 +27,18 @@ from .runner_utils import validation_is_due
 class StopSignalHook(Hook):
     """On SIGTERM, write a checkpoint after the current optimizer step and exit with code 75.
 
-    Clusters send SIGTERM before they kill, often to every process of a job. All ranks stop after the
-    same step, whichever of them got the signal, and none leaves before the checkpoint is whole. The
-    checkpoint is `iter_N.pth`, or `epoch_N.pth` at an epoch's end; `--resume` goes on from it.
-    MMEngine's epoch loop cannot go on inside an epoch: there nothing is written, and the run goes on
-    from its last checkpoint. A run that is at its last iteration ends as ever, and one that is about to
+    Clusters send SIGTERM before they kill a job, often to all its processes. All ranks stop after the
+    same step, whichever of them got the signal, and none exits before the checkpoint is complete. The
+    checkpoint is `iter_N.pth`, or `epoch_N.pth` at the end of an epoch; `--resume` resumes from it.
+    MMEngine's epoch loop cannot resume inside an epoch: there nothing is written, and the run resumes
+    from its last checkpoint. A run at its last iteration ends as usual, and one that is about to
     validate does so first.
 
-    The file that the variable SOCO_STOPPED names, if any, is made then: launchers such as srun and
-    torchrun do not always hand the exit code on.
+    A stopped run also creates the file that the environment variable SOCO_STOPPED names, if it is set:
+    launchers such as srun and torchrun do not always pass on the exit code.
 
     Args:
-        signals (Sequence[str]): Names of the signals. Defaults to SIGTERM.
+        signals (Sequence[str]): Names of the signals. Defaults to ('SIGTERM', ).
     """
 
     priority = 'LOWEST'  # after the step's own checkpoint
@@ -48,14 +48,14 @@ class StopSignalHook(Hook):
         self.asked = False
         self._before: dict[signal.Signals, Any] = {}
         self._group: distributed.ProcessGroup | None = None
-        _LISTENERS.add(self)  # now: loops start their data workers before any hook is called
+        _LISTENERS.add(self)  # here, because loops start their data workers before any hook is called
 
     def before_train(self, runner: Runner) -> None:
-        """Listen from here on."""
+        """Install the signal handlers."""
         for number in self.signals:
             self._before[number] = signal.signal(number, self._ask)
         if is_distributed():
-            # A message between CPUs: asking each other makes no GPU wait.
+            # The ranks exchange messages between CPUs, so that no GPU waits.
             self._group = distributed.new_group(backend='gloo')
 
     def _ask(self, *args: Any) -> None:
@@ -66,15 +66,15 @@ class StopSignalHook(Hook):
         """Stop inside an epoch, after an optimizer step.
 
         Raises:
-            Stopped: It was asked for, and the checkpoint is there.
+            Stopped: If a signal was received, after the checkpoint is saved.
         """
         loop, done = runner.train_loop, runner.iter + 1
         if done == runner.max_iters or done % runner.optim_wrapper._accumulative_counts:
             return
         if isinstance(loop, EpochBasedTrainLoop) and self.end_of_epoch(loop.dataloader, batch_idx):
-            return  # what belongs to the epoch's end comes first
+            return  # the hooks of the epoch's end run first
         if isinstance(loop, IterBasedTrainLoop) and validation_is_due(runner, done):
-            return  # a resumed run would not make up for it
+            return  # a resumed run would skip it
         if self._anyone_asked():
             resumable = type(loop) is not EpochBasedTrainLoop
             self._stop(runner, done, self._save(runner, f'iter_{done}.pth', by_epoch=False)
@@ -84,38 +84,38 @@ class StopSignalHook(Hook):
         """Stop between two epochs.
 
         Raises:
-            Stopped: It was asked for, and the checkpoint is there.
+            Stopped: If a signal was received, after the checkpoint is saved.
         """
         if runner.iter < runner.max_iters and self._anyone_asked():
             self._stop(runner, runner.iter,
                        self._save(runner, f'epoch_{runner.epoch + 1}.pth', by_epoch=True))
 
     def _save(self, runner: Runner, name: str, by_epoch: bool) -> Path:
-        # As mmengine's checkpoint hook does; what is written names the iteration that comes next.
+        # As in mmengine's checkpoint hook, the content of the file names the next iteration.
         runner.save_checkpoint(runner.work_dir, name, by_epoch=by_epoch,
                                backend_args=dict(backend='atomic'))
         return Path(runner.work_dir) / name
 
     def _stop(self, runner: Runner, done: int, path: Path | None) -> None:
-        runner.logger.warning(f'Stopped by a signal after iteration {done}. With --resume the run goes '
-                              f'on from {path or "its start: it has no checkpoint yet"}.')
+        runner.logger.warning(f'Stopped by a signal after iteration {done}. With --resume, it '
+                              f'continues from {path or "its start: it has no checkpoint yet"}.')
         if is_main_process() and os.environ.get('SOCO_STOPPED'):
             Path(os.environ['SOCO_STOPPED']).touch()
         self._leave()
         raise Stopped(STOPPED)
 
     def _leave(self) -> None:
-        """Wait for all ranks, then undo what could turn the exit code into another."""
+        """Wait for all ranks, then undo what could change the exit code."""
         if self._group is not None:
-            # A launcher ends the others when the first has left: not before the checkpoint is there.
+            # A launcher ends the other ranks when one has exited: wait until the checkpoint is written.
             distributed.barrier(group=self._group)
         for number in self.signals:
             signal.signal(number, signal.SIG_IGN)
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch takes a worker's end for a failure
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch treats a worker's exit as a failure
         for helper in multiprocessing.active_children():
             helper.kill()
         if self._group is not None:
-            distributed.destroy_process_group()  # a thread of it would abort the leaving process
+            distributed.destroy_process_group()  # one of its threads would abort the exiting process
 
     def _anyone_asked(self) -> bool:
         if self._group is None:
@@ -125,7 +125,7 @@ class StopSignalHook(Hook):
         return bool(asked)
 
     def after_train(self, runner: Runner) -> None:
-        """Listen no more."""
+        """Restore the previous signal handlers."""
         _LISTENERS.discard(self)
         for number, handler in self._before.items():
             signal.signal(number, handler)
@@ -135,10 +135,9 @@ _LISTENERS: 'weakref.WeakSet[StopSignalHook]' = weakref.WeakSet()
 
 
 def _heed_the_parent() -> None:
-    """Let a forked helper be ended by its parent only.
+    """Make a forked helper process exit only on a signal of its parent.
 
-    A step cannot do without its data workers, nor a metric without its pool, and a cluster's signal
-    reaches them too.
+    A step needs its data workers and a metric its pool, but the signal of a cluster reaches them too.
     """
     signals = {number for hook in _LISTENERS for number in hook.signals}
     if signals:

@@ -1,4 +1,4 @@
-"""What the model sees, as pictures: views after augmentation, with their matched boxes."""
+"""Pictures of what the model sees: views after augmentation, with their matched boxes."""
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
@@ -23,11 +23,11 @@ class ViewDrawer:
     """Draw samples as the model gets them: photo with proposals, views with boxes and their levels.
 
     Args:
-        dataset (SoCoDataset): Its first transform is `LoadProposals`.
+        dataset (SoCoDataset): Data set whose first transform is `LoadProposals`.
         preprocessor (nn.Module): A `SoCoDataPreprocessor`.
-        levels_of (Callable): From boxes (P, 2, K, 4) and the finest level of each view to the level
-            (P, 2, K) of each box, or None where there is no pyramid, such as `SoCo.box_levels`.
-        level_names (Sequence[str]): The levels' names, finest first.
+        levels_of (Callable): Maps boxes (P, 2, K, 4) and the finest level of each view to the level
+            (P, 2, K) of each box, or to None without a pyramid, such as `SoCo.box_levels`.
+        level_names (Sequence[str]): Names of the levels, finest first.
     """
 
     def __init__(self, dataset: SoCoDataset, preprocessor: nn.Module,
@@ -40,19 +40,25 @@ class ViewDrawer:
 
     @classmethod
     def from_config(cls, cfg: Config) -> ViewDrawer:
-        """Build what draws the samples of a pretraining config, without its network.
+        """Build a drawer for the samples of a pretraining config, without its network.
+
+        Args:
+            cfg (Config): A pretraining config.
+
+        Returns:
+            ViewDrawer: The drawer.
 
         Raises:
-            FileNotFoundError: Its photos or proposals are not there.
-            ValueError: It is no pretraining config, or its proposals are of other photos.
+            FileNotFoundError: If its photos or proposals do not exist.
+            ValueError: If it is not a pretraining config, or its proposals are for other photos.
         """
-        # Detectors import this package too, and do not need the models.
+        # Imported here: detectors import this package too, and do not need the models.
         from ..models.roi_heads import level_name
         from ..models.soco import assign_levels
         loader = cfg.get('train_dataloader') or {}
         if not str(loader.get('dataset', {}).get('type')).endswith('SoCoDataset'):
             raise ValueError(f'{cfg.filename} does not pretrain with SoCo (train_dataloader.dataset is '
-                             'no SoCoDataset), so it has no views. Give a config such as '
+                             'not a SoCoDataset), so it has no views. Use a config such as '
                              'configs/soco_r50_fpn_400e.py.')
         with DefaultScope.overwrite_default_scope(cfg.default_scope):
             dataset = DATASETS.build(loader.dataset)
@@ -63,20 +69,21 @@ class ViewDrawer:
         return cls(dataset, preprocessor, levels_of, list(map(level_name, extractor.featmap_strides)))
 
     def photo(self, key: SampleKey) -> tuple[np.ndarray, np.ndarray]:
-        """Return a sample's photo, uint8, RGB, (H, W, 3), and its proposals in it, (n, 4)."""
+        """Return a sample's photo, uint8, RGB, (H, W, 3), and its proposals in pixels, (n, 4)."""
         start = self.dataset.pipeline.transforms[0](self.dataset.read(key))
         return start['img'][..., ::-1], start['proposals'] / start['reduction']
 
     def draw(self, key: SampleKey) -> np.ndarray:
-        """Make a sample and draw it: uint8, RGB, (H, W, 3)."""
+        """Load a sample and return its picture, uint8, RGB, (H, W, 3)."""
         return self.draw_prepared([key], self.preprocessor(default_collate([self.dataset[key]]), True))
 
     def draw_prepared(self, keys: Sequence[SampleKey], prepared: dict) -> np.ndarray:
-        """Draw the first samples of a prepared batch, one under the other.
+        """Draw the first samples of a prepared batch, one below the other.
 
         Args:
-            keys (Sequence[SampleKey]): Of these samples.
-            prepared (dict): What the preprocessor made of the batch: `inputs` and `bboxes`.
+            keys (Sequence[SampleKey]): Keys of these samples.
+            prepared (dict): Output of the preprocessor for the batch: `inputs`, `bboxes` and
+                `finest_levels`.
 
         Returns:
             np.ndarray: uint8, RGB, (H, W, 3).
@@ -96,22 +103,22 @@ class ViewDrawer:
 
 @HOOKS.register_module()
 class ViewPicturesHook(Hook):
-    """Show, every so many iterations, what the model saw in that iteration.
+    """Draw what the model saw in an iteration, every `interval` iterations.
 
-    The picture `views` goes to all backends of the visualizer, of the main process only;
+    The picture `views` goes to all backends of the visualizer, on the main process only;
     `LocalVisBackend` writes it to `vis_data/vis_image/views_{iterations done}.png`. The pictures are
-    made of the very tensors that the model got, and nothing is drawn at random: training goes on to
-    the bit as without the hook. In all other iterations it does nothing.
+    made from the same tensors that the model got, without random numbers, so training is bit-identical
+    with and without the hook. In all other iterations the hook does nothing.
 
     Args:
-        interval (int): Iterations from one picture to the next; 0: never. Defaults to 5000.
-        num (int): Samples of the batch to show, at most all. Defaults to 2.
+        interval (int): Iterations between two pictures; 0 for none. Defaults to 5000.
+        num (int): Samples of the batch to draw, at most all. Defaults to 2.
 
     Raises:
-        ValueError: One of them is too small.
+        ValueError: If an argument is too small.
     """
 
-    priority = 'ABOVE_NORMAL'  # before the timer, or drawing would count as waiting for data
+    priority = 'ABOVE_NORMAL'  # before the timer, which would count drawing as waiting for data
 
     def __init__(self, interval: int = 5000, num: int = 2) -> None:
         if interval < 0 or num < 1:
@@ -122,7 +129,7 @@ class ViewPicturesHook(Hook):
         self._seen: list[dict] = []
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None = None) -> None:
-        """Have what the preprocessor makes of this batch put aside, if a picture is due."""
+        """Keep the preprocessor's output for this batch, if a picture is due."""
         if not is_main_process() or not self.every_n_train_iters(runner, self.interval):
             return
         self._handle = unwrapped(runner).data_preprocessor.register_forward_hook(
@@ -130,7 +137,7 @@ class ViewPicturesHook(Hook):
 
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None = None,
                          outputs: dict | None = None) -> None:
-        """Draw what was put aside."""
+        """Draw the output that was kept."""
         if not self._seen:
             return
         self._handle.remove()
@@ -140,7 +147,7 @@ class ViewPicturesHook(Hook):
                             model.level_names)
         try:
             picture = drawer.draw_prepared(loader.batch_sampler.keys_of(batch_idx)[:self.num], prepared)
-        except (OSError, ValueError) as error:  # a photo that can no longer be read ends no run
+        except (OSError, ValueError) as error:  # an unreadable photo must not end the run
             runner.logger.warning(f'No picture of the views after iteration {runner.iter + 1}: {error}')
             return
         runner.visualizer.add_image('views', picture, step=runner.iter + 1)

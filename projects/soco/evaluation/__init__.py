@@ -1,4 +1,4 @@
-"""What can be measured of object features without fine-tuning a detector."""
+"""Measures of object features that need no fine-tuned detector."""
 from .objects import ObjectScore, held_out_dataset, score_objects
 from .score_hook import ObjectScoreHook
 

@@ -1,4 +1,4 @@
-"""What object features are worth, measured with the boxes and classes of a COCO json."""
+"""Object features of annotated photos: reading a COCO json and embedding its boxes."""
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -27,7 +27,7 @@ SIZES = {'small': (0, 32**2), 'medium': (32**2, 96**2), 'large': (96**2, math.in
 
 
 class LabelledPhotos(NamedTuple):
-    """Photos, squashed to one size, and their n objects, photo by photo.
+    """Photos resized to one square size, and their n objects, grouped by photo.
 
     Args:
         names (list[str]): Photos with an object.
@@ -36,10 +36,10 @@ class LabelledPhotos(NamedTuple):
         boxes (Tensor): (n, 4), x1 y1 x2 y2 in pixels of the photo.
         view_boxes (Tensor): (n, 4) in pixels of the view.
         classes (Tensor): (n,) int64, index in `class_names`.
-        areas (Tensor): (n,) in pixels of the photo, as the json gives them.
+        areas (Tensor): (n,) in pixels of the photo, from the json.
         class_names (list[str]): Classes that have objects.
-        left_out (list[str]): What was left out and why, for people.
-        finest_level (int): See `read_labelled`.
+        left_out (list[str]): Messages on what was left out and why.
+        finest_level (int): See `read_labelled`. Defaults to 0.
     """
     names: list[str]
     views: list[Tensor]
@@ -60,7 +60,7 @@ class _Object(NamedTuple):
 
 
 def first_view(cfg: Config) -> dict:
-    """Return the entry of a pretraining config's first view, which shows whole photos."""
+    """Return a pretraining config's first view; whole photos are resized to its size."""
     return transform_in(cfg, 'ProposalViews').views[0]
 
 
@@ -68,24 +68,28 @@ def read_labelled(path: str | Path, source: ImageSource, view_size: int,
                   num_photos: int | None = None,
                   report: Callable[[int, int], None] = lambda done, total: None,
                   finest_level: int = 0) -> LabelledPhotos:
-    """Read photos and the objects that a COCO json marks in them.
+    """Read photos and the objects that a COCO json annotates in them.
 
-    Left out, and said so, are crowd regions, boxes of zero size, photos that cannot be read, and
-    categories with a single object, which has nothing to be found by.
+    Crowd regions, boxes of zero size, photos that cannot be read, and categories with a single
+    object (no other object can match it) are left out and listed in `LabelledPhotos.left_out`.
 
     Args:
         path (str | Path): COCO json of instances.
-        source (ImageSource): The photos that its `file_name`s are relative to.
-        view_size (int): Side of the square that each photo is squashed to, in pixels.
+        source (ImageSource): The photos; the json's `file_name`s are relative to it.
+        view_size (int): Side of the square that each photo is resized to, in pixels.
         num_photos (int, optional): Photos to use, evenly spread. Defaults to None: all.
-        report (Callable): Called with the number of photos read, and of all.
+        report (Callable): Called with the number of photos read and the total. Defaults to a
+            function that does nothing.
         finest_level (int): The finest pyramid level that is computed, see `SoCo.forward`.
             Defaults to 0.
 
+    Returns:
+        LabelledPhotos: The photos that have objects, and their objects.
+
     Raises:
-        FileNotFoundError: There is no json.
-        ValueError: It is no such json, its photos are not in `source` or of another size, or no
-            object is left.
+        FileNotFoundError: If the json does not exist.
+        ValueError: If the json is invalid, its photos are not in `source` or have another size, or
+            no object is left.
     """
     images, annotations, categories = check_coco(read_json(path), path)
     by_image, notes = _read_objects(annotations, {row['id'] for row in images}, path)
@@ -103,9 +107,9 @@ def read_labelled(path: str | Path, source: ImageSource, view_size: int,
             report(done, len(images))
         height, width = picture.shape[:2]
         if (row.get('width', width), row.get('height', height)) != (width, height):
-            raise ValueError(f'{name} in {source.path} is {width}x{height} pixels, but {path} marks '
-                             f'its objects in {row.get("width")}x{row.get("height")}: give the photos '
-                             'that the annotations are for.')
+            raise ValueError(f'{name} in {source.path} is {width}x{height} pixels, but {path} '
+                             f'annotates it in {row.get("width")}x{row.get("height")}. Use the photos '
+                             'that were annotated.')
         moved = to_view(np.array([o.box for o in found]), (0, 0, width, height), (view_size, view_size))
         inside = (moved[:, 2:] > moved[:, :2]).all(axis=1)
         if not inside.all():
@@ -128,7 +132,7 @@ def read_labelled(path: str | Path, source: ImageSource, view_size: int,
 
 def _read_objects(annotations: list[dict], images: set, path: str | Path
                   ) -> tuple[dict[int | str, list[_Object]], Counter]:
-    """The objects of each image, and how many annotations were left out for which reason."""
+    """Return the objects of each image, and the number of annotations left out by reason."""
     by_image: dict[int | str, list[_Object]] = {image: [] for image in images}
     notes: Counter = Counter()
     for number, row in enumerate(annotations):
@@ -155,16 +159,16 @@ def _is_number(value: Any) -> bool:
 
 def _choose(images: list[dict], by_image: dict, source: ImageSource, path: str | Path,
             num_photos: int | None) -> list[dict]:
-    """Some of the images that have objects, after a look whether all images are there."""
+    """Check that all images exist, and choose evenly spread ones among those with objects."""
     nameless = [row['id'] for row in images if not isinstance(row.get('file_name'), str)]
     if nameless:
         raise ValueError(f'the image with id {nameless[0]!r} of {path} has no file_name.')
     missing = [row['file_name'] for row in images if row['file_name'] not in source]
     if missing:
         raise ValueError(
-            f'{len(missing)} of {len(images)} photos that {path} names are not in {source.path}: '
-            f'{_some(missing)}. {where_instead(source, missing[0], "--images")} Give the folder that '
-            'its file_names start from.')
+            f'{len(missing)} of {len(images)} photos that {path} lists are not in {source.path}: '
+            f'{_some(missing)}. {where_instead(source, missing[0], "--images")} Pass the folder that '
+            'its file_names are relative to.')
     images = sorted((row for row in images if by_image[row['id']]), key=lambda row: row['file_name'])
     if num_photos is None or num_photos >= len(images):
         return images
@@ -178,15 +182,15 @@ def _some(names: Sequence[str]) -> str:
 def _without_single(names: list[str], views: list[Tensor], view_boxes: list[Tensor],
                     objects: list[_Object], photos: list[int], titles: dict, left_out: list[str],
                     path: str | Path) -> LabelledPhotos:
-    """Leave out what is alone in its class, and photos that have nothing else."""
+    """Leave out objects that are alone in their class, and photos that have no other object."""
     counts = Counter(o.category for o in objects)
     kept = [i for i, o in enumerate(objects) if counts[o.category] > 1]
     single = sorted(titles[category] for category, count in counts.items() if count == 1)
     if single:
         left_out = [*left_out, f'{len(single)} categories with a single object: {", ".join(single)}']
     if not kept:
-        raise ValueError(f'{path} leaves no object to judge by'
-                         f'{"".join(f"; left out: {note}" for note in left_out)}. It should mark at '
+        raise ValueError(f'{path} has no object to score'
+                         f'{"".join(f"; left out: {note}" for note in left_out)}. It must contain at '
                          'least two objects of one category in photos that can be read.')
     order = sorted({objects[i].category for i in kept}, key=lambda c: (titles[c], str(c)))
     used = sorted({photos[i] for i in kept})
@@ -202,24 +206,25 @@ def _without_single(names: list[str], views: list[Tensor], view_boxes: list[Tens
 def embed_labelled(model: SoCo, labelled: LabelledPhotos, batch_size: int = 8,
                    report: Callable[[int], None] = lambda photos: None,
                    features: str = 'object') -> Tensor:
-    """Compute the target network's features of marked boxes of whole photos.
+    """Compute the target network's features of the annotated boxes of whole photos.
 
     Photos are normalised, not augmented. BatchNorm uses the statistics of the batch; see
     `objects.working_copy`.
 
     Args:
-        model (SoCo): The model, on any device; left as it was.
+        model (SoCo): The model, on any device. It is not changed.
         labelled (LabelledPhotos): Photos and boxes.
-        batch_size (int): Photos at a time. Defaults to 8.
-        report (Callable): Called with the number of photos that were just done.
-        features (str): 'object': the RoI head's output; or 'backbone', see `backbone_features`, which
-            compares networks of which only the backbone was trained. Defaults to 'object'.
+        batch_size (int): Photos per batch. Defaults to 8.
+        report (Callable): Called after each batch with its number of photos. Defaults to a function
+            that does nothing.
+        features (str): 'object' for the RoI head's output, or 'backbone' for `backbone_features`,
+            which compares networks of which only the backbone was trained. Defaults to 'object'.
 
     Returns:
         Tensor: (n, D) unit vectors, on the CPU.
 
     Raises:
-        ValueError: `features` is neither, or features are not finite.
+        ValueError: If `features` is unknown, or features are not finite.
     """
     if features not in LABELLED_FEATURES:
         raise ValueError(f'features must be one of {", ".join(LABELLED_FEATURES)}, not {features!r}.')
@@ -249,7 +254,7 @@ def embed_labelled(model: SoCo, labelled: LabelledPhotos, batch_size: int = 8,
 
 
 def backbone_features(feats: Sequence[Tensor], rois: Tensor, view_size: int) -> Tensor:
-    """Describe boxes by what a backbone alone says of them, without choosing among its stages.
+    """Describe boxes by the features of all stages of a backbone, without neck and RoI head.
 
     Args:
         feats (Sequence[Tensor]): The maps of the backbone's stages, (N, C_i, H_i, W_i).

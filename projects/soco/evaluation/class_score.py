@@ -1,4 +1,4 @@
-"""Figures on labelled object features: k-NN accuracy, retrieval mAP, and how sure they are."""
+"""Scores of labelled object features: k-NN accuracy and retrieval mAP, with 95 % intervals."""
 import math
 from typing import NamedTuple
 
@@ -8,16 +8,16 @@ from torch import Tensor
 
 from .annotated import SIZES, LabelledPhotos
 
-CHUNK = 512  # queries at a time: similarities to all objects are in memory for so many
+CHUNK = 512  # queries per chunk; bounds the (CHUNK, n) similarities in memory
 
 
 class Outcomes(NamedTuple):
-    """What became of each of n objects as a query.
+    """The results of n objects as queries.
 
     Args:
-        correct (Tensor): (n,) 1 where its nearest neighbours voted for its class, else 0.
-        precision (Tensor): (n,) its average precision.
-        counted (Tensor): (n,) bool, False where no object of its class could be found at all.
+        correct (Tensor): (n,) 1 where the nearest neighbours voted for the object's class, else 0.
+        precision (Tensor): (n,) average precision.
+        counted (Tensor): (n,) bool, False where no candidate has the object's class.
     """
     correct: Tensor
     precision: Tensor
@@ -43,18 +43,18 @@ Figures = dict[str, Figure | None]
 
 
 class LabelledScore(NamedTuple):
-    """How well classes can be told by nearest neighbours. `knn` and `map` are in every dict.
+    """How well nearest neighbours predict classes. `knn` and `map` are in every dict.
 
     Args:
-        other_photos (dict): Neighbours are sought in other photos only. `knn` and `map` are means
-            over objects, `knn_classes` and `map_classes` means over classes.
-        all_photos (dict): The same where an object's own photo counts too, which is easier.
-        sizes (dict): As `other_photos`, for the objects of COCO's sizes, by their name; None where
-            there is no object.
-        classes (dict): As `other_photos`, for the objects of a class, by its name; None where the
-            class is in one photo only.
-        commonest (float): What `other_photos['knn']` would be if all were called by the class that
-            most objects have.
+        other_photos (dict): Neighbours in other photos only. `knn` and `map` are means over
+            objects, `knn_classes` and `map_classes` means over classes.
+        all_photos (dict): The same with the object's own photo included, which is easier.
+        sizes (dict): As `other_photos`, by the name of COCO's object size; None where there is no
+            object.
+        classes (dict): As `other_photos`, by the name of the class; None where the class is in one
+            photo only.
+        commonest (float): `other_photos['knn']` of a classifier that always predicts the most
+            frequent class.
     """
     other_photos: Figures
     all_photos: Figures
@@ -65,19 +65,19 @@ class LabelledScore(NamedTuple):
 
 def rank_classes(feats: Tensor, classes: Tensor, photos: Tensor, k: int,
                  other_photos: bool) -> Outcomes:
-    """Look for each object's class among the objects nearest to it, leaving itself out.
+    """Predict each object's class from the objects nearest to it, itself excluded.
 
     Args:
         feats (Tensor): (n, D) unit features.
         classes (Tensor): (n,) int64.
         photos (Tensor): (n,) int64.
-        k (int): Neighbours that vote, one vote each; among classes with as many votes the one with
-            the nearest neighbour wins. >= 1.
-        other_photos (bool): Leave out all objects of the query's photo.
+        k (int): Neighbours that vote, one vote each, >= 1. On a tie, the class with the nearest
+            neighbour wins.
+        other_photos (bool): Whether to exclude all objects of the query's photo.
 
     Returns:
-        Outcomes: For each object. The average precision is the mean, over the objects of its class,
-        of the share of its class among all that are at least as near.
+        Outcomes: One result per object. The average precision is the mean, over the objects of its
+        class, of the share of its class among all objects that are at least as near.
     """
     parts = []
     for index in torch.arange(len(feats)).split(CHUNK):
@@ -90,7 +90,7 @@ def rank_classes(feats: Tensor, classes: Tensor, photos: Tensor, k: int,
         same = (classes[order] == classes[index, None]) & seen
         ranks = torch.arange(1, len(feats) + 1)
         precision = (same.double().cumsum(1) / ranks * same).sum(1) / same.sum(1).clamp_min(1)
-        # a quarter, an eighth, … of a vote more: they decide between equal counts, for the nearest
+        # The nearest neighbours get a quarter, an eighth, … of a vote more, to break ties.
         weights = 1 + 0.5 ** torch.arange(2, k + 2, dtype=torch.float64)
         votes = torch.zeros(len(index), int(classes.max()) + 1, dtype=torch.float64)
         votes.scatter_add_(1, classes[order[:, :k]], weights[:order.shape[1]] * seen[:, :k])
@@ -100,21 +100,21 @@ def rank_classes(feats: Tensor, classes: Tensor, photos: Tensor, k: int,
 
 def bootstrap_interval(values: np.ndarray, photos: np.ndarray, groups: np.ndarray | None = None,
                        resamples: int = 1000, seed: int = 0) -> tuple[float, float]:
-    """Estimate the 95 % interval of a mean by drawing photos with replacement.
+    """Estimate the 95 % interval of a mean by drawing photos with replacement (bootstrap).
 
-    Photos and not objects are drawn, since objects of one photo are alike. What neighbours are
-    sought among stays as it is.
+    Photos are drawn instead of objects, because objects of one photo are similar. The candidates of
+    the neighbour search are not resampled.
 
     Args:
-        values (np.ndarray): (n,).
+        values (np.ndarray): (n,) values.
         photos (np.ndarray): (n,) photo of each value.
         groups (np.ndarray, optional): (n,) class of each value, for the mean of the classes' means;
             a class that is not drawn is left out of that draw. Defaults to None: the plain mean.
-        resamples (int): Draws. Defaults to 1000.
-        seed (int): Of the draws. Defaults to 0.
+        resamples (int): Number of draws. Defaults to 1000.
+        seed (int): Seed of the draws. Defaults to 0.
 
     Returns:
-        tuple: The 2.5th and the 97.5th percentile of the means.
+        tuple[float, float]: The 2.5th and the 97.5th percentile of the means.
     """
     _, photo = np.unique(photos, return_inverse=True)
     drawn = draw_photos(photo.max() + 1, resamples, seed)
@@ -123,21 +123,21 @@ def bootstrap_interval(values: np.ndarray, photos: np.ndarray, groups: np.ndarra
 
 
 def draw_photos(num_photos: int, resamples: int, seed: int) -> np.ndarray:
-    """Draw photos with replacement: how often each is there, (resamples, num_photos) int64."""
+    """Draw photos with replacement; return the count of each photo, (resamples, num_photos) int64."""
     return np.random.default_rng(seed).multinomial(num_photos, np.full(num_photos, 1 / num_photos),
                                                    size=resamples)
 
 
 def drawn_means(values: np.ndarray, photos: np.ndarray, drawn: np.ndarray,
                 groups: np.ndarray | None = None) -> np.ndarray:
-    """Compute the mean over objects again for each draw of photos.
+    """Compute the mean over objects for each draw of photos.
 
     Args:
-        values (np.ndarray): (n,) one for each object.
-        photos (np.ndarray): (n,) index of its photo.
+        values (np.ndarray): (n,) value of each object.
+        photos (np.ndarray): (n,) index of each object's photo.
         drawn (np.ndarray): (R, photos), from `draw_photos`.
-        groups (np.ndarray, optional): (n,) class of each, for the mean of the classes' means; a class
-            that is not drawn is left out of that draw. Defaults to None: the plain mean.
+        groups (np.ndarray, optional): (n,) class of each object, for the mean of the classes' means;
+            a class that is not drawn is left out of that draw. Defaults to None: the plain mean.
 
     Returns:
         np.ndarray: (R,); NaN where no object is drawn.
@@ -162,11 +162,14 @@ def score_labelled(feats: Tensor, labelled: LabelledPhotos, k: int = 5, resample
         feats (Tensor): (n, D) unit features of the objects of `labelled`; see `embed_labelled`.
         labelled (LabelledPhotos): Classes, areas and photos.
         k (int): Neighbours that vote. Defaults to 5.
-        resamples (int): Draws of the bootstrap. Defaults to 1000.
-        seed (int): Of these draws. Defaults to 0.
+        resamples (int): Number of bootstrap draws. Defaults to 1000.
+        seed (int): Seed of the draws. Defaults to 0.
+
+    Returns:
+        LabelledScore: Scores overall, by object size and by class.
 
     Raises:
-        ValueError: No class is in two photos.
+        ValueError: If no class is in two photos.
     """
     classes, photos, areas = labelled.classes, labelled.photos, labelled.areas
 
@@ -180,8 +183,8 @@ def score_labelled(feats: Tensor, labelled: LabelledPhotos, k: int = 5, resample
 
     everywhere, elsewhere = (rank_classes(feats, classes, photos, k, other) for other in (False, True))
     if not elsewhere.counted.any():
-        raise ValueError('No category has objects in two photos, so none can be found in another one. '
-                         'Give annotations of more photos.')
+        raise ValueError('No category has objects in two photos, so no object has a match in another '
+                         'photo. Use annotations of more photos.')
     counted = classes[elsewhere.counted]
     return LabelledScore(
         {**figures(elsewhere), **figures(elsewhere, by_class=True)},

@@ -1,4 +1,4 @@
-"""What a recipe costs: parameters, and floating-point operations of a training step."""
+"""The cost of a recipe: parameters, and floating-point operations of a training step."""
 from typing import NamedTuple
 
 import torch
@@ -14,7 +14,13 @@ from ..weights.match import WeightsReport, fit_names, match_weights
 
 
 class Cost(NamedTuple):
-    """See `measure_cost`."""
+    """The cost of a recipe; see `measure_cost`.
+
+    Args:
+        parameters (int): Parameters of the online network, predictor included.
+        gflop (float): GFLOP per image and step.
+        state (dict[str, Tensor]): The model's state dict.
+    """
 
     parameters: int
     gflop: float
@@ -22,15 +28,15 @@ class Cost(NamedTuple):
 
 
 def made_up_batch(cfg: Config, batch_size: int) -> tuple[list[Tensor], Tensor]:
-    """Make noise views and boxes as a recipe's pipeline would size them.
+    """Make noise views and random boxes with the sizes of a recipe's pipeline.
 
     Args:
         cfg (Config): A pretraining config.
-        batch_size (int): N.
+        batch_size (int): Number of images, N.
 
     Returns:
-        tuple: V views (N, 3, H_v, W_v), and boxes (N, P, 2, K, 4) with sides of 0.3 to 0.8 of the
-        view, in its pixels.
+        tuple[list[Tensor], Tensor]: V views (N, 3, H_v, W_v), and boxes (N, P, 2, K, 4) in pixels of
+        the view, with sides of 0.3 to 0.8 of the view.
     """
     transform = transform_in(cfg, 'ProposalViews')
     sizes = [view['size'] for view in transform.views]
@@ -45,19 +51,18 @@ def made_up_batch(cfg: Config, batch_size: int) -> tuple[list[Tensor], Tensor]:
 
 
 def measure_cost(cfg: Config, batch_size: int = 2) -> Cost:
-    """Count one training step of a recipe on the CPU: forward, target's forward, backward.
+    """Count the operations of one training step on the CPU: forward, target's forward, backward.
 
-    Torch's `FlopCounterMode` counts convolutions and matrix products, a multiplication with its
-    addition as two; norms, RoIAlign and the optimiser are not in it.
+    Torch's `FlopCounterMode` counts convolutions and matrix products. A multiply-add counts as two
+    operations. Norms, RoIAlign and the optimiser are not counted.
 
     Args:
         cfg (Config): A pretraining config, of SoCo or of a method of MMSelfSup on the views of
             `SoCoDataset`.
-        batch_size (int): Images to count with; the result is per image. Defaults to 2.
+        batch_size (int): Images in the batch; the result is per image. Defaults to 2.
 
     Returns:
-        Cost: `parameters`: of the online network, predictor included; `gflop`: per image and step;
-        `state`: the model's state dict.
+        Cost: Parameters, GFLOP per image and step, and the model's state dict.
     """
     cfg = cpu_config(cfg)
     with DefaultScope.overwrite_default_scope(cfg.default_scope):
@@ -65,21 +70,21 @@ def measure_cost(cfg: Config, batch_size: int = 2) -> Cost:
     model.train()
     views, boxes = made_up_batch(cfg, batch_size)
     with FlopCounterMode(display=False) as counter:
-        losses = model(views, boxes, mode='loss')  # one without boxes passes over them
+        losses = model(views, boxes, mode='loss')  # a method without boxes ignores them
         sum(value for key, value in losses.items() if key.startswith('loss')).backward()
     parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
     return Cost(parameters, counter.get_total_flops() / batch_size / 1e9, model.state_dict())
 
 
 def match_detector(detector: Config, state: dict[str, Tensor]) -> WeightsReport:
-    """Tell how much of a recipe's weights reaches a detector, without training either.
+    """Match a recipe's weights with a detector's, without training either.
 
     Args:
         detector (Config): A config of `configs/benchmarks/mmdetection`.
-        state (dict): State dict of a SoCo model.
+        state (dict[str, Tensor]): State dict of a SoCo model.
 
     Returns:
-        WeightsReport: As the detector's own `PretrainedWeightsHook` would make it.
+        WeightsReport: The report that the detector's `PretrainedWeightsHook` would make.
     """
     detector = cpu_config(detector)
     with DefaultScope.overwrite_default_scope(detector.default_scope), torch.device('meta'):

@@ -1,4 +1,4 @@
-"""On which pyramid levels the boxes of a data set fall."""
+"""Counts of the boxes of a data set by pyramid level."""
 
 import torch
 import torch.nn.functional as F
@@ -10,21 +10,22 @@ from ..datasets import SampleKey
 
 
 def count_levels(cfg: Config, samples: int, seed: int = 0) -> Tensor:
-    """Draw views as a run would, and count each view's boxes by the level of their size.
+    """Draw views as in training, and count each view's boxes by pyramid level.
 
     Args:
-        cfg (Config): A pretraining config with a pyramid.
-        samples (int): Samples to draw: the data set's images in turn, each epoch with new windows.
-        seed (int): Of the draws. Defaults to 0.
+        cfg (Config): A pretraining config with a feature pyramid.
+        samples (int): Samples to draw: the data set's images in turn, each epoch with new crops.
+        seed (int): Seed of the draws. Defaults to 0.
 
     Returns:
-        Tensor: (V, levels) int64, finest level first, by size alone (`finest_level` is not applied).
+        Tensor: (V, levels) int64, finest level first. Levels are assigned by box size only
+        (`finest_level` is not applied).
 
     Raises:
-        ValueError: The config has no pyramid.
+        ValueError: If the config has no feature pyramid.
     """
     if not cfg.model.get('neck'):
-        raise ValueError('This config has no pyramid: all its boxes are on one level.')
+        raise ValueError('This config has no pyramid: all boxes are on one level.')
     with DefaultScope.overwrite_default_scope(cfg.default_scope):
         dataset = DATASETS.build(cfg.train_dataloader.dataset)
         extractor = MODELS.build(cfg.model.roi_head.bbox_roi_extractor)

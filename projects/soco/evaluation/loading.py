@@ -1,4 +1,4 @@
-"""Models to be judged: randomly initialised, or with the weights of a checkpoint."""
+"""Loading of models to evaluate: randomly initialised, or with the weights of a checkpoint."""
 import logging
 from pathlib import Path
 
@@ -18,24 +18,27 @@ _CONFIGS = {'FPN': 'configs/soco_r50_fpn_400e.py', 'C4': 'configs/soco_r50_c4_40
 
 def build_model(cfg: Config, checkpoint: str | Path | None = None, seed: int = 0,
                 projector: bool = True) -> SoCo:
-    """Build the model of a pretraining config, on the CPU, to be judged in one process.
+    """Build the model of a pretraining config on the CPU, for evaluation in one process.
 
     Args:
-        cfg (Config): A pretraining config; SyncBN becomes BN.
-        checkpoint (str | Path, optional): Its weights, in our names or official ones; see
-            `weights.read.read_weights`. Defaults to None: random initialisation.
-        seed (int): Of the random initialisation. Defaults to 0.
-        projector (bool): The checkpoint must hold a projector. Defaults to True.
+        cfg (Config): A pretraining config. SyncBN is replaced with BN.
+        checkpoint (str | Path, optional): Weights of the model, with this project's or the official
+            parameter names; see `weights.read.read_weights`. Defaults to None: random initialisation.
+        seed (int): Seed of the random initialisation. Defaults to 0.
+        projector (bool): Whether the checkpoint must contain a projector. Defaults to True.
+
+    Returns:
+        SoCo: The model.
 
     Raises:
-        FileNotFoundError: There is no such checkpoint.
-        ValueError: The config is not for pretraining, or the checkpoint does not fit it.
+        FileNotFoundError: If the checkpoint does not exist.
+        ValueError: If the config is not for pretraining, or the checkpoint does not fit it.
     """
     if cfg.get('model', {}).get('type') != 'SoCo':
         raise ValueError(f'{cfg.filename} is not a pretraining config (its model is '
-                         f'{cfg.get("model", {}).get("type", "not there")}). Give the one that the '
+                         f'{cfg.get("model", {}).get("type", "missing")}). Use the config that the '
                          f'checkpoint was trained with, such as {_CONFIGS["FPN"]}')
-    # forked, for who calls this in the middle of something
+    # Keep the caller's random state.
     with DefaultScope.overwrite_default_scope(cfg.default_scope), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = MODELS.build(cpu_config(cfg).model)
@@ -47,7 +50,7 @@ def build_model(cfg: Config, checkpoint: str | Path | None = None, seed: int = 0
 
 
 def _init_quietly(model: SoCo) -> None:
-    """Initialise without mmengine's two lines per tensor."""
+    """Initialise the weights without mmengine's two log lines per tensor."""
     logger = MMLogger.get_current_instance()
     level = logger.level
     logger.setLevel(logging.WARNING)
@@ -58,14 +61,14 @@ def _init_quietly(model: SoCo) -> None:
 
 
 def _load_weights(model: SoCo, cfg: Config, path: str | Path, projector: bool) -> None:
-    """Give a model the weights of a file, all that is judged, or say why they do not fit."""
+    """Load a file's weights into a model; fail if a part to evaluate is missing or does not fit."""
     weights = read_weights(path)
     try:
         conversion = convert(weights, 'soco')
     except ValueError as error:
         raise ValueError(f'{path}: {error}') from error
     state = conversion.state_dict
-    # Weights without a target network start it as a copy of the online one.
+    # Without target weights in the file, the target network is a copy of the online network.
     prefix = 'target.' if any(key.startswith('target.') for key in state) else ''
     needed = tuple(f'{prefix}{part}.' for part in ONLINE_PARTS
                    if part in model.target and (projector or part != 'projector'))
@@ -74,15 +77,15 @@ def _load_weights(model: SoCo, cfg: Config, path: str | Path, projector: bool) -
                 for key, (theirs, ours) in report.mismatched.items()]
     problems += [f'{key} is not in the checkpoint' for key in report.fresh
                  if key.startswith(needed) and not key.endswith('num_batches_tracked')]
-    problems += [f'{key} has no place in the model' for key in report.unused]
+    problems += [f'{key} is not in the model' for key in report.unused]
     if problems:
         family = 'C4' if 'C4' in cfg.model.roi_head.type else 'FPN'
         kinds = (f'The checkpoint is of SoCo-{conversion.family}, the config of SoCo-{family}. '
                  if conversion.family != family else '')
-        only = ('It holds no projector, as weights for a detector: object features can be judged, by '
+        only = ('It has no projector, like weights for a detector: evaluate its object features with '
                 '--features object. ' if all('projector.' in problem for problem in problems) else '')
         raise ValueError(
             f'{path} does not fit {cfg.filename}: {len(problems)} tensors differ, such as: '
-            f'{"; ".join(problems[:3])}. {kinds}{only}Give the config that the checkpoint was trained '
+            f'{"; ".join(problems[:3])}. {kinds}{only}Use the config that the checkpoint was trained '
             f'with (for the official SoCo-{conversion.family}: {_CONFIGS[conversion.family]}).')
     model.load_state_dict(state, strict=False)

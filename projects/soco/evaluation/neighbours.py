@@ -1,4 +1,4 @@
-"""A picture of objects and of what lies nearest to them in feature space."""
+"""Pictures of objects and their nearest neighbours in feature space."""
 import math
 from collections.abc import Sequence
 from functools import cache
@@ -28,18 +28,18 @@ from ..proposals.sources import ImageSource
 from .annotated import LabelledPhotos
 from .objects import ViewObjects
 
-SIDE, FRAME, CAPTION = 124, 5, 24  # of a tile's picture, of its frame, and height below, in pixels
+SIDE, FRAME, CAPTION = 124, 5, 24  # side of a tile's picture, frame width, caption height, in pixels
 RIGHT, EMPTY = PALETTE[3], (238, 240, 242)
 NEAREST = 5
 
 
 class Tile(NamedTuple):
-    """A crop with a line below.
+    """A crop with a caption.
 
     Args:
         crop (np.ndarray): (H, W, 3) uint8, RGB.
-        caption (str): One line.
-        right (bool): Whether it is framed as the right answer. Defaults to False.
+        caption (str): One line, below the crop.
+        right (bool): Whether to frame it as a correct match. Defaults to False.
     """
     crop: np.ndarray
     caption: str
@@ -48,12 +48,12 @@ class Tile(NamedTuple):
 
 def draw_neighbours(rows: Sequence[tuple[Sequence[Tile], Sequence[Tile]]], title: str,
                     note: str) -> np.ndarray:
-    """Draw objects, each in a row with its nearest ones.
+    """Draw objects, each in a row with its nearest neighbours.
 
     Args:
-        rows (Sequence[tuple]): What is looked for, and what lies nearest, nearest first.
-        title (str): One line above.
-        note (str): What is seen, below.
+        rows (Sequence[tuple]): The query's tiles and its neighbours' tiles, nearest first, per row.
+        title (str): One line above the picture.
+        note (str): An explanation below the picture.
 
     Returns:
         np.ndarray: uint8, (H, W, 3), RGB.
@@ -67,7 +67,7 @@ def draw_neighbours(rows: Sequence[tuple[Sequence[Tile], Sequence[Tile]]], title
 
 
 def _draw_tile(tile: Tile) -> np.ndarray:
-    """A crop enlarged to fit a square, framed, with its caption."""
+    """Draw a crop, resized to fit a square, with its frame and caption."""
     outer = SIDE + 2 * FRAME
     canvas = Image.new('RGB', (outer, outer + CAPTION), PAPER)
     draw = ImageDraw.Draw(canvas)
@@ -95,11 +95,14 @@ def cut_box(picture: np.ndarray, box: Sequence[float]) -> np.ndarray:
 
 
 def spread_queries(rows: Tensor, num: int) -> list[int]:
-    """Choose objects of as many different photos as there are, evenly spread.
+    """Choose objects of different photos, evenly spread over the photos.
 
     Args:
-        rows (Tensor): (n,) photo of each object, grouped by photo or not.
-        num (int): How many at most.
+        rows (Tensor): (n,) photo of each object, in any order.
+        num (int): Maximum number of objects.
+
+    Returns:
+        list[int]: Indices of the objects.
     """
     photos = rows.unique()
     chosen = photos[torch.linspace(0, len(photos) - 1, min(num, len(photos))).long()]
@@ -108,15 +111,15 @@ def spread_queries(rows: Tensor, num: int) -> list[int]:
 
 def draw_view_neighbours(model: SoCo, dataset: SoCoDataset, objects: ViewObjects, seed: int = 0,
                          num_queries: int = 8, name: str | None = None) -> np.ndarray:
-    """Draw some objects of the first view and their five nearest of all objects in the other view.
+    """Draw objects of the first view and their five nearest among all objects in the other view.
 
     Args:
-        model (SoCo): Makes the views' colours.
+        model (SoCo): Its data preprocessor applies the views' colour augmentations.
         dataset (SoCoDataset): The data set that `objects` come from.
         objects (ViewObjects): Features and boxes; see `embed_objects`.
-        seed (int): The seed that they were made with. Defaults to 0.
-        num_queries (int): Rows, each of another photo. Defaults to 8.
-        name (str, optional): Whose features these are, for the title.
+        seed (int): The seed of `objects`. Defaults to 0.
+        num_queries (int): Number of rows, each from a different photo. Defaults to 8.
+        name (str, optional): Name of the model, for the title. Defaults to None: no name.
 
     Returns:
         np.ndarray: uint8, (H, W, 3), RGB.
@@ -143,21 +146,22 @@ def draw_view_neighbours(model: SoCo, dataset: SoCoDataset, objects: ViewObjects
     whose = f'{name}: n' if name else 'N'
     return draw_neighbours(
         rows, f'{whose}earest objects in another view',
-        f'Left, an object in the first view ({objects.sizes[0]} pixels), itself in the other view '
-        f'({objects.sizes[1]} pixels), and its place there by nearness. Right, the nearest of '
-        f'{len(objects.rows)} objects in the other view, with the cosine; in green, the same object.')
+        f'Left: an object in the first view ({objects.sizes[0]} pixels), and the same object in the '
+        f'other view ({objects.sizes[1]} pixels) with its rank there. Right: the nearest of '
+        f'{len(objects.rows)} objects in the other view, with the cosine similarity. Green: the same '
+        'object.')
 
 
 def draw_class_neighbours(feats: Tensor, labelled: LabelledPhotos, source: ImageSource,
                           num_queries: int = 8, name: str | None = None) -> np.ndarray:
-    """Draw some objects and the five nearest ones of other photos.
+    """Draw objects and their five nearest objects in other photos.
 
     Args:
         feats (Tensor): (n, D) unit features; see `embed_labelled`.
         labelled (LabelledPhotos): The objects.
         source (ImageSource): The photos.
-        num_queries (int): Rows, each of another photo. Defaults to 8.
-        name (str, optional): Whose features these are, for the title.
+        num_queries (int): Number of rows, each from a different photo. Defaults to 8.
+        name (str, optional): Name of the model, for the title. Defaults to None: no name.
 
     Returns:
         np.ndarray: uint8, (H, W, 3), RGB.
@@ -179,5 +183,5 @@ def draw_class_neighbours(feats: Tensor, labelled: LabelledPhotos, source: Image
     whose = f'{name}: n' if name else 'N'
     return draw_neighbours(
         rows, f'{whose}earest objects in other photos',
-        f'Left, an object. Right, the nearest of {len(feats)} objects, those of its own photo left '
-        'out, by cosine; in green, objects of the same class.')
+        f'Left: an object. Right: the nearest of {len(feats)} objects by cosine similarity, without '
+        'those of its own photo. Green: objects of the same class.')

@@ -1,4 +1,4 @@
-"""What object features are worth, measured without labels: is an object found again in another view?"""
+"""Object scores without labels: matching objects between views by their features."""
 import copy
 import math
 from collections.abc import Callable
@@ -17,19 +17,19 @@ from torchvision.ops import nms
 from ..datasets.dataset import SampleKey, SoCoDataset
 from ..models.soco import SoCo, feature_spread
 
-HELD_OUT_EPOCH = 2**31  # no training run gets there: its augmentations were never seen
+HELD_OUT_EPOCH = 2**31  # beyond any training run, so training never draws these augmentations
 FEATURES = ('projection', 'object')
-CHUNK = 1024  # queries at a time: similarities to all objects are in memory for so many
+CHUNK = 1024  # queries per chunk; bounds the (CHUNK, n) similarities in memory
 
 
 class ViewObjects(NamedTuple):
     """The same n objects in two views of their photos, from one draw of the augmentations.
 
     Args:
-        key_epoch (int): The draw: `dataset[SampleKey(row, key_epoch, seed)]` gives a photo's views.
+        key_epoch (int): The draw: `dataset[SampleKey(row, key_epoch, seed)]` returns a photo's views.
         view (int): Index of the second view; the first is 0.
-        sizes (tuple): Sides of the two views in pixels.
-        rows (Tensor): (n,) int64, each object's photo: its row in the store.
+        sizes (tuple[int, int]): Sides of the two views in pixels.
+        rows (Tensor): (n,) int64, row of each object's photo in the store.
         boxes (Tensor): (n, 2, 4), x1 y1 x2 y2 in pixels of the two views.
         feats (Tensor): (2, n, D), unit vectors.
         spread (float): `feature_spread` of the object features in the first view.
@@ -44,27 +44,30 @@ class ViewObjects(NamedTuple):
 
 
 class ObjectScore(NamedTuple):
-    """How well objects are found again. A value that no pair of views can give is None.
+    """How well objects are matched between views. A value that no view pair defines is None.
 
     Args:
         top1 (float): Share of objects whose nearest neighbour, among all objects of all photos in a
-            second view of the same size, is themselves.
-        top5 (float): The same for the five nearest.
-        top1_same_photo (float): As `top1`, among the objects of their own photo, the harder part:
-            they share its colours and light. Photos with a single object are left out.
-        chance (float): What guessing would give for `top1`.
-        chance_same_photo (float): What guessing would give for `top1_same_photo`.
+            second view of the same size, is the same object.
+        top5 (float): Share of objects that are among their five nearest neighbours.
+        top1_same_photo (float): As `top1`, among the objects of the same photo. This is harder,
+            because they share colours and light. Photos with a single object are left out.
+        chance (float): Expected `top1` of random guessing.
+        chance_same_photo (float): Expected `top1_same_photo` of random guessing.
         alignment (float): Mean squared distance of an object's unit features in two views of the same
-            size; 0 is best, 2 what unrelated ones have (Wang & Isola, arXiv 2005.10242).
-        top1_scales (float): As `top1`, in views of another size than the first, such as 112 pixels
+            size; 0 is best, 2 is the value of unrelated features (Wang & Isola, arXiv 2005.10242).
+        top1_scales (float): As `top1`, with a second view of a different size, such as 112 pixels
             against 224.
-        top5_scales (float): So for `top5`, and `top1_same_photo_scales`, `chance_scales`,
-            `chance_same_photo_scales` and `alignment_scales` for the others.
+        top5_scales (float): As `top5`, with a second view of a different size.
+        top1_same_photo_scales (float): As `top1_same_photo`, with a second view of a different size.
+        chance_scales (float): Expected `top1_scales` of random guessing.
+        chance_same_photo_scales (float): Expected `top1_same_photo_scales` of random guessing.
+        alignment_scales (float): As `alignment`, with a second view of a different size.
         uniformity (float): log of the mean of exp(-2 d^2) over distances d of different objects in
             the first view; lower is more uniform, 0 is collapse (the same paper).
         spread (float): `feature_spread` of the object features in the first view; 0 is collapse.
         num_photos (int): Photos used.
-        num_objects (int): Objects looked for, over all pairs of views and draws.
+        num_objects (int): Number of queries, over all view pairs and draws.
     """
     top1: float | None
     top5: float | None
@@ -88,23 +91,26 @@ def held_out_dataset(cfg: Config, images: str | Path, proposals: str | Path,
                      num_proposals: int = 16) -> SoCoDataset:
     """Build a data set of held-out photos with the views of a recipe.
 
-    Boxes are as they are: neither jittered nor cut out, and more of them a photo than in training.
+    Box jitter and cutouts are disabled, and each photo has more boxes than in training.
 
     Args:
         cfg (Config): A pretraining config.
         images (str | Path): The folder of the photos, or a zip or tar archive.
-        proposals (str | Path): Their store.
-        num_proposals (int): Most boxes a photo and pair of views. Defaults to 16.
+        proposals (str | Path): Proposal store of the photos.
+        num_proposals (int): Maximum number of boxes per photo and view pair. Defaults to 16.
+
+    Returns:
+        SoCoDataset: The data set.
 
     Raises:
-        FileNotFoundError: No such store or photos.
-        ValueError: The store cannot be read, is of other photos, or has no box.
+        FileNotFoundError: If the store or the photos do not exist.
+        ValueError: If the store cannot be read, belongs to other photos, or has no box.
     """
     dataset = copy.deepcopy(cfg.train_dataloader.dataset)
     dataset.update(data_root=str(images), proposals=str(proposals), repeat=1, max_bad_share=0)
     for transform in dataset.pipeline:
         if transform['type'] == 'LoadProposals':
-            transform.pop('max_proposals', None)  # an ablation's
+            transform.pop('max_proposals', None)  # set by an ablation
         elif transform['type'] == 'ProposalViews':
             transform.update(num_proposals=num_proposals, jitter_prob=0.0)
         elif transform['type'] == 'ProposalCutout':
@@ -112,26 +118,36 @@ def held_out_dataset(cfg: Config, images: str | Path, proposals: str | Path,
     with DefaultScope.overwrite_default_scope(cfg.default_scope):
         built = DATASETS.build(dataset)
     if not built.store.box_counts().any():
-        raise ValueError(f'{proposals} holds no box for any of its {len(built.store)} photos. Make it '
-                         f'anew with a filter that keeps some: python tools/generate_proposals.py '
-                         f'{images} OUT.arrow --keep all')
+        raise ValueError(f'{proposals} contains no box for any of its {len(built.store)} photos. '
+                         f'Generate it again with a filter that keeps some boxes: python '
+                         f'tools/generate_proposals.py {images} OUT.arrow --keep all')
     return built
 
 
 def working_copy(model: SoCo) -> SoCo:
-    """Copy a model whose BN takes the statistics of each batch; the model's own ones stay.
+    """Copy a model, with BN in training mode, so that the original's running statistics stay.
 
-    As in training: a random initialisation has no statistics of its own, and would be compared as
-    a network without normalisation. SyncBN becomes BN: one process is enough.
+    BN uses the statistics of each batch, as in training. The running statistics of a random
+    initialisation are untrained; with them, it would be a network without normalisation. SyncBN is
+    replaced with BN, because one process evaluates.
+
+    Args:
+        model (SoCo): The model. It is not changed.
+
+    Returns:
+        SoCo: The copy.
     """
     return revert_sync_batchnorm(copy.deepcopy(model)).train()
 
 
 def score_objects(model: SoCo, dataset: SoCoDataset, num_photos: int = 64, repeats: int = 2,
                   batch_size: int = 8, seed: int = 0, features: str = 'projection') -> ObjectScore:
-    """Look for each object of a view among the objects of another view of the same photos.
+    """Match each object of a view with the objects of another view of the same photos.
 
-    Arguments and errors are those of `embed_objects`; the result is the same for the same seed.
+    The arguments and errors are those of `embed_objects`. The result depends only on them.
+
+    Returns:
+        ObjectScore: Means over all objects.
     """
     return summarise(embed_objects(model, dataset, num_photos, repeats, batch_size, seed, features))
 
@@ -142,32 +158,33 @@ def embed_objects(model: SoCo, dataset: SoCoDataset, num_photos: int = 64, repea
                   report: Callable[[int], None] = lambda photos: None) -> list[ViewObjects]:
     """Compute the target network's features of objects in views that training never draws.
 
-    Of proposals that overlap by more than half (IoU) only the first counts: nobody could tell them
-    apart. For BatchNorm see `working_copy`.
+    Of proposals that overlap with an IoU above 0.5, only the first is used, because they are hard to
+    distinguish. For BatchNorm see `working_copy`.
 
     Args:
-        model (SoCo): The model, on any device; left as it was.
+        model (SoCo): The model, on any device. It is not changed.
         dataset (SoCoDataset): Photos and proposals; see `held_out_dataset`.
         num_photos (int): Photos to use, evenly spread over those that have boxes. Defaults to 64.
         repeats (int): Draws of views per photo. Defaults to 2.
-        batch_size (int): Photos at a time, and for BN's statistics. Defaults to 8.
+        batch_size (int): Photos per batch, also for BN's statistics. Defaults to 8.
         seed (int): Seed of the views. Defaults to 0.
-        features (str): 'projection', what pretraining compares; or 'object', the RoI head's output,
-            what a detector gets. Defaults to 'projection'.
-        report (Callable): Called with the number of photos that were just done.
+        features (str): 'projection', which pretraining compares, or 'object', the RoI head's output,
+            which a detector uses. Defaults to 'projection'.
+        report (Callable): Called after each batch with its number of photos. Defaults to a function
+            that does nothing.
 
     Returns:
-        list[ViewObjects]: One for each draw and pair of views.
+        list[ViewObjects]: One for each draw and view pair.
 
     Raises:
-        ValueError: `features` is neither; a photo cannot be read; or features are not finite.
+        ValueError: If `features` is unknown, a photo cannot be read, or features are not finite.
     """
     if features not in FEATURES:
         raise ValueError(f'features must be one of {", ".join(FEATURES)}, not {features!r}.')
     model = working_copy(model)
     usable = torch.from_numpy(dataset.store.box_counts()).nonzero().flatten()
     rows = usable[torch.linspace(0, len(usable) - 1, min(num_photos, len(usable))).long()]
-    # parts of nearly equal size: the last would have statistics unlike the others'
+    # Batches of nearly equal size: a small last batch would have different BN statistics.
     parts = rows.tensor_split(math.ceil(len(rows) / batch_size))
     found = []
     for epoch in range(HELD_OUT_EPOCH, HELD_OUT_EPOCH + repeats):
@@ -187,7 +204,12 @@ def embed_objects(model: SoCo, dataset: SoCoDataset, num_photos: int = 64, repea
 
 
 def _embed_batch(model: SoCo, batch: dict, rows: Tensor, kind: int) -> list[tuple[int, tuple]]:
-    """For each other view: photo (n,), boxes (n, 2, 4), features (2, n, D), object features (n, D)."""
+    """Embed a batch's objects in the first view and in each other view.
+
+    Returns:
+        list[tuple]: For each other view, its index and a tuple of photos (n,), boxes (n, 2, 4),
+        features (2, n, D) and the first view's object features (n, D).
+    """
     prepared = model.data_preprocessor(batch, True)
     obj_feats, projs = model.extract_feat(**prepared, target=True)
     feats = (projs, obj_feats)[kind]
@@ -205,26 +227,29 @@ def unit(features: Tensor) -> Tensor:
     """Scale features (..., D) to length 1.
 
     Raises:
-        ValueError: They are not finite.
+        ValueError: If the features are not finite.
     """
     if not features.isfinite().all():
-        raise ValueError('Features of objects are not finite: the weights are broken, or the training '
-                         'that made them had diverged. Take an earlier checkpoint.')
+        raise ValueError('Features of objects are not finite: the weights are broken, or their '
+                         'training diverged. Use an earlier checkpoint.')
     return F.normalize(features.float(), dim=-1)
 
 
 def _distinct(boxes: Tensor) -> Tensor:
-    """Mark boxes (K, 4) that overlap no earlier one by more than half, as a (K,) bool tensor."""
+    """Return a (K,) bool mask of the boxes (K, 4) whose IoU with all earlier ones is at most 0.5."""
     order = torch.arange(len(boxes), 0, -1, device=boxes.device, dtype=boxes.dtype)
     keep = torch.zeros(len(boxes), dtype=torch.bool, device=boxes.device)
     return keep.index_fill(0, nms(boxes, order, iou_threshold=0.5), True)
 
 
 def summarise(found: list[ViewObjects]) -> ObjectScore:
-    """Turn features into figures: means over the objects of all draws and pairs of views.
+    """Compute the scores of features: means over the objects of all draws and view pairs.
 
     Args:
         found (list[ViewObjects]): From `embed_objects`.
+
+    Returns:
+        ObjectScore: The scores.
     """
     same = [o for o in found if o.sizes[0] == o.sizes[1]]
     scales = [o for o in found if o.sizes[0] != o.sizes[1]]
@@ -237,7 +262,7 @@ def summarise(found: list[ViewObjects]) -> ObjectScore:
 
 
 def _figures(found: list[ViewObjects], suffix: str) -> dict[str, float | None]:
-    """The figures of one kind of pairs, under their names in `ObjectScore`."""
+    """Return the scores of one kind of view pairs, keyed by their names in `ObjectScore`."""
     names = ('top1', 'top5', 'top1_same_photo', 'chance', 'chance_same_photo', 'alignment')
     values: dict[str, list[Tensor]] = {name: [] for name in names}
     for objects in found:
@@ -258,22 +283,23 @@ def _mean(parts: list[Tensor]) -> float | None:
 
 
 def same_photo_counts(rows: Tensor) -> Tensor:
-    """Tell for each object (n,) how many there are of its photo, itself included."""
+    """Return, for each object (n,), the number of objects of its photo, itself included."""
     _, index, counts = rows.unique(return_inverse=True, return_counts=True)
     return counts[index]
 
 
 def found_again(first: Tensor, other: Tensor, k: int, rows: Tensor | None = None) -> Tensor:
-    """Tell which objects are among the k nearest of themselves in another view.
+    """Compute whether each object is among its own k nearest neighbours in another view.
 
-    Where several are equally near, it is the chance to be among the k by lot: features that are
-    all alike, or all zero, get what guessing gets.
+    Objects at the same distance share the remaining places: the value is the probability of a random
+    tie-break. Features that are all equal, or all zero, score as random guessing does.
 
     Args:
         first (Tensor): (n, D) unit features in one view.
-        other (Tensor): (n, D) in the other; row i is the same object.
-        k (int): How many nearest, >= 1.
-        rows (Tensor, optional): (n,) photos; only objects of the same photo are then looked at.
+        other (Tensor): (n, D) unit features in the other view; row i is the same object.
+        k (int): Number of nearest neighbours, >= 1.
+        rows (Tensor, optional): (n,) photos, to compare objects of the same photo only. Defaults to
+            None: compare all objects.
 
     Returns:
         Tensor: (n,) within [0, 1].

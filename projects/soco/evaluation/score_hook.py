@@ -1,4 +1,4 @@
-"""A look at what has been learned, while it is learned."""
+"""A hook that scores held-out objects during training."""
 
 from mmengine.dist import barrier, is_main_process
 from mmengine.hooks import Hook
@@ -14,26 +14,26 @@ from .objects import embed_objects, held_out_dataset, summarise
 class ObjectScoreHook(Hook):
     """Score the target network on held-out photos, before training and every n epochs.
 
-    The values of `evaluation.ObjectScore` become scalars `objects/…` of the visualizer's backends, and
-    a picture of nearest neighbours is `neighbours`. Rank 0 does it, the others wait. Training goes on
-    as if nothing had been: weights, BN statistics and random state are left alone.
+    The values of `evaluation.ObjectScore` are written to the visualizer's backends as scalars
+    `objects/…`, and a picture of nearest neighbours as `neighbours`. Rank 0 computes them while the
+    other ranks wait. Weights, BN statistics and random state of the training do not change.
 
     Args:
         images (str, optional): Folder of the held-out photos, or a zip or tar archive. Defaults to
             None: no scores.
-        proposals (str, optional): Their store, made by `tools/generate_proposals.py`; goes with
-            `images`.
-        interval (int): Epochs from one score to the next; the last epoch has one too. Defaults to 1.
+        proposals (str, optional): Store of their proposals, made by `tools/generate_proposals.py`.
+            Required with `images`. Defaults to None.
+        interval (int): Epochs between scores. The last epoch is always scored. Defaults to 1.
         num_photos (int): Photos to use, evenly spread. Defaults to 64.
         repeats (int): Draws of views per photo. Defaults to 2.
-        batch_size (int): Photos at a time, and for BN's statistics. Defaults to 8.
+        batch_size (int): Photos per batch, also for BN's statistics. Defaults to 8.
         features (str): 'projection' or 'object'; see `evaluation.objects.embed_objects`. Defaults to
             'projection'.
-        num_queries (int): Objects in the picture; 0 draws none. Defaults to 8.
+        num_queries (int): Objects in the picture; 0 for no picture. Defaults to 8.
         seed (int): Seed of the views. Defaults to 0.
 
     Raises:
-        ValueError: A number is too small, or there are photos without boxes or boxes without photos.
+        ValueError: If a number is too small, or only one of `images` and `proposals` is given.
     """
 
     def __init__(self, images: str | None = None, proposals: str | None = None,
@@ -44,9 +44,9 @@ class ObjectScoreHook(Hook):
                              f'least 1 and num_queries at least 0, not {interval}, {num_photos}, '
                              f'{repeats}, {batch_size} and {num_queries}.')
         if (images is None) != (proposals is None):
-            raise ValueError('ObjectScoreHook: images and proposals go together, but '
+            raise ValueError('ObjectScoreHook: images and proposals must be given together, but '
                              f'{"images" if images is None else "proposals"} is not given. Make the '
-                             'store of held-out photos by: python tools/generate_proposals.py IMAGES '
+                             'store of held-out photos with: python tools/generate_proposals.py IMAGES '
                              'OUT.arrow')
         self.images, self.proposals = images, proposals
         self.interval = interval
@@ -57,11 +57,14 @@ class ObjectScoreHook(Hook):
         self._dataset: object | None = None
 
     def before_train(self, runner: Runner) -> None:
-        """Open the photos, so that what is wrong with them ends the run at once; score the start.
+        """Open the photos, so that a problem with them ends the run at once, and score the start.
+
+        Args:
+            runner (Runner): The runner of the training.
 
         Raises:
-            FileNotFoundError: No such photos or store.
-            ValueError: They do not belong together.
+            FileNotFoundError: If the photos or the store do not exist.
+            ValueError: If the store belongs to other photos.
         """
         if self.images is None:
             return
@@ -71,7 +74,7 @@ class ObjectScoreHook(Hook):
             self._score(runner)
 
     def after_train_epoch(self, runner: Runner) -> None:
-        """Score when it is time."""
+        """Score after every `interval` epochs and after the last one."""
         if self.images is not None and (self.every_n_epochs(runner, self.interval)
                                         or self.is_last_train_epoch(runner)):
             self._score(runner)

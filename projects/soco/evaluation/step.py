@@ -1,4 +1,4 @@
-"""How long a training step takes, where its time goes, and what it needs."""
+"""Measurements of a training step: time by stage, operations, memory and host syncs."""
 import copy
 import ctypes
 import functools
@@ -24,26 +24,33 @@ from ..engine import AutocastOptimWrapper
 from .cost import made_up_batch
 
 AMP_TYPES = {'fp16': torch.float16, 'bf16': torch.bfloat16}
-MOMENTUM = 0.99  # of the target; its value costs nothing
+MOMENTUM = 0.99  # EMA momentum; the value does not affect the time
 
 
 class Stopwatch:
-    """Times named stages of a step, each without the stages inside it.
+    """A timer of named stages of a step; each stage's time excludes the stages nested in it.
 
-    On CUDA it records events and waits once, at the end of a step; elsewhere it reads the clock.
+    On CUDA it records events and synchronises once, at the end of a step. Elsewhere it reads the
+    clock.
 
     Args:
-        device (torch.device): Where the step runs.
+        device (torch.device): The device that runs the step.
     """
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
         self.running = False
-        self.spans: list[list] = []  # stage, start, end, index of the span around it
+        self.spans: list[list] = []  # stage, start, end, index of the enclosing span
         self.inside: int | None = None
 
     def watch(self, owner: object, name: str, stage: str) -> None:
-        """Time every call of `owner.name`, a method of this one object."""
+        """Time every call of the method `owner.name`, for this object only.
+
+        Args:
+            owner (object): The object whose method is replaced with a timed one.
+            name (str): Name of the method.
+            stage (str): Stage that its time counts for.
+        """
         method = getattr(owner, name)
 
         @functools.wraps(method)
@@ -61,7 +68,14 @@ class Stopwatch:
         setattr(owner, name, timed)
 
     def measure(self, step: Callable[[], None]) -> dict[str, float]:
-        """Run a step; return milliseconds a stage, under '' those outside all stages."""
+        """Run a step and time its stages.
+
+        Args:
+            step (Callable): The step.
+
+        Returns:
+            dict[str, float]: Milliseconds per stage; the key '' has the time outside all stages.
+        """
         self.spans, self.running = [], True
         start = self._now()
         step()
@@ -93,11 +107,11 @@ class Contender:
 
     Args:
         model (nn.Module): Has `loss(inputs, bboxes)`.
-        preprocess (Callable): From a collated batch to `inputs` and `bboxes`.
-        optim_wrapper (OptimWrapper): Steps the model's parameters.
-        update_target (str): Name of the model's method that moves the target network.
-        stages (dict): Name of a stage to the dotted names, below the model, of what belongs to it:
-            modules, or methods.
+        preprocess (nn.Module): Turns a collated batch into `inputs` and `bboxes`.
+        optim_wrapper (OptimWrapper): Optimiser of the model's parameters.
+        update_target (str): Name of the model's method that updates the target network.
+        stages (dict[str, list[str]]): Name of a stage to the dotted names of its modules or methods
+            in the model.
     """
 
     def __init__(self, model: nn.Module, preprocess: nn.Module,
@@ -108,7 +122,11 @@ class Contender:
         self.stages = {**stages, 'EMA': [update_target]}
 
     def attach(self, stopwatch: Stopwatch) -> None:
-        """Let a stopwatch time the stages."""
+        """Time the stages with a stopwatch.
+
+        Args:
+            stopwatch (Stopwatch): The stopwatch.
+        """
         stopwatch.watch(self.preprocess, 'forward', 'preprocessor')
         stopwatch.watch(self.optim_wrapper, 'backward', 'backward')
         stopwatch.watch(self.optim_wrapper.optimizer, 'step', 'optimiser')
@@ -121,11 +139,11 @@ class Contender:
                 stopwatch.watch(owner, last, stage)
 
     def prepare(self, data: dict) -> dict:
-        """Run the preprocessor."""
+        """Run the preprocessor on a collated batch."""
         return self.preprocess(data, True)
 
     def learn(self, prepared: dict) -> None:
-        """Move the target, run forward and backward, and step the optimiser."""
+        """Update the target, run forward and backward, and step the optimiser."""
         getattr(self.model, self.update_target)(MOMENTUM)
         with self.optim_wrapper.optim_context(self.model):
             losses = self.model.loss(**prepared)
@@ -134,25 +152,25 @@ class Contender:
 
 
 class Timing(NamedTuple):
-    """What `measure_steps` found of one contender. Times in milliseconds a step, medians."""
+    """The result of `measure_steps` for one contender; times are medians in milliseconds per step."""
 
     step: float
     stages: dict[str, float]
     gflop: float  # per image, without the preprocessor
     memory: float  # peak in bytes: weights, optimiser and one step
-    syncs: int | None  # times that the host waits for the device in a step; None on a CPU
+    syncs: int | None  # number of host-device synchronisations in a step; None on a CPU
 
 
 def made_up_data(cfg: Config, batch_size: int, pin: bool = False) -> dict:
-    """Make a collated batch of noise, as the loader of a config would hand it over.
+    """Make a collated batch of noise in the format of a config's data loader.
 
     Args:
         cfg (Config): A pretraining config.
-        batch_size (int): N.
-        pin (bool): In page-locked memory. Defaults to False.
+        batch_size (int): Number of images, N.
+        pin (bool): Whether to use page-locked memory. Defaults to False.
 
     Returns:
-        dict: What `SoCoDataPreprocessor.forward` takes; no cutouts.
+        dict: Input of `SoCoDataPreprocessor.forward`, without cutouts.
     """
     views, boxes = made_up_batch(cfg, batch_size)
     generator = torch.Generator().manual_seed(0)
@@ -174,14 +192,18 @@ def project_contender(cfg: Config, device: torch.device, amp: str,
 
     Args:
         cfg (Config): A pretraining config.
-        device (torch.device): Where it runs; on a CPU `compat.cpu_config` changes the norms.
-        amp (str): 'no', 'fp16' or 'bf16'.
-        channels_last (bool): Memory format of weights and views. Defaults to False.
+        device (torch.device): The device. On a CPU, `compat.cpu_config` replaces the norms.
+        amp (str): Precision: 'no', 'fp16' or 'bf16'.
+        channels_last (bool): Whether weights and views use the channels-last memory format. Defaults
+            to False.
+
+    Returns:
+        Contender: The model, its preprocessor and its optimiser.
     """
     cfg = cpu_config(cfg) if device.type == 'cpu' else copy.deepcopy(cfg)
     cfg.model.channels_last = channels_last
     with DefaultScope.overwrite_default_scope(cfg.default_scope):
-        model = MODELS.build(cfg.model)  # as it is: no time depends on the weights' values
+        model = MODELS.build(cfg.model)  # no `init_weights`: times do not depend on the weights
         model.to(device).train()
         wrapper = build_optim_wrapper(
             model, dict(type='OptimWrapper', optimizer=cfg.optim_wrapper.optimizer))
@@ -192,7 +214,16 @@ def project_contender(cfg: Config, device: torch.device, amp: str,
 
 
 def with_precision(optimizer: torch.optim.Optimizer, device: torch.device, amp: str) -> OptimWrapper:
-    """Wrap an optimiser for full precision ('no') or for autocast in 'fp16' or 'bf16'."""
+    """Wrap an optimiser for full precision ('no') or for autocast in 'fp16' or 'bf16'.
+
+    Args:
+        optimizer (torch.optim.Optimizer): The optimiser.
+        device (torch.device): The device of its parameters.
+        amp (str): Precision: 'no', 'fp16' or 'bf16'.
+
+    Returns:
+        OptimWrapper: The wrapper.
+    """
     if amp == 'no':
         return OptimWrapper(optimizer)
     dtype = str(AMP_TYPES[amp]).split('.')[1]
@@ -204,18 +235,20 @@ def with_precision(optimizer: torch.optim.Optimizer, device: torch.device, amp: 
 def measure_steps(builders: dict[str, Callable[[], Contender]], data: dict, device: torch.device,
                   steps: int, warmup: int = 2,
                   progress: Callable[[], None] = lambda: None) -> dict[str, Timing]:
-    """Time whole training steps of one or more contenders, step by step in turn.
+    """Time whole training steps of one or more contenders, alternating between them each step.
 
     Args:
-        builders (dict): Name to a function that builds the contender.
+        builders (dict[str, Callable]): Name to a function that builds the contender.
         data (dict): A collated batch on the CPU (`made_up_data`).
-        device (torch.device): Where the contenders run.
-        steps (int): Steps to take the median of.
-        warmup (int): Steps before, two of which find operations and memory. Defaults to 2.
-        progress (Callable): Called after each step. Defaults to nothing.
+        device (torch.device): The device that the contenders run on.
+        steps (int): Number of timed steps; the results are medians over them.
+        warmup (int): Number of steps before these. Two of them measure operations and memory.
+            Defaults to 2.
+        progress (Callable): Called after each timed step and each warm-up. Defaults to a function
+            that does nothing.
 
     Returns:
-        dict: Name to `Timing`.
+        dict[str, Timing]: Name to `Timing`.
     """
     ready, found = {}, {}
     stopwatch = Stopwatch(device)
@@ -240,7 +273,18 @@ def measure_steps(builders: dict[str, Callable[[], Contender]], data: dict, devi
 
 
 def look_into_step(contender: Contender, data: dict, device: torch.device, before: int) -> dict:
-    """Take two steps; return GFLOP an image, peak memory beyond `before` bytes, and host syncs."""
+    """Measure the operations, memory and synchronisations of a contender with two steps.
+
+    Args:
+        contender (Contender): The contender.
+        data (dict): A collated batch on the CPU.
+        device (torch.device): The contender's device.
+        before (int): Bytes in use before the contender was built.
+
+    Returns:
+        dict: `gflop` per image, `memory` (peak bytes beyond `before`), and `syncs` (host
+        synchronisations; None on a CPU).
+    """
     prepared = contender.prepare(data)
     with FlopCounterMode(display=False) as counter:
         contender.learn(prepared)
@@ -261,22 +305,22 @@ def look_into_step(contender: Contender, data: dict, device: torch.device, befor
 
 
 def _status(field: str) -> int:
-    """A line of this process's /proc/self/status, in bytes."""
+    """Return a field of this process's /proc/self/status, in bytes."""
     with open('/proc/self/status') as status:
         return next(int(line.split()[1]) * 1024 for line in status if line.startswith(field))
 
 
 def memory_in_use(device: torch.device) -> int:
-    """Bytes that tensors hold on a GPU, or this process on the CPU (Linux)."""
+    """Return the bytes of tensors on a GPU, or of this process on the CPU (Linux)."""
     gc.collect()
     if device.type == 'cuda':
         return torch.cuda.memory_allocated(device)
-    ctypes.CDLL(None).malloc_trim(0)  # what was freed no longer counts
+    ctypes.CDLL(None).malloc_trim(0)  # return freed memory to the system, so that it is not counted
     return _status('VmRSS')
 
 
 def reset_peak_memory(device: torch.device) -> None:
-    """Let `peak_memory` start anew."""
+    """Reset the peak that `peak_memory` returns."""
     if device.type == 'cuda':
         torch.cuda.reset_peak_memory_stats(device)
         return
@@ -286,13 +330,23 @@ def reset_peak_memory(device: torch.device) -> None:
 
 
 def peak_memory(device: torch.device) -> int:
-    """Most bytes since `reset_peak_memory`."""
+    """Return the peak bytes in use since `reset_peak_memory`."""
     return (torch.cuda.max_memory_allocated(device) if device.type == 'cuda' else
             _status('VmHWM'))
 
 
 def matrix_peak(device: torch.device, amp: str, n: int = 8192, repeats: int = 20) -> float:
-    """Measure the fastest of some products of (n, n) matrices in a precision: FLOP a second."""
+    """Measure the peak FLOP/s of matrix products.
+
+    Args:
+        device (torch.device): The device.
+        amp (str): Precision: 'no', 'fp16' or 'bf16'.
+        n (int): Side of the square matrices. Defaults to 8192.
+        repeats (int): Number of products; the fastest counts. Defaults to 20.
+
+    Returns:
+        float: FLOP per second.
+    """
     matrix = torch.rand(n, n, device=device, dtype=AMP_TYPES.get(amp, torch.float32))
     stopwatch = Stopwatch(device)
     stopwatch.measure(lambda: matrix @ matrix)

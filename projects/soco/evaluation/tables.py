@@ -1,4 +1,4 @@
-"""Scores of several models side by side, as tables for people."""
+"""Tables that compare the scores of several models."""
 import math
 
 from rich.table import Table
@@ -7,7 +7,7 @@ from .annotated import SIZES, LabelledPhotos
 from .class_score import Figures, LabelledScore
 from .objects import ObjectScore
 
-VIEW_ROWS = {  # of the table without labels: title, and what guessing gives for one place
+VIEW_ROWS = {  # rows of the table without labels: title, and the field with the chance of one guess
     'top1': ('top-1: the nearest is itself', 'chance'),
     'top5': ('top-5: one of the five nearest', 'chance'),
     'top1_same_photo': ('top-1, own photo only', 'chance_same_photo'),
@@ -22,18 +22,18 @@ VIEW_ROWS = {  # of the table without labels: title, and what guessing gives for
 
 
 def view_table(scores: dict[str, ObjectScore], features: str) -> Table:
-    """Show scores without labels, one column a model.
+    """Show scores without labels, one column per model.
 
     Args:
-        scores (dict): Name of a model to its score.
-        features (str): What was compared, see `objects.embed_objects`.
+        scores (dict[str, ObjectScore]): Name of a model to its score.
+        features (str): The features that were compared, see `objects.embed_objects`.
 
     Returns:
-        Table: What no pair of views gives has no row.
+        Table: The scores. Values that no view pair defines have no row.
     """
     some = next(iter(scores.values()))
-    table = Table(title=f'Objects found again in another view ({features} features)',
-                  caption=f'{some.num_objects} objects looked for, in {some.num_photos} photos')
+    table = Table(title=f'Objects matched in another view ({features} features)',
+                  caption=f'{some.num_objects} queries in {some.num_photos} photos')
     for column in ('', 'chance', *scores):
         table.add_column(column, justify='right' if column else 'left', overflow='fold')
     for key, (title, chance) in VIEW_ROWS.items():
@@ -51,20 +51,20 @@ def class_tables(scores: dict[str, LabelledScore], labelled: LabelledPhotos, vie
     """Show scores with labels: overall and by size, with intervals, and by class.
 
     Args:
-        scores (dict): Name of a model to its score.
-        labelled (LabelledPhotos): What they are of.
-        view_size (int): Side that the photos were squashed to, in pixels.
-        k (int): Neighbours that voted.
+        scores (dict[str, LabelledScore]): Name of a model to its score.
+        labelled (LabelledPhotos): The photos and objects that were scored.
+        view_size (int): Side that the photos were resized to, in pixels.
+        k (int): Number of neighbours that voted.
 
     Returns:
-        list[Table]: One column a model; by class, two.
+        list[Table]: The scores with one column per model, and the scores by class with two.
     """
     some = next(iter(scores.values()))
     table = Table(
-        title=f'Classes told by the nearest objects (photos at {view_size} pixels)',
+        title=f'Classes predicted from the nearest objects (photos at {view_size} pixels)',
         caption=f'{len(labelled.classes)} objects of {len(labelled.class_names)} classes in '
-        f'{len(labelled.names)} photos; in brackets, 95 % intervals. To call all by the commonest '
-        f'class gives {k}-NN {some.commonest:.1%}.')
+        f'{len(labelled.names)} photos; 95 % intervals in brackets. Always predicting the most '
+        f'frequent class gives {k}-NN {some.commonest:.1%}.')
     for column in ('', 'objects', *scores):
         table.add_column(column, justify='right' if column else 'left', overflow='fold')
     parts = {f'in other photos{ending}': ([score.other_photos for score in scores.values()], keys)
@@ -80,7 +80,7 @@ def class_tables(scores: dict[str, LabelledScore], labelled: LabelledPhotos, vie
             table.add_row(f'{kind}, {title}', _count_of(figures[0], key),
                           *(_with_interval(f, key) for f in figures), end_section=kind == 'mAP')
     by_class = Table(title='By class, in other photos',
-                     caption='Without figures: all objects of the class are in one photo.')
+                     caption='–: all objects of the class are in one photo.')
     by_class.add_column('')
     by_class.add_column('objects', justify='right')
     for name in scores:

@@ -1,1 +1,1 @@
-"""What the tools share: configs, checks before a start, errors and exit codes."""
+"""Functions that the tools share: configs, checks before a run starts, errors and exit codes."""

@@ -1,4 +1,4 @@
-"""Check, before any process starts, that a run can start."""
+"""Check that a run can start, before any of its processes is launched."""
 import argparse
 
 import torch
@@ -9,7 +9,7 @@ from .errors import run_tool
 
 
 def main() -> None:
-    """Check, before any process starts, that a run can: CONFIG GPUS [arguments of train.py]."""
+    """Check that a run can start; arguments: CONFIG GPUS [arguments of train.py]."""
     parser = argparse.ArgumentParser()
     add_config_arguments(parser)
     add_train_arguments(parser)

@@ -14,31 +14,34 @@ from .data_files import check_layout
 
 
 def check_work_dir(path: str | Path) -> None:
-    """Make a work directory, and refuse one that cannot be written to before anything is built.
+    """Create a work directory, and check that it is writable before anything is built.
+
+    Args:
+        path (str | Path): The work directory.
 
     Raises:
-        OSError: No file can be made there; the message says why and what to do.
+        OSError: If no file can be created there; the message says why and what to do.
     """
     try:
         Path(path).mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=str(path)).close()
     except OSError as error:
         raise OSError(error.errno, f'The work directory {path} cannot be written to '
-                      f'({error.strerror}). Give another place by --work-dir.') from error
+                      f'({error.strerror}). Choose another folder with --work-dir.') from error
 
 
 def check_devices(cfg: Config, asked: int, found: int) -> None:
-    """Refuse to start with fewer GPUs than asked for.
+    """Check that there are as many GPUs as requested.
 
-    Without any GPU, a config that was made for a CPU may run that many processes.
+    Without any GPU, a config that was made for the CPU may run that many processes.
 
     Args:
-        cfg (Config): What would be trained.
-        asked (int): Processes wanted on this machine.
+        cfg (Config): The config to train.
+        asked (int): Processes requested on this machine.
         found (int): CUDA devices of this machine.
 
     Raises:
-        ValueError: What was asked, what was found, what to do.
+        ValueError: If there are too few; the message has both numbers and says what to do.
     """
     if asked < 1:
         raise ValueError(f'GPUS must be at least 1, not {asked}.')
@@ -46,27 +49,27 @@ def check_devices(cfg: Config, asked: int, found: int) -> None:
         return
     if found:
         raise ValueError(
-            f'Asked for {asked} GPUs, found {found}. Start with {found} instead and keep the total '
-            'batch: raise optim_wrapper.accumulative_counts, or lower it and add --auto-scale-lr.')
+            f'Asked for {asked} GPUs, found {found}. Start with {found} instead: keep the total '
+            'batch by raising optim_wrapper.accumulative_counts, or lower it and add --auto-scale-lr.')
     reasons = needs_cuda(cfg)
     if reasons:
         raise ValueError(
             f'Asked for {asked} GPUs, found no CUDA device, and this config needs one: it uses '
             f'{"; ".join(reasons)}. Run it on a machine with {asked} GPUs (nvidia-smi should list '
-            'them, and `python -c "import torch; print(torch.cuda.device_count())"` should say so '
-            'too). To see the whole way on a CPU: bash tools/dist_train.sh '
+            'them, and `python -c "import torch; print(torch.cuda.device_count())"` should print '
+            'their number). To try all steps on a CPU: bash tools/dist_train.sh '
             'configs/soco_r18_fpn_quickstart.py 2')
 
 
 def check_inputs(cfg: Config) -> None:
-    """Look at the files that a run starts from, so that what is missing is told once and early.
+    """Check the input files of a run, so that a missing one is reported once and early.
 
     Args:
-        cfg (Config): What would be trained or evaluated.
+        cfg (Config): The config to train or evaluate.
 
     Raises:
-        FileNotFoundError: No proposal store, no photos, no data set.
-        ValueError: The store cannot be read, or is of other images than `data_root` holds.
+        FileNotFoundError: If there is no proposal store, no photos or no data set.
+        ValueError: If the store cannot be read, or is for other images than those in `data_root`.
     """
     dataset = cfg.get('train_dataloader', {}).get('dataset', {})
     if dataset.get('type', '').endswith('SoCoDataset'):
@@ -78,14 +81,14 @@ def check_inputs(cfg: Config) -> None:
 
 
 def check_family(cfg: Config, family: str) -> None:
-    """Refuse a detector of the other family than a script is for.
+    """Check that a detector is of the family that a script is for.
 
     Args:
-        cfg (Config): A detector.
+        cfg (Config): Config of a detector.
         family (str): 'fpn' or 'c4'.
 
     Raises:
-        ValueError: It is of the other family.
+        ValueError: If it is of the other family.
     """
     found = 'fpn' if cfg.get('model', {}).get('neck') else 'c4'
     if found != family:
@@ -95,10 +98,14 @@ def check_family(cfg: Config, family: str) -> None:
 
 
 def prepare_processes(cfg: Config, launcher: str) -> None:
-    """Make a config run with a launcher where there is no CUDA device.
+    """Set a config's launcher, and adapt the config to it if there is no CUDA device.
+
+    Args:
+        cfg (Config): The config; it is changed in place.
+        launcher (str): 'none', or the name of one of MMEngine's launchers.
 
     Raises:
-        ValueError: The config needs CUDA devices.
+        ValueError: If there is no CUDA device, and the config needs one.
     """
     cfg.launcher = launcher
     if torch.cuda.is_available():

@@ -1,4 +1,4 @@
-"""Configs and their options, from the command line of the tools."""
+"""Functions that load configs and apply the command-line options of the tools."""
 import argparse
 import difflib
 import inspect
@@ -13,21 +13,21 @@ from mmengine.utils import import_modules_from_strings
 from ..compat.cpu import cpu_config
 
 SCOPES = ('mmengine', 'mmcv', 'mmdet', 'mmcls', 'mmselfsup')
-# Keys that a Runner understands although the configs do not spell them out.
+# Keys that a Runner accepts although the configs do not list them.
 RUNNER_KEYS = {*inspect.signature(Runner.__init__).parameters, 'activation_checkpointing',
                'compile', 'efficient_conv_bn_eval', 'find_unused_parameters', 'model_wrapper_cfg'}
 
 
 def add_config_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what train.py and test.py have in common."""
+    """Add the arguments that train.py and test.py share."""
     parser.add_argument('config', help='config file')
-    parser.add_argument('--work-dir', help='where logs and checkpoints go (default: '
+    parser.add_argument('--work-dir', help='folder for logs and checkpoints (default: '
                         'work_dirs/<name of the config>)')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, default={},
-                        metavar='KEY=VALUE', help='change keys of the config, such as '
+                        metavar='KEY=VALUE', help='override keys of the config, such as '
                         'train_dataloader.batch_size=128')
     parser.add_argument('--cpu', action='store_true', help='run a config that was made for GPUs on '
-                        'the CPU: BN in place of SyncBN, full precision')
+                        'the CPU: BN instead of SyncBN, full precision')
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none',
                         help='set by dist_train.sh and slurm_train.sh')
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0,
@@ -35,32 +35,35 @@ def add_config_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_train_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what train.py and the check before it have in common."""
-    parser.add_argument('--pretrained', metavar='SOURCE', help='what a detector or classifier starts '
-                        'from: a SoCo checkpoint, supervised:FILE (a ResNet trained to classify) or '
-                        'random')
-    parser.add_argument('--family', choices=['fpn', 'c4'], help='refuse a detector of the other '
+    """Add the arguments that train.py and the check before it share."""
+    parser.add_argument('--pretrained', metavar='SOURCE', help='initial weights of a detector or '
+                        'classifier: a SoCo checkpoint, supervised:FILE (a ResNet trained to '
+                        'classify) or random')
+    parser.add_argument('--family', choices=['fpn', 'c4'], help='fail if the detector is of the other '
                         'family; set by the scripts of tools/benchmarks/mmdetection')
 
 
 def load_config(path: str, options: dict[str, Any], register: bool = True,
                 cpu: bool = False) -> Config:
-    """Read a config and change some of its keys.
+    """Load a config and override some of its keys.
 
     Args:
         path (str): The config file.
-        options (dict): Dotted key to value.
-        register (bool): Import what the config's `custom_imports` name. Defaults to True.
-        cpu (bool): Turn it into one for a CPU (`cpu_config`) and hide this process's CUDA
-            devices. Defaults to False.
+        options (dict[str, Any]): Values by dotted key.
+        register (bool): Whether to import the config's `custom_imports`. Defaults to True.
+        cpu (bool): Whether to convert it to a config for the CPU (`cpu_config`) and hide this process's
+            CUDA devices. Defaults to False.
+
+    Returns:
+        Config: The config.
 
     Raises:
-        FileNotFoundError: No such config.
-        ValueError: The config cannot be read, or an option names a key that does not exist.
+        FileNotFoundError: If there is no such config.
+        ValueError: If the config cannot be read, or an option names a key that does not exist.
     """
     if not Path(path).is_file():
         near = difflib.get_close_matches(path, [str(p) for p in Path('configs').rglob('*.py')], 1)
-        hint = f' Did you mean {near[0]}?' if near else ' Configs lie in configs/.'
+        hint = f' Did you mean {near[0]}?' if near else ' The configs are in configs/.'
         raise FileNotFoundError(f'There is no config at {path}.{hint}')
     try:
         cfg = Config.fromfile(path, import_custom_modules=False)
@@ -69,7 +72,7 @@ def load_config(path: str, options: dict[str, Any], register: bool = True,
             import_modules_from_strings(**cfg.custom_imports)
     except (KeyError, AttributeError, IndexError, SyntaxError) as error:
         raise ValueError(f'{path} cannot be read as a config: {type(error).__name__}: {error}. '
-                         'Look at the line that it names, and at the keys of its _base_ files.'
+                         'Check the line that it names, and the keys of its _base_ files.'
                          ) from error
     for key, value in options.items():
         check_key(cfg, key)
@@ -82,12 +85,12 @@ def load_config(path: str, options: dict[str, Any], register: bool = True,
 
 
 def update_config(cfg: Config) -> None:
-    """Bring a config that an earlier version of the project wrote into a work directory up to date.
+    """Update a config that an earlier version of the project wrote to a work directory.
 
-    A view was described in three lists then, which are joined, and some classes had other names.
+    That version described a view in three lists, which are merged, and some classes had other names.
 
     Args:
-        cfg (Config): Any config; it is changed in place. A config of this version stays as it is.
+        cfg (Config): Any config; it is changed in place. A config of this version does not change.
     """
     names = {'Bf16OptimWrapper': 'AutocastOptimWrapper'}
     wrapper = cfg.get('optim_wrapper', {})
@@ -111,31 +114,34 @@ def update_config(cfg: Config) -> None:
 
 
 def find_hook(cfg: Config, kind: str) -> ConfigDict | None:
-    """Return the config of a hook, wherever a config lists it; None where it has no such hook.
+    """Return the config of a hook from `default_hooks` or `custom_hooks`, or None.
 
     Args:
         cfg (Config): Any config.
         kind (str): The hook's `type`.
+
+    Returns:
+        ConfigDict | None: The config of the first such hook, None if there is none.
     """
     hooks = [*(cfg.get('default_hooks') or {}).values(), *(cfg.get('custom_hooks') or [])]
     return next((hook for hook in hooks if hook and hook.get('type') == kind), None)
 
 
 def set_pretrained(cfg: Config, source: str) -> None:
-    """Write into a config what its model starts from.
+    """Set the initial weights of a config's model.
 
     Args:
-        cfg (Config): A config with a `PretrainedWeightsHook`; its hook and `load_from` are changed.
+        cfg (Config): A config with a `PretrainedWeightsHook`; the hook and `load_from` are changed.
         source (str): A SoCo checkpoint; 'supervised:' and a file; or 'random'.
 
     Raises:
-        FileNotFoundError: No such file.
-        ValueError: The config has no such hook.
+        FileNotFoundError: If there is no such file.
+        ValueError: If the config has no such hook.
     """
     hook = find_hook(cfg, 'PretrainedWeightsHook')
     if hook is None:
         raise ValueError('--pretrained is for detectors and classifiers (configs/benchmarks/): this '
-                         'config has no PretrainedWeightsHook. SoCo itself starts from weights by '
+                         'config has no PretrainedWeightsHook. To start SoCo itself from weights, use '
                          '--cfg-options load_from=FILE')
     kind, colon, path = source.partition(':')
     if kind not in ('supervised', 'random') or (kind == 'supervised' and not colon):
@@ -144,16 +150,23 @@ def set_pretrained(cfg: Config, source: str) -> None:
         raise FileNotFoundError(
             f'There is no checkpoint at {path}. --pretrained takes a file that tools/train.py wrote '
             'for a SoCo config, such as work_dirs/soco_r50_fpn_400e/epoch_400.pth; supervised:FILE, a '
-            'ResNet in the names of torchvision or MMClassification; or random.')
+            'ResNet with the names of torchvision or MMClassification; or random.')
     hook.source = kind
     cfg.load_from = None if kind == 'random' else os.path.abspath(path)
 
 
 def check_key(cfg: Config, key: str) -> None:
-    """Refuse a dotted key that would change nothing.
+    """Check that setting a dotted key has an effect.
 
-    A new key is fine in a dict with a `type`, whose class then checks it, among a data loader's
-    arguments, and at the top where the Runner knows it.
+    A new key is allowed in a dict with a `type`, whose class checks it, among the arguments of a data
+    loader, and at the top level if the Runner accepts it.
+
+    Args:
+        cfg (Config): Any config.
+        key (str): Such as 'train_dataloader.batch_size'.
+
+    Raises:
+        ValueError: If the config has no such key; the message suggests a similar one.
     """
     node, done = cfg._cfg_dict, []
     parts = key.split('.')
@@ -184,12 +197,16 @@ def check_key(cfg: Config, key: str) -> None:
 
 
 def check_type_name(key: str, value: Any) -> None:
-    """Refuse a `type` that MMEngine would import from anywhere, such as `subprocess.Popen`.
+    """Reject a `type` that MMEngine would import from any package, such as `subprocess.Popen`.
+
+    Args:
+        key (str): A dotted key; only those that end in `type` are checked.
+        value (Any): Its value.
 
     Raises:
-        ValueError: It is neither a registered name nor one with its scope, such as `mmdet.ResNet`.
+        ValueError: If it is neither a registered name nor one with its scope, such as `mmdet.ResNet`.
     """
     scope, dot, name = str(value).partition('.')
     if key.split('.')[-1] == 'type' and dot and (scope not in SCOPES or '.' in name):
         raise ValueError(f'--cfg-options {key}: {value} is not the name of a registered class. Options '
-                         'are values; a class from elsewhere is named in a config, which is code.')
+                         'can only set values; name other classes in a config file, which is code.')

@@ -1,4 +1,4 @@
-"""Whether the files of a detection or classification data set are where a config looks for them."""
+"""Checks that the files of a detection or classification data set exist."""
 import importlib.util
 import os
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ from mmengine.config import Config
 
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 EVALUATORS = ('val_evaluator', 'test_evaluator')
-# Folders that a type of data set reads below its data prefix although no config names them.
+# Folders that a data set type reads below its data prefix although no config names them.
 _IMPLIED = {
     'VOCDataset': ('Annotations', 'JPEGImages'),
     'LVISV1Dataset': ('train2017', 'val2017'),
@@ -18,14 +18,19 @@ _PACKAGES = {'LVISMetric': 'lvis', 'CityScapesMetric': 'cityscapesscripts'}
 _WAYS_OUT = {
     'percent.json': 'Make the subset with: python tools/dataset_converters/coco_subset.py '
                     'data/coco/annotations/instances_train2017.json --percent 5',
-    'instancesonly_filtered_gtFine': "Cityscapes' annotations are converted to COCO's form by "
+    'instancesonly_filtered_gtFine': "Convert Cityscapes' annotations to COCO's format with "
                                      'tools/dataset_converters/cityscapes.py of MMDetection.',
 }
 
 
 def leaf_datasets(dataset: Any) -> Iterator[dict]:
-    """Yield the config of every data set that reads files, from within wrappers such as
-    `ConcatDataset` and `RepeatDataset`.
+    """Yield the config of every data set that reads files, also inside wrappers.
+
+    Args:
+        dataset (Any): Config of a data set, or of a wrapper such as `ConcatDataset` or `RepeatDataset`.
+
+    Yields:
+        dict: Config of a data set.
     """
     inner = [dataset['dataset']] if 'dataset' in dataset else dataset.get('datasets')
     if inner is None:
@@ -36,7 +41,14 @@ def leaf_datasets(dataset: Any) -> Iterator[dict]:
 
 
 def expected_files(cfg: Config) -> list[str]:
-    """List what the loaders and evaluators of a config read, folders with a slash at the end."""
+    """List the paths that the loaders and evaluators of a config read.
+
+    Args:
+        cfg (Config): Config of a detector or classifier.
+
+    Returns:
+        list[str]: Sorted paths; those of folders end with a slash.
+    """
     paths: set[str] = set()
     for name in LOADERS:
         for dataset in leaf_datasets(cfg[name].dataset) if cfg.get(name) else ():
@@ -66,15 +78,15 @@ def _dataset_files(dataset: dict) -> Iterator[str]:
 
 
 def check_layout(cfg: Config) -> None:
-    """Refuse to start where a file or folder of the data is missing.
+    """Check that all files and folders of the data exist.
 
     Args:
-        cfg (Config): A detector's or a classifier's config.
+        cfg (Config): Config of a detector or classifier.
 
     Raises:
-        FileNotFoundError: Something is missing; the message shows the expected layout as a tree.
-        ValueError: The package of a metric is not installed, or a folder of photos to classify has no
-            folders of classes.
+        FileNotFoundError: If something is missing; the message shows the expected layout as a tree.
+        ValueError: If the package of a metric is not installed, or a folder of photos to classify has
+            no folders of classes.
     """
     for evaluator in _evaluators(cfg):
         package = _PACKAGES.get(evaluator['type'].split('.')[-1])
@@ -91,8 +103,8 @@ def check_layout(cfg: Config) -> None:
         f'{missing[0]} is missing. The config expects these files and folders:\n\n'
         f'{draw_tree(paths, set(missing))}\n\n'
         + ''.join(f'{hint}\n' for hint in hints)
-        + 'Put or link the data there, or say where it is: data_root and ann_file of the datasets, '
-          'and of the evaluators, in a config that inherits from this one.')
+        + 'Put or link the data there, or set data_root and ann_file of the datasets, and of the '
+          'evaluators, in a config that inherits from this one.')
 
 
 def _check_class_folders(cfg: Config) -> None:
@@ -106,11 +118,14 @@ def _check_class_folders(cfg: Config) -> None:
 
 
 def draw_tree(paths: list[str], missing: set[str]) -> str:
-    """Draw paths as a tree, each with 'found' or 'missing' behind it.
+    """Draw paths as a tree, each followed by 'found' or 'missing'.
 
     Args:
         paths (list[str]): Files, and folders with a slash at the end.
-        missing (set[str]): Those of them that are not there.
+        missing (set[str]): Those of them that do not exist.
+
+    Returns:
+        str: The tree, one line per file or folder.
     """
     nodes: dict[PurePosixPath, str] = {}
     for path in paths:

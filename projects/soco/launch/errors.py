@@ -74,7 +74,7 @@ def error_text(error: BaseException) -> str:
     if isinstance(error, OSError) and error.errno in DISK_FULL and not (
             isinstance(error, NotWrittenError) or error.filename):
         text = (f'A file could not be written ({error.strerror}); what was complete before is intact. '
-                'Free some disk space; training then goes on with --resume.')
+                'Free some disk space, then resume training with --resume.')
     elif any(frame.f_code is BaseDataset._serialize_data.__code__ for frame in _frames(error)):
         text = ('No image of a data set is left: none has an object of its classes (metainfo) that is '
                 'large enough (filter_cfg). Compare the class list with the annotation.')

@@ -1,5 +1,5 @@
-"""SoCo over a backbone, a neck and an RoI head."""
-from .. import compat  # noqa: F401  (serves mmcv's ops before mmdet asks for them)
+"""The SoCo model, its neck, its RoI heads and its data preprocessors."""
+from .. import compat  # noqa: F401  (provides mmcv's ops; must precede mmdet)
 from .data_preprocessor import ImageViewsPreprocessor, SoCoDataPreprocessor
 from .necks import SoCoFPN
 from .roi_heads import SoCoBBoxHead, SoCoC4RoIHead, SoCoRoIExtractor, SoCoRoIHead

@@ -1,4 +1,4 @@
-"""uint8 views in, augmented and normalised views out, batched on the model's device."""
+"""Data preprocessors, which augment and normalise batches of views on the model's device."""
 from collections.abc import Sequence
 
 import torch
@@ -11,13 +11,14 @@ from .photometric import Plan, augment, paint_on_cpu
 
 @MODELS.register_module()
 class SoCoDataPreprocessor(BaseDataPreprocessor):
-    """Augment the colours of each view, normalise it, erase the cutouts.
+    """Augment the colours of each view, normalise it and erase the cutouts.
 
     Args:
         mean (Sequence[float]): Mean per channel, RGB, in 0 to 255.
         std (Sequence[float]): Standard deviation per channel, RGB, in 0 to 255.
-        bgr_to_rgb (bool): Swap the channels first. Defaults to True: photos are read as BGR.
-        non_blocking (bool): Copy to the device without waiting. Defaults to True.
+        bgr_to_rgb (bool): Whether to swap the channels first. Defaults to True, because photos are
+            read as BGR.
+        non_blocking (bool): Whether to copy to the device without waiting. Defaults to True.
     """
 
     def __init__(self, mean: Sequence[float], std: Sequence[float],
@@ -31,23 +32,24 @@ class SoCoDataPreprocessor(BaseDataPreprocessor):
         """Prepare a batch for `SoCo.forward`.
 
         Args:
-            data (dict): What `PackSoCoInputs` packs, collated: `inputs` (V tensors (N, 3, H_v, W_v)
+            data (dict): Collated output of `PackSoCoInputs`: `inputs` (V tensors (N, 3, H_v, W_v)
                 uint8), `bboxes` ((N, P, 2, K, 4)), `finest_levels` ((N, V), the same in all rows),
                 and for training `colours` (tensors (N, V, ...), see `Plan.from_colours`) and
                 `cutouts` ((N, V, K, 4) int16).
-            training (bool): Augment and erase. Otherwise views are normalised only.
+            training (bool): Whether to augment and erase. Otherwise views are only normalised.
+                Defaults to False.
 
         Returns:
             dict: `inputs` (V tensors (N, 3, H_v, W_v) float, normalised); `bboxes`, which stay on
             the CPU, where the model sorts them by level; and `finest_levels` (V integers).
         """
         inputs = self.cast_data(data['inputs'])
-        # One piece of memory for all views. On a CPU, the C library keeps it for the next batch of up
-        # to 32 MB; three pieces it gives back, and to get them anew takes longer than the colours.
+        # Allocate one block for all views. On a CPU, the C library keeps a block of up to 32 MB for
+        # the next batch, but frees three blocks; allocating them again takes longer than the colours.
         sizes = [images.numel() for images in inputs]
         memory = torch.empty(sum(sizes), device=self.device).split(sizes)
         views = [part.view(images.shape) for part, images in zip(memory, inputs)]
-        # Runners prepare batches inside autocast; colours are computed in float32 all the same.
+        # Runners prepare batches inside autocast, but colours are computed in float32.
         with torch.autocast(self.device.type, enabled=False):
             for v, (images, prepared) in enumerate(zip(inputs, views)):
                 self.prepare(images, v, data if training else None, prepared)
@@ -55,7 +57,14 @@ class SoCoDataPreprocessor(BaseDataPreprocessor):
                     finest_levels=data['finest_levels'][0].tolist())
 
     def prepare(self, images: Tensor, view: int, data: dict | None, prepared: Tensor) -> None:
-        """Turn one view (N, 3, H, W) uint8 into floats, augmented by the draws of `data`."""
+        """Normalise one view, and augment it in training.
+
+        Args:
+            images (Tensor): (N, 3, H, W) uint8.
+            view (int): Index of the view.
+            data (dict, optional): The batch with its `colours` and `cutouts`; None to only normalise.
+            prepared (Tensor): (N, 3, H, W) float; receives the result.
+        """
         if data is None:
             torch.sub(self.to_float(images), self.mean, out=prepared).mul_(self.scale)
             return
@@ -72,7 +81,7 @@ class SoCoDataPreprocessor(BaseDataPreprocessor):
             prepared.mul_(keep)
 
     def to_pixels(self, views: Tensor) -> Tensor:
-        """Turn prepared views back into pictures, for people to look at.
+        """Convert prepared views back to pictures for display.
 
         Args:
             views (Tensor): (N, 3, H, W) float, normalised.
@@ -85,45 +94,45 @@ class SoCoDataPreprocessor(BaseDataPreprocessor):
 
     @staticmethod
     def is_compiled(images: Tensor) -> bool:
-        """Tell whether the colours of these images are a compiled kernel's work, as on a CPU."""
+        """Return whether a compiled kernel augments these images, as on a CPU."""
         return images.device.type == 'cpu'
 
     def to_float(self, images: Tensor) -> Tensor:
-        """Turn uint8 (N, 3, H, W) into float RGB in [0, 1]."""
+        """Convert uint8 (N, 3, H, W) to float RGB in [0, 1]."""
         if self.bgr_to_rgb:
             images = images.flip(1)
         return images.float().mul_(1 / 255)
 
     @staticmethod
     def outside(cutouts: Tensor, images: Tensor) -> Tensor | None:
-        """Mark with 1 the pixels of (N, 3, H, W) images outside of all rectangles, with 0 the others.
+        """Return a mask that is 0 inside the rectangles and 1 outside of all of them.
 
         Args:
-            cutouts (Tensor): (N, K, 4), x1 y1 x2 y2 half-open, on the CPU.
-            images (Tensor): Give size and device.
+            cutouts (Tensor): (N, K, 4), x1 y1 x2 y2, half-open, on the CPU.
+            images (Tensor): (N, 3, H, W), of which only the size and the device are used.
 
         Returns:
-            Tensor, optional: (N, 1, H, W) float, or None where every rectangle is empty.
+            Tensor, optional: (N, 1, H, W) float, or None if every rectangle is empty.
         """
-        if not cutouts.numpy().any():  # on the CPU: nothing waits for the device
+        if not cutouts.numpy().any():  # on the CPU, so that nothing waits for the device
             return None
         corners = cutouts.to(images.device, non_blocking=True)
         x1, y1, x2, y2 = corners.unsqueeze(-1).unbind(dim=2)  # (N, K, 1) each
         x = torch.arange(images.shape[3], device=images.device)
         y = torch.arange(images.shape[2], device=images.device)
         columns, rows = (x >= x1) & (x < x2), (y >= y1) & (y < y2)  # (N, K, W), (N, K, H)
-        covers = torch.bmm(rows.transpose(1, 2).float(), columns.float())  # how many, (N, H, W)
+        covers = torch.bmm(rows.transpose(1, 2).float(), columns.float())  # counts, (N, H, W)
         return covers.lt_(0.5).unsqueeze(1)
 
 
 @MODELS.register_module()
 class ImageViewsPreprocessor(SoCoDataPreprocessor):
-    """Views without boxes, as MMSelfSup's algorithms on whole images take them.
+    """Prepare views without boxes, as MMSelfSup's algorithms on whole images expect them.
 
-    So BYOL, say, learns from the photos, colours and order of `SoCoDataset`, and goes on where it was
-    stopped. Arguments and errors are those of `SoCoDataPreprocessor`.
+    With it, BYOL, for example, trains on the photos, colours and order of `SoCoDataset` and can resume
+    where it was stopped. Arguments and errors are those of `SoCoDataPreprocessor`.
     """
 
     def forward(self, data: dict, training: bool = False) -> dict:
-        """Prepare a batch; returns `inputs` and, empty, `data_samples`."""
+        """Return the prepared `inputs` of a batch, and `data_samples`, which is None."""
         return dict(inputs=super().forward(data, training)['inputs'], data_samples=None)

@@ -1,4 +1,4 @@
-"""The feature pyramid that SoCo pretrains, key for key the detector's."""
+"""The feature pyramid that SoCo pretrains, with the same keys as a detector's."""
 
 import torch.nn.functional as F
 from mmdet.models.necks import FPN
@@ -11,13 +11,14 @@ from torch import Tensor
 class SoCoFPN(FPN):
     """mmdet's FPN, P2 to P5, with a norm after each lateral and output conv (official behaviour).
 
-    A detector's FPN adds P6 by pooling; that level has no parameter and no proposal falls on it, so
-    it is left out here and every key meets its twin in the detector.
+    A detector's FPN adds P6 by pooling. This level has no parameters and no proposal is assigned to
+    it, so it is omitted here, and all keys match the detector's.
 
     Args:
         in_channels (list[int]): Channels of the backbone's stages, finest first.
-        out_channels (int): Channels of every level.
-        norm_cfg (dict): Norm after each conv. Defaults to `dict(type='BN')`.
+        out_channels (int): Channels of every level. Defaults to 256.
+        norm_cfg (dict): Config of the norm after each conv. Defaults to
+            `dict(type='BN', requires_grad=True)`.
     """
 
     def __init__(self, in_channels: list[int], out_channels: int = 256,
@@ -26,14 +27,14 @@ class SoCoFPN(FPN):
                          num_outs=len(in_channels), norm_cfg=norm_cfg)
 
     def forward(self, inputs: tuple[Tensor, ...], finest: int = 0) -> tuple[Tensor, ...]:
-        """Make the pyramid, or its coarser levels only.
+        """Compute the pyramid, or its coarser levels only.
 
         Args:
-            inputs (tuple[Tensor]): The backbone's stages, finest first.
-            finest (int): Index of the finest level to make; 0 makes all. Defaults to 0.
+            inputs (tuple[Tensor, ...]): Outputs of the backbone's stages, finest first.
+            finest (int): Index of the finest level to compute; 0 computes all. Defaults to 0.
 
         Returns:
-            tuple[Tensor]: Levels `finest` to the last, (N, C, h, w) each.
+            tuple[Tensor, ...]: Levels `finest` to the last, (N, C, h, w) each.
         """
         level, levels = None, []
         for i in range(self.num_ins - 1, finest - 1, -1):

@@ -1,7 +1,7 @@
-"""What `photometric.augment` does, compiled for a CPU: one pass over an image that stays in the cache.
+"""Compiled CPU kernels of `photometric.augment`, which process one image at a time in the cache.
 
-Three times as fast as the same by torch's operations, each of which reads and writes the image.
-Shapes: an image is (3, H, W), RGB, float32 in [0, 1]; everything is changed in place.
+They are three times as fast as torch's operations, each of which reads and writes all images.
+Shapes: an image is (3, H, W), RGB, float32 in [0, 1], and is changed in place.
 """
 import numpy as np
 
@@ -10,7 +10,7 @@ from ..proposals.jit import kernel
 
 @kernel
 def blend(image: np.ndarray, own: np.float32, grey: np.float32, mean: np.float32) -> None:
-    """See `photometric.blend`."""
+    """Blend one image, see `photometric.blend`."""
     _, height, width = image.shape
     zero, one = np.float32(0), np.float32(1)
     if mean != 0:
@@ -32,7 +32,7 @@ def blend(image: np.ndarray, own: np.float32, grey: np.float32, mean: np.float32
 
 @kernel
 def turn_hue(image: np.ndarray, shift: np.float32) -> None:
-    """See `photometric.adjust_hue`; the shift is in turns."""
+    """Shift the hue of one image by turns, see `photometric.adjust_hue`."""
     zero, one, two, six = np.float32(0), np.float32(1), np.float32(2), np.float32(6)
     for y in range(image.shape[1]):
         for x in range(image.shape[2]):
@@ -51,7 +51,7 @@ def turn_hue(image: np.ndarray, shift: np.float32) -> None:
 
 @kernel
 def blur(image: np.ndarray, taps: np.ndarray) -> None:
-    """Filter rows, then columns, with taps (2 r + 1,); borders are repeated."""
+    """Filter rows, then columns, with taps (2 r + 1,); borders are replicated."""
     channels, height, width = image.shape
     r = len(taps) // 2
     padded = np.empty(width + 2 * r, dtype=np.float32)
@@ -79,16 +79,17 @@ def blur(image: np.ndarray, taps: np.ndarray) -> None:
 @kernel
 def paint(pixels: np.ndarray, image: np.ndarray, weights: np.ndarray, shift: np.float32,
           taps: np.ndarray, solarize: bool, mean: np.ndarray, scale: np.ndarray) -> None:
-    """Turn the pixels of one view into an augmented and normalised image.
+    """Convert the pixels of one view to an augmented and normalised image.
 
     Args:
         pixels (np.ndarray): (3, H, W) uint8, RGB.
-        image (np.ndarray): (3, H, W) float32, is written.
+        image (np.ndarray): (3, H, W) float32; receives the result.
         weights (np.ndarray): (7, 3) float32, see `photometric.Plan`.
-        shift (np.float32): Of the hue, in turns.
-        taps (np.ndarray): Of the blur, (2 r + 1,) float32; empty for none.
-        solarize (bool): Invert the values from 128 / 255 up.
-        mean, scale (np.ndarray): (3,) float32, for `(image - mean) * scale` at the end.
+        shift (np.float32): Hue shift in turns.
+        taps (np.ndarray): Blur kernel, (2 r + 1,) float32; empty for no blur.
+        solarize (bool): Whether to invert the values of at least 128 / 255.
+        mean (np.ndarray): (3,) float32, for `(image - mean) * scale` at the end.
+        scale (np.ndarray): (3,) float32, see `mean`.
     """
     channels, height, width = image.shape
     one = np.float32(1)

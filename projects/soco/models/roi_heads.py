@@ -1,4 +1,4 @@
-"""From feature maps and boxes to one feature vector per object."""
+"""RoI heads, which compute one feature vector per object from feature maps and boxes."""
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,12 +20,12 @@ def level_name(stride: int) -> str:
 class SoCoRoIExtractor(SingleRoIExtractor):
     """Pool each box from one pyramid level, chosen by its size in the view (paper, section 3.2).
 
-    A box whose sqrt(w * h) is at most `level_sizes[i]` pixels, and above the one before, is pooled
-    from level i; larger ones from the last. RoIAlign always runs in float32.
+    A box is pooled from the finest level i whose `level_sizes[i]` is at least sqrt(w * h) pixels, and
+    larger boxes from the last level. RoIAlign always runs in float32.
 
     Args:
         level_sizes (Sequence[float]): Largest box size of every level but the last, in pixels of
-            the view. Defaults to (48, 96, 192), the official ones.
+            the view. Defaults to (48, 96, 192), the official values.
         **kwargs: See `mmdet.models.roi_heads.SingleRoIExtractor`.
     """
 
@@ -33,12 +33,12 @@ class SoCoRoIExtractor(SingleRoIExtractor):
                  **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         if len(level_sizes) != self.num_inputs - 1 or list(level_sizes) != sorted(level_sizes):
-            raise ValueError(f'level_sizes must hold {self.num_inputs - 1} rising sizes, one for '
-                             f'every level but the last, not {tuple(level_sizes)}.')
+            raise ValueError(f'level_sizes must contain {self.num_inputs - 1} increasing sizes, one '
+                             f'for every level but the last, not {tuple(level_sizes)}.')
         self.level_sizes = tuple(level_sizes)
 
     def map_roi_levels(self, rois: Tensor, num_levels: int) -> Tensor:
-        """Return the level (k,) of each RoI (k, 5) among the `num_levels` coarsest, 0 their finest."""
+        """Return the level (k,) of each RoI (k, 5) among the `num_levels` coarsest, finest = 0."""
         size = ((rois[:, 3] - rois[:, 1]) * (rois[:, 4] - rois[:, 2])).clamp_min(0).sqrt()
         levels = torch.zeros_like(size, dtype=torch.long)
         for border in self.level_sizes:
@@ -46,12 +46,13 @@ class SoCoRoIExtractor(SingleRoIExtractor):
         return (levels - (self.num_inputs - num_levels)).clamp_min(0)
 
     def forward(self, feats: Sequence[Tensor], rois: Tensor) -> Tensor:
-        """Pool each box from its own level, or from the finest that is there.
+        """Pool each box from its own level, or from the finest level that is available.
 
         Args:
-            feats (Sequence[Tensor]): The coarsest maps of the pyramid, all or fewer.
-            rois (Tensor): (k, 5). On the CPU, as the data preprocessor leaves boxes, their levels are
-                known before anything is sent to the device, and the host waits for nothing.
+            feats (Sequence[Tensor]): All maps of the pyramid, or only the coarsest ones.
+            rois (Tensor): (k, 5). If they are on the CPU, where the data preprocessor leaves boxes,
+                their levels are known before anything is sent to the device, so the host does not
+                wait.
 
         Returns:
             Tensor: (k, C, h, w) float32, on the device of the maps, in the order of the RoIs.
@@ -71,7 +72,7 @@ class SoCoRoIExtractor(SingleRoIExtractor):
 
 
 def send(tensor: Tensor, device: torch.device) -> Tensor:
-    """Copy a tensor to a device; neither waits for the other."""
+    """Copy a tensor to a device without making the host wait."""
     if device.type == 'cuda' and tensor.device.type == 'cpu':
         tensor = tensor.pin_memory()
     return tensor.to(device, non_blocking=True)
@@ -79,18 +80,18 @@ def send(tensor: Tensor, device: torch.device) -> Tensor:
 
 @MODELS.register_module()
 class SoCoBBoxHead(BaseModule):
-    """The shared part of mmdet's `Shared4Conv1FCBBoxHead`, key for key.
+    """The shared part of mmdet's `Shared4Conv1FCBBoxHead`, with the same keys.
 
     mmdet's own class cannot be built without a classifier or a regressor.
 
     Args:
         in_channels (int): Channels of the RoI features. Defaults to 256.
-        num_convs (int): 3x3 convs. Defaults to 4.
-        conv_out_channels (int): Their channels. Defaults to 256.
+        num_convs (int): Number of 3x3 convs. Defaults to 4.
+        conv_out_channels (int): Channels of the convs. Defaults to 256.
         fc_out_channels (int): Length of the object features. Defaults to 1024.
         roi_feat_size (int): Side of the RoI features. Defaults to 7.
-        norm_cfg (dict): Norm after each conv. Defaults to `dict(type='BN')`.
-        init_cfg (dict): Defaults to mmdet's: Xavier for the linear layer.
+        norm_cfg (dict): Config of the norm after each conv. Defaults to `dict(type='BN')`.
+        init_cfg (dict): Config of the initialisation. Defaults to mmdet's: Xavier for the linear layer.
     """
 
     def __init__(self, in_channels: int = 256, num_convs: int = 4, conv_out_channels: int = 256,
@@ -108,14 +109,14 @@ class SoCoBBoxHead(BaseModule):
                                                    fc_out_channels)])
 
     def forward(self, roi_feats: Tensor) -> Tensor:
-        """Turn RoI features (n, C, h, w) into object features (n, D)."""
+        """Convert RoI features (n, C, h, w) to object features (n, D)."""
         for conv in self.shared_convs:
             roi_feats = conv(roi_feats)
         return self.shared_fcs[0](roi_feats.flatten(1)).relu()
 
 
 def bboxes_to_rois(bboxes: Tensor) -> Tensor:
-    """Prefix boxes (N, M, 4) with the index of their image: (N * M, 5)."""
+    """Prepend the image index to boxes (N, M, 4) and return RoIs (N * M, 5)."""
     n, m, _ = bboxes.shape
     index = torch.arange(n, device=bboxes.device, dtype=bboxes.dtype).view(n, 1, 1).expand(n, m, 1)
     return torch.cat([index, bboxes], dim=2).flatten(0, 1)
@@ -123,13 +124,13 @@ def bboxes_to_rois(bboxes: Tensor) -> Tensor:
 
 @MODELS.register_module()
 class SoCoRoIHead(BaseModule):
-    """Object features from a pyramid: RoIAlign on each box's own level, then the box head.
+    """Compute object features from a pyramid: RoIAlign on each box's own level, then the box head.
 
     Args:
-        bbox_roi_extractor (dict): A `SoCoRoIExtractor`.
-        bbox_head (dict, optional): A `SoCoBBoxHead`; None takes the average of the RoI features
-            (ablations). Defaults to None.
-        init_cfg (dict, optional): Initialisation.
+        bbox_roi_extractor (dict): Config of a `SoCoRoIExtractor`.
+        bbox_head (dict, optional): Config of a `SoCoBBoxHead`. Defaults to None: the RoI features are
+            averaged (ablations).
+        init_cfg (dict, optional): Config of the initialisation. Defaults to None.
     """
 
     def __init__(self, bbox_roi_extractor: dict, bbox_head: dict | None = None,
@@ -143,21 +144,21 @@ class SoCoRoIHead(BaseModule):
         return self.embed(feats, bboxes_to_rois(bboxes))
 
     def embed(self, feats: tuple[Tensor], rois: Tensor) -> Tensor:
-        """Return object features (k, D) of RoIs (k, 5), any number of them an image."""
+        """Return object features (k, D) of RoIs (k, 5), any number per image."""
         roi_feats = self.bbox_roi_extractor(feats, rois)
         return self.bbox_head(roi_feats) if self.bbox_head else roi_feats.mean(dim=(2, 3))
 
 
 @MODELS.register_module()
 class SoCoC4RoIHead(BaseModule):
-    """Object features without a pyramid: RoIAlign on C4, the backbone's last stage, average pool.
+    """Compute object features without a pyramid: RoIAlign on C4, last ResNet stage, average pool.
 
-    The last stage bears the name it has in mmdet's C4 detectors, `shared_head.layer4`.
+    The last stage has the same name as in mmdet's C4 detectors, `shared_head.layer4`.
 
     Args:
-        bbox_roi_extractor (dict): mmdet's `SingleRoIExtractor` on stride 16, 14x14.
-        shared_head (dict): mmdet's `ResLayer`.
-        init_cfg (dict, optional): Initialisation.
+        bbox_roi_extractor (dict): Config of mmdet's `SingleRoIExtractor` on stride 16, 14x14.
+        shared_head (dict): Config of mmdet's `ResLayer`.
+        init_cfg (dict, optional): Config of the initialisation. Defaults to None.
     """
 
     def __init__(self, bbox_roi_extractor: dict, shared_head: dict,
@@ -167,7 +168,7 @@ class SoCoC4RoIHead(BaseModule):
         self.shared_head = MODELS.build(shared_head)
 
     def init_weights(self) -> None:
-        """Initialise; the last BN of each block starts at zero, as in the backbone's own stages."""
+        """Initialise the weights; the last BN of each block starts at zero, as in the backbone."""
         super().init_weights()
         for block in self.shared_head.modules():
             if isinstance(block, (BasicBlock, Bottleneck)):
@@ -178,7 +179,7 @@ class SoCoC4RoIHead(BaseModule):
         return self.embed(feats, bboxes_to_rois(bboxes))
 
     def embed(self, feats: tuple[Tensor], rois: Tensor) -> Tensor:
-        """Return object features (k, D) of RoIs (k, 5), any number of them an image."""
+        """Return object features (k, D) of RoIs (k, 5), any number per image."""
         rois = send(rois.float(), feats[-1].device)
         with torch.autocast(rois.device.type, enabled=False):
             roi_feats = self.bbox_roi_extractor((feats[-1].float(), ), rois)

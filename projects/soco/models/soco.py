@@ -1,7 +1,7 @@
 """SoCo: Selective Object COntrastive learning (arXiv 2106.02637).
 
-Letters used in shapes: N images, K proposals a pair, V views, P = V - 1 pairs (the first view with
-each other one), C channels.
+Letters used in shapes: N images, K proposals per pair, V views, P = V - 1 pairs (the first view with
+each other view), C channels.
 """
 import copy
 from collections.abc import Sequence
@@ -14,28 +14,29 @@ from torch import Tensor, nn
 
 from .roi_heads import level_name
 
-ONLINE_PARTS = ('backbone', 'neck', 'roi_head', 'projector')  # what the target is a copy of
+ONLINE_PARTS = ('backbone', 'neck', 'roi_head', 'projector')  # modules that the target copies
 
 
 @MODELS.register_module()
 class SoCo(BaseModel):
-    """Learn backbone, neck and RoI head by predicting an object's features in another view.
+    """Pretrain backbone, neck and RoI head by predicting an object's features in another view.
 
-    The online modules bear the names that they have in an mmdet detector, so that handing them over
-    is a filter and not a renaming. The target network is a moving average of them; *when* it moves
-    is `MomentumUpdateHook`'s business.
+    The online modules have the same names as in an mmdet detector, so that exporting them selects keys
+    but renames none. The target network is their moving average; `MomentumUpdateHook` decides when it
+    is updated.
 
     Args:
-        backbone (dict): An mmdet backbone.
-        roi_head (dict): `SoCoRoIHead` or `SoCoC4RoIHead`.
-        projector (dict): From object features to projections: `NonLinearNeck`.
-        head (dict): Predictor and loss: `LatentPredictHead`.
-        neck (dict, optional): `SoCoFPN`. Defaults to None (C4).
-        data_preprocessor (dict, optional): `SoCoDataPreprocessor`.
-        channels_last (bool): Keep weights and views in channels_last memory, in which convolutions
-            are quicker; BN adds up in another order, so numbers differ by rounding. Defaults to
-            False.
-        init_cfg (dict, optional): Initialisation.
+        backbone (dict): Config of an mmdet backbone.
+        roi_head (dict): Config of a `SoCoRoIHead` or `SoCoC4RoIHead`.
+        projector (dict): Config of the projector from object features to projections, a
+            `NonLinearNeck`.
+        head (dict): Config of predictor and loss, a `LatentPredictHead`.
+        neck (dict, optional): Config of a `SoCoFPN`. Defaults to None (C4).
+        data_preprocessor (dict, optional): Config of a `SoCoDataPreprocessor`. Defaults to None.
+        channels_last (bool): Whether to keep weights and views in channels_last memory, in which
+            convolutions are faster. BN sums in another order, so results differ by rounding. Defaults
+            to False.
+        init_cfg (dict, optional): Config of the initialisation. Defaults to None.
     """
 
     def __init__(self, backbone: dict, roi_head: dict, projector: dict, head: dict,
@@ -58,12 +59,12 @@ class SoCo(BaseModel):
         self.copy_to_target()
 
     def copy_to_target(self) -> None:
-        """Make the target a copy of the online network, BN statistics included."""
+        """Copy the online network, including BN statistics, to the target."""
         for part, module in self.target.items():
             module.load_state_dict(getattr(self, part).state_dict())
 
     def _fill_target(self, state_dict: dict[str, Tensor], prefix: str, *args) -> None:
-        """Let weights that hold no target start it as a copy of the online network."""
+        """Load the online network into the target if the loaded weights contain no target."""
         if any(key.startswith(f'{prefix}target.') for key in state_dict):
             return
         for part in self.target:
@@ -72,9 +73,9 @@ class SoCo(BaseModel):
 
     @torch.no_grad()
     def momentum_update(self, momentum: float) -> None:
-        """Move the target's parameters: `target = momentum * target + (1 - momentum) * online`.
+        """Update the target's parameters: `target = momentum * target + (1 - momentum) * online`.
 
-        Buffers stay: the target keeps its own BN statistics (official behaviour).
+        Buffers are not changed: the target keeps its own BN statistics (official behaviour).
 
         Args:
             momentum (float): Share of the target that is kept, within [0, 1].
@@ -89,13 +90,22 @@ class SoCo(BaseModel):
         Args:
             inputs (list[Tensor]): V views (N, 3, H_v, W_v).
             bboxes (Tensor): (N, P, 2, K, 4), x1 y1 x2 y2 in pixels of the view; row i of
-                `bboxes[n, p, 0]` (first view) and of `bboxes[n, p, 1]` (view p + 2) are one object.
-                Best on the CPU, see `SoCoRoIExtractor`.
-            finest_levels (Sequence[int], optional): For each view the index of the finest pyramid
-                level that is computed, 0 being the neck's finest; smaller boxes are pooled from that
-                one. It comes from the config (`ProposalViews.views`), so that all ranks do the same,
-                whatever boxes a batch has. Defaults to None: all levels of every view.
-            mode (str): 'loss' for the losses; 'tensor' for the online object features.
+                `bboxes[n, p, 0]` (first view) and of `bboxes[n, p, 1]` (view p + 2) are the same
+                object. Best kept on the CPU, see `SoCoRoIExtractor`.
+            finest_levels (Sequence[int], optional): Index of the finest pyramid level to compute for
+                each view, 0 being the neck's finest; smaller boxes are pooled from this level. The
+                batch contains the values that the config sets (`finest_level` in the views of
+                `ProposalViews`), so that all ranks compute the same levels, whatever boxes a batch
+                has. Defaults to None: all levels of every view.
+            mode (str): 'loss' for the losses; 'tensor' for the online object features. Defaults to
+                'tensor'.
+
+        Returns:
+            dict[str, Tensor] | list[Tensor]: The output of `loss`, or the object features of each
+            view, see `extract_feat`.
+
+        Raises:
+            ValueError: If `mode` is neither of the two.
         """
         if mode == 'loss':
             return self.loss(inputs, bboxes, finest_levels)
@@ -112,7 +122,7 @@ class SoCo(BaseModel):
             inputs (list[Tensor]): V views (N, 3, H_v, W_v).
             bboxes (Tensor): (N, P, 2, K, 4) in pixels of the view.
             finest_levels (Sequence[int], optional): See `forward`. Defaults to None.
-            target (bool): Run the target network. Defaults to False.
+            target (bool): Whether to run the target network. Defaults to False.
 
         Returns:
             tuple: Two lists over the views: object features (B, N, K, D) and projections
@@ -120,7 +130,7 @@ class SoCo(BaseModel):
             RoI head together, and B = 1 for the others.
 
         Raises:
-            ValueError: `finest_levels` does not fit the views or the neck.
+            ValueError: If `finest_levels` does not fit the views or the neck.
         """
         finest_levels = self._checked(finest_levels, len(inputs))
         net = self.target if target else self
@@ -138,7 +148,7 @@ class SoCo(BaseModel):
         return obj_feats, projs
 
     def _checked(self, finest_levels: Sequence[int] | None, num_views: int) -> Sequence[int]:
-        """Return the finest level of each view, which the neck has and one view needs to be 0."""
+        """Check that the neck has these levels and that one view has level 0, and return them."""
         levels = self.roi_head.bbox_roi_extractor.num_inputs if self.with_neck else 1
         finest_levels = [0] * num_views if finest_levels is None else finest_levels
         if len(finest_levels) != num_views or min(finest_levels) or max(finest_levels) >= levels:
@@ -150,7 +160,7 @@ class SoCo(BaseModel):
 
     @property
     def level_names(self) -> list[str]:
-        """The names of the pyramid levels, finest first, by their strides; see `level_name`."""
+        """Names of the pyramid levels by their strides, finest first; see `level_name`."""
         return [level_name(stride) for stride in self.roi_head.bbox_roi_extractor.featmap_strides]
 
     def box_levels(self, bboxes: Tensor, finest_levels: Sequence[int] | None = None) -> Tensor | None:
@@ -163,10 +173,15 @@ class SoCo(BaseModel):
              finest_levels: Sequence[int] | None = None) -> dict[str, Tensor]:
         """Compare each object's prediction with its projection in the other view, both ways.
 
+        Args:
+            inputs (list[Tensor]): V views (N, 3, H_v, W_v).
+            bboxes (Tensor): (N, P, 2, K, 4) in pixels of the view.
+            finest_levels (Sequence[int], optional): See `forward`. Defaults to None.
+
         Returns:
-            dict: `loss_12`, `loss_13`, ...: one per pair, each within [-4, 4]; and the spread of the
-            first view's object features (see `feature_spread`): `obj_std` of the online network,
-            `obj_std_target` of the target.
+            dict[str, Tensor]: `loss_12`, `loss_13`, ...: one per pair, each within [-4, 4]; and the
+            spread of the first view's object features (see `feature_spread`): `obj_std` of the online
+            network, `obj_std_target` of the target.
         """
         obj_feats, online = self.extract_feat(inputs, bboxes, finest_levels)
         with torch.no_grad():
@@ -184,7 +199,7 @@ class SoCo(BaseModel):
 
 def assign_levels(extractor: nn.Module, bboxes: Tensor,
                   finest_levels: Sequence[int] | None = None) -> Tensor:
-    """Tell from which pyramid level each box of a batch is pooled.
+    """Return the pyramid level from which each box of a batch is pooled.
 
     Args:
         extractor (nn.Module): A `SoCoRoIExtractor`.
@@ -204,13 +219,16 @@ def assign_levels(extractor: nn.Module, bboxes: Tensor,
 
 
 def feature_spread(features: Tensor) -> Tensor:
-    """Measure how far normalised features (n, D) lie apart: the collapse alarm.
+    """Measure the spread of normalised features (n, D), to detect collapse.
+
+    Args:
+        features (Tensor): (n, D), not normalised.
 
     Returns:
         Tensor: The root of the mean squared distance of the unit vectors to their mean, a scalar
-        within [0, 1]: 0 when all point the same way (collapse), near 1 when they point everywhere.
+        within [0, 1]: 0 if all have the same direction (collapse), near 1 if they have all directions.
     """
     unit = F.normalize(features.float(), dim=1)
-    # not 1 - ..., or dead features, which are all zero, would seem to point everywhere
+    # not 1 - ..., which would give dead features (all zero) a spread of 1
     spread = unit.square().sum(dim=1).mean() - unit.mean(dim=0).square().sum()
     return spread.clamp_min(0).sqrt()

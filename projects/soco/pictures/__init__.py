@@ -1,1 +1,1 @@
-"""Pictures of boxes, views, proposal stores and curves, from plain arrays."""
+"""Pictures of boxes, views, proposal stores and curves, drawn from plain arrays."""

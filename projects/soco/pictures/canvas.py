@@ -1,4 +1,4 @@
-"""Drawing on arrays: outlines, labels, titles, margins."""
+"""Functions that draw outlines, labels, titles and margins on arrays."""
 import itertools
 import math
 import textwrap
@@ -23,12 +23,12 @@ Color = tuple[int, int, int]
 
 
 def join_pictures(parts: Sequence[np.ndarray], axis: int, gap: int = MARGIN) -> np.ndarray:
-    """Join pictures of any sizes on white, flush left and top.
+    """Join pictures of any sizes on white, aligned left and top.
 
     Args:
         parts (Sequence[np.ndarray]): RGB, uint8, (H, W, 3); at least one.
-        axis (int): 0 for under each other, 1 for beside each other.
-        gap (int): Pixels between two. Defaults to 16.
+        axis (int): 0 to join them vertically, 1 horizontally.
+        gap (int): Pixels between two pictures. Defaults to 16.
 
     Returns:
         np.ndarray: uint8, (H, W, 3).
@@ -44,11 +44,11 @@ def join_pictures(parts: Sequence[np.ndarray], axis: int, gap: int = MARGIN) -> 
 
 
 def save_image(array: np.ndarray, path: str | Path) -> Path:
-    """Write a picture as PNG, whole or not at all; missing folders are made.
+    """Write a picture as a PNG file atomically, and create missing folders.
 
     Args:
         array (np.ndarray): RGB, uint8, (H, W, 3).
-        path (str | Path): Ends in .png; a file there is replaced.
+        path (str | Path): Path that ends in .png; an existing file is replaced.
 
     Returns:
         Path: `path`.
@@ -58,7 +58,7 @@ def save_image(array: np.ndarray, path: str | Path) -> Path:
     """
     path = Path(path)
     if path.suffix.lower() != '.png':
-        raise ValueError(f'Pictures are written as PNG: give a path that ends in .png, not {path}.')
+        raise ValueError(f'Pictures are written as PNG: use a path that ends in .png, not {path}.')
     buffer = BytesIO()
     Image.fromarray(check_image(array, 'array')).save(buffer, 'PNG')
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -68,6 +68,18 @@ def save_image(array: np.ndarray, path: str | Path) -> Path:
 
 
 def check_image(image: np.ndarray, name: str) -> np.ndarray:
+    """Check that an array is an RGB picture.
+
+    Args:
+        image (np.ndarray): The array to check.
+        name (str): Name of the argument, for the message.
+
+    Returns:
+        np.ndarray: `image`, uint8, (H, W, 3).
+
+    Raises:
+        ValueError: If it has another type or shape, or is empty.
+    """
     image = np.asarray(image)
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
         raise ValueError(f'`{name}` must be an RGB picture, uint8 of shape (H, W, 3), but is '
@@ -76,12 +88,34 @@ def check_image(image: np.ndarray, name: str) -> np.ndarray:
 
 
 def whole_factor(image: np.ndarray, short_side: int) -> int:
-    """The factor that brings the short side to a length, as far as 4096 px on the long one."""
+    """Return the whole factor that enlarges a picture's short side to at least a length.
+
+    The factor is smaller where the long side would exceed 4096 px; it is at least 1.
+
+    Args:
+        image (np.ndarray): RGB, uint8, (H, W, 3).
+        short_side (int): Length of the short side in pixels.
+
+    Returns:
+        int: The factor.
+    """
     short, long = sorted(check_image(image, 'image').shape[:2])
     return max(1, min(math.ceil(short_side / short), 4096 // long))
 
 
 def check_boxes(boxes: np.ndarray, name: str = 'boxes') -> np.ndarray:
+    """Check that an array contains boxes.
+
+    Args:
+        boxes (np.ndarray): (n, 4), x1 y1 x2 y2 in pixels; n may be 0.
+        name (str): Name of the argument, for the message. Defaults to 'boxes'.
+
+    Returns:
+        np.ndarray: The boxes, float64, (n, 4).
+
+    Raises:
+        ValueError: If the array has another shape, or a number is not finite.
+    """
     boxes = np.asarray(boxes, dtype=np.float64)
     if not boxes.size:
         boxes = boxes.reshape(0, 4)
@@ -93,31 +127,33 @@ def check_boxes(boxes: np.ndarray, name: str = 'boxes') -> np.ndarray:
 
 @cache
 def font_of(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
-    # By path: matplotlib's own look-up by name builds a cache of all fonts first.
+    """Return matplotlib's DejaVu Sans font in a size."""
+    # By path: matplotlib's look-up by name first builds a cache of all fonts.
     name = 'DejaVuSans-Bold.ttf' if bold else 'DejaVuSans.ttf'
     return ImageFont.truetype(str(Path(matplotlib.get_data_path(), 'fonts', 'ttf', name)), size)
 
 
 def _contrast(color: Color) -> Color:
-    """Black or white, whichever is read better on a colour (relative luminance, sRGB weights)."""
+    """Return `INK` or `PAPER`, whichever is more legible on a colour (relative luminance)."""
     return INK if np.dot(color, (.299, .587, .114)) > 120 else PAPER
 
 
 def enlarge(image: np.ndarray, factor: float) -> Image.Image:
+    """Resize a picture by a factor, with bicubic interpolation, to at least 1 px per side."""
     height, width = image.shape[:2]
     size = max(1, round(width * factor)), max(1, round(height * factor))
     return Image.fromarray(image).resize(size, Image.Resampling.BICUBIC)
 
 
 def to_pixels(boxes: np.ndarray, factor: float, size: tuple[int, int]) -> list[list[int]]:
-    """Scale boxes and cut them to a picture of (width, height); at least 2 px stay."""
+    """Scale boxes and clip them to a picture of (width, height); sides stay at least 2 px long."""
     low = np.clip(np.rint(boxes[:, :2] * factor), 0, np.array(size) - 2)
     high = np.maximum(np.minimum(np.rint(boxes[:, 2:] * factor), size), low + 2)
     return np.concatenate([low, high], 1).astype(int).tolist()
 
 
 def step_inside(box: list[int], earlier: list[list[int]]) -> list[int]:
-    """Move the sides of a box inwards that lie on the same side of an earlier box."""
+    """Move those sides of a box inwards that coincide with the same side of an earlier box."""
     moved = list(box)
     for side, inwards in enumerate((5, 5, -5, -5)):
         room = (box[side % 2 + 2] - box[side % 2]) // 3
@@ -128,7 +164,7 @@ def step_inside(box: list[int], earlier: list[list[int]]) -> list[int]:
 
 
 def outline(draw: ImageDraw.ImageDraw, box: list[int], color: Color, width: int) -> None:
-    """A coloured frame just inside the box, with a hair line of contrast on both sides."""
+    """Draw a coloured frame just inside the box, with a contrasting hairline on both sides."""
     x1, y1, x2, y2 = box[0], box[1], box[2] - 1, box[3] - 1
     for grow, tint, line in ((1, _contrast(color), 1), (-width, _contrast(color), 1),
                              (0, color, width)):
@@ -139,7 +175,7 @@ def outline(draw: ImageDraw.ImageDraw, box: list[int], color: Color, width: int)
 def draw_chip(draw: ImageDraw.ImageDraw, box: list[int], label: str, color: Color,
                taken: list[tuple[int, int, int, int]],
                size: tuple[int, int]) -> tuple[int, int, int, int]:
-    """Write a label on a chip at the first place that is free; returns the place (xyxy)."""
+    """Write a label on a chip at the first free place, and return the place (xyxy)."""
     width, height = math.ceil(font_of(14, True).getlength(label)) + 10, 20
     x1, y1, x2, y2 = box
 
@@ -165,7 +201,7 @@ def draw_chip(draw: ImageDraw.ImageDraw, box: list[int], label: str, color: Colo
 
 
 def color_scale(shades: matplotlib.colors.Colormap, low: float, high: float) -> np.ndarray:
-    """A bar from the smallest to the largest box with both sizes beside it."""
+    """Draw a colour bar from the smallest to the largest box, with both sizes beside it."""
     parts = [f'box size √(w·h)   {low:.0f} px', f'{high:.0f} px']
     widths = [math.ceil(font_of(14).getlength(part)) for part in parts]
     canvas = Image.new('RGB', (sum(widths) + 144, 22), PAPER)
@@ -178,7 +214,7 @@ def color_scale(shades: matplotlib.colors.Colormap, low: float, high: float) -> 
 
 
 def titled(picture: np.ndarray, title: str, room: int = 0) -> np.ndarray:
-    """A strip with the title above a picture; wider than it and than a room, a title is cut."""
+    """Put a title above a picture; a title wider than the picture and than `room` is cut."""
     font, width = font_of(17, True), max(picture.shape[1], room)
     text = title
     while font.getlength(text) > width and len(title) > 1:
@@ -190,7 +226,7 @@ def titled(picture: np.ndarray, title: str, room: int = 0) -> np.ndarray:
 
 
 def paragraph(text: str, width: int) -> np.ndarray:
-    """Text broken into lines that fit a width (a letter of 15 px is about 8.5 px wide)."""
+    """Draw text, wrapped to a width (a letter of 15 px is about 8.5 px wide)."""
     lines = textwrap.wrap(text, int(width / 8.5))
     canvas = Image.new('RGB', (width, 24 * len(lines)), PAPER)
     for row, line in enumerate(lines):
@@ -200,5 +236,5 @@ def paragraph(text: str, width: int) -> np.ndarray:
 
 
 def framed(picture: np.ndarray) -> np.ndarray:
-    """A white margin around a picture."""
+    """Add a white margin around a picture."""
     return np.pad(picture, ((MARGIN, MARGIN), (MARGIN, MARGIN), (0, 0)), constant_values=255)

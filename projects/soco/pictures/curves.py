@@ -1,4 +1,4 @@
-"""The curves of one or several runs, from what mmengine's visualizer logged to a picture."""
+"""Training curves of one or several runs, drawn from the log of mmengine's visualizer."""
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,20 +13,20 @@ from matplotlib.ticker import MaxNLocator
 
 from .canvas import INK, PALETTE, save_image
 
-# Without the palette's light colours, which fade on white.
+# Without the palette's light colours, which are hard to see on white.
 COLORS = [np.divide(PALETTE[i], 255) for i in (5, 0, 3, 4, 6, 1)]
-STYLES = ('-', '--', ':')  # from the seventh curve of a panel on
-# Key in the log: the panel that it belongs to, and its name there.
+STYLES = ('-', '--', ':')  # the second one from the seventh curve of a panel on
+# Key in the log: title of its panel, and its label there.
 PANELS = {
     'lr': ('Learning rate', ''),
     'momentum': ('Momentum of the target network', ''),
-    'grad_norm': ('Norm of the gradient', ''),
+    'grad_norm': ('Gradient norm', ''),
     'obj_std': ('Spread of object features', 'online'),
     'obj_std_target': ('Spread of object features', 'target'),
-    'images_per_s': ('Images a second', ''),
-    'time': ('Seconds an iteration', 'whole'),
-    'data_time': ('Seconds an iteration', 'waiting for data'),
-    'memory': ('GPU memory, most so far (MB)', ''),
+    'images_per_s': ('Images per second', ''),
+    'time': ('Seconds per iteration', 'whole'),
+    'data_time': ('Seconds per iteration', 'waiting for data'),
+    'memory': ('Peak GPU memory (MB)', ''),
     'objects/top1': ('Objects found again', 'all photos'),
     'objects/top1_scales': ('Objects found again', 'other size'),
     'objects/top1_same_photo': ('Objects found again', 'same photo'),
@@ -35,7 +35,7 @@ PANELS = {
 
 
 class Curve(NamedTuple):
-    """A line of a panel."""
+    """A curve of a panel."""
 
     name: str
     points: np.ndarray  # (n, 2), iteration and value
@@ -45,18 +45,21 @@ class Curve(NamedTuple):
 
 def draw_training(records: Sequence[dict] | Mapping[str, Sequence[dict]], out: str | Path,
                   obj_std_floor: float | None = None) -> Path:
-    """Draw all that a run logged, or several runs over each other, into one picture.
+    """Draw everything that one or several runs logged into one picture.
 
-    One run has a panel for what belongs together, such as the losses of all pairs; several runs have
-    one for each quantity, and in it a colour for each run. What nobody logged is left out. From 40
-    values on, a loss is shown thin, with its running mean over a twentieth of the values on top.
+    With one run, a panel contains related quantities, such as the losses of all pairs. With several
+    runs, there is a panel for each quantity and a colour for each run. Quantities that no run logged
+    are left out. From 40 values on, a loss is drawn thin, with its running mean over a twentieth of
+    the values on top.
 
     Args:
-        records (Sequence[dict] | Mapping[str, Sequence[dict]]): Of a run, as `read_run` gives them:
-            `step` or `iter`, any `loss`, and those of `PANELS` and `share_v1_p2` and the like; other
-            keys, such as an evaluation's, are passed over. Or those of several runs by their names.
+        records (Sequence[dict] | Mapping[str, Sequence[dict]]): Records of a run, as returned by
+            `read_run`, or those of several runs by their names. The keys drawn are any `loss`, those of
+            `PANELS`, and `share_v1_p2` and the like, over `step` or `iter`; other keys, such as those
+            of an evaluation, are ignored.
         out (str | Path): The PNG file to write.
-        obj_std_floor (float | None): Drawn as a line: below it the features have collapsed.
+        obj_std_floor (float | None): Spread below which the features have collapsed, drawn as a line.
+            Defaults to None.
 
     Returns:
         Path: `out`.
@@ -77,7 +80,7 @@ def training_figure(records: Sequence[dict] | Mapping[str, Sequence[dict]],
     columns = next(n for n, most in ((1, 1), (2, 4), (3, 12), (4, len(panels))) if len(panels) <= most)
     places = list(range(len(panels)))
     shares = sum(title.startswith('Share') for title in panels)
-    if 0 < shares < len(panels):  # which come last, on a new row
+    if 0 < shares < len(panels):  # the shares come last, on a new row
         places[-shares:] = [place + -(len(panels) - shares) % columns for place in places[-shares:]]
     rows = places[-1] // columns + 1
     figure = Figure(figsize=((5.6 if columns < 3 else 4.6) * columns, 3.1 * rows), dpi=130,
@@ -94,14 +97,15 @@ def training_figure(records: Sequence[dict] | Mapping[str, Sequence[dict]],
 
 
 def panel_figures(records: Sequence[dict], obj_std_floor: float | None = None) -> dict[str, Figure]:
-    """Build each panel of a run's `training_figure` by itself, for a page that arranges them.
+    """Build each panel of a run's `training_figure` as a separate figure, for a page of them.
 
     Args:
-        records (Sequence[dict]): Of one run, as `draw_training` takes them.
-        obj_std_floor (float | None): Drawn as a line: below it the features have collapsed.
+        records (Sequence[dict]): Records of one run, see `draw_training`.
+        obj_std_floor (float | None): Spread below which the features have collapsed, drawn as a line.
+            Defaults to None.
 
     Returns:
-        dict[str, Figure]: Title to a figure as wide as a phone.
+        dict[str, Figure]: Figures by title, each as wide as a phone.
 
     Raises:
         ValueError: If there is nothing to draw.
@@ -114,11 +118,12 @@ def panel_figures(records: Sequence[dict], obj_std_floor: float | None = None) -
 
 
 def iteration_of(record: dict, default: float = 0) -> float:
+    """Return the iteration of a record (`step` or `iter`), or a default."""
     return record.get('step', record.get('iter', default))
 
 
 def _points(name: str, records: Sequence[dict]) -> dict[str, np.ndarray]:
-    """Per key that can be drawn: (n, 2), iteration and value."""
+    """Return the points of each key that can be drawn, (n, 2): iteration and value."""
     points: dict[str, list[tuple[float, float]]] = {}
     for i, record in enumerate(records, 1):
         for key, value in record.items():
@@ -126,14 +131,14 @@ def _points(name: str, records: Sequence[dict]) -> dict[str, np.ndarray]:
                 points.setdefault(key, []).append((iteration_of(record, i), value))
     if not points:
         raise ValueError(
-            f'Nothing to draw of {name}: none of its {len(records)} records holds a loss, lr, momentum '
-            'or obj_std. Give a run that logged at least one iteration; a short run needs a smaller '
-            '`default_hooks.logger.interval`.')
+            f'Nothing to draw of {name}: none of its {len(records)} records contains a loss, lr, '
+            'momentum or obj_std. Use a run that logged at least one iteration; a short run needs a '
+            'smaller `default_hooks.logger.interval`.')
     return {key: np.array(values, dtype=np.float64) for key, values in points.items()}
 
 
 def _place(key: str) -> tuple[str, str] | None:
-    """The panel that a key belongs to and its name there, if it is drawn."""
+    """Return the panel of a key and its name there, or None if the key is not drawn."""
     if pair := re.fullmatch(r'loss_(\d)(\d)', key):
         return 'Loss', f'views {pair[1]}, {pair[2]}'
     if re.fullmatch(r'[\w.]*loss[\w.]*', key):
@@ -144,7 +149,7 @@ def _place(key: str) -> tuple[str, str] | None:
 
 
 def _panels(runs: Mapping[str, Mapping[str, np.ndarray]]) -> dict[str, list[Curve]]:
-    """Sort the curves of runs, run to key to points, into panels."""
+    """Sort the curves of runs (points by run and key) into panels."""
     keys = sorted({key for points in runs.values() for key in points}, key=_order)
     panels: dict[str, list[Curve]] = {}
     for key in keys:
@@ -163,7 +168,7 @@ def _panels(runs: Mapping[str, Mapping[str, np.ndarray]]) -> dict[str, list[Curv
 
 
 def _order(key: str) -> tuple:
-    """Losses first, the total before its parts; then `PANELS`; then the rest."""
+    """Return a sort key: losses first, the total before its parts; then `PANELS`; then the rest."""
     places = [*PANELS, key]
     return _place(key)[0] != 'Loss', key != 'loss', places.index(key), key
 
@@ -176,7 +181,7 @@ def _draw_panel(axes: Axes, title: str, curves: Sequence[Curve], legend: bool,
                 floor: float | None) -> None:
     for i, (name, points, color, style) in enumerate(curves):
         x, y = points.T
-        # of several runs, an earlier one can be seen below a later one that does the same
+        # with several runs, an earlier curve stays visible below a later one with the same values
         width = 1.6 if legend else min(1.6 + .9 * (len(curves) - 1 - i), 3.4)
         window = len(y) // 20 if title.startswith('Loss') and len(y) >= 40 else 1
         if window > 1:

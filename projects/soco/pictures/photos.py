@@ -1,6 +1,6 @@
-"""Arrays to pictures: boxes on a photo, matched views.
+"""Pictures of boxes on a photo and of matched views.
 
-Everything here takes and gives plain arrays and files. Boxes are x1 y1 x2 y2 in pixels, half-open.
+All functions take and return plain arrays. Boxes are x1 y1 x2 y2 in pixels, half-open.
 Pictures are uint8 RGB arrays (H, W, 3).
 """
 from collections.abc import Sequence
@@ -34,30 +34,30 @@ def draw_boxes(image: np.ndarray,
                boxes: np.ndarray,
                labels: Sequence[str] | None = None,
                colors: Sequence[Color] | None = None) -> np.ndarray:
-    """Draw boxes with their labels on chips that do not cover each other.
+    """Draw boxes, with their labels on chips that do not overlap.
 
-    A picture whose short side is below 320 px is enlarged by a whole factor first, so that a
-    pixel (x, y) of `image` lies at (factor * x, factor * y), factor = `out.shape[0] // H`. A side
+    A picture whose short side is below 320 px is first enlarged by a whole factor, so that a
+    pixel (x, y) of `image` is at (factor * x, factor * y), where factor = `out.shape[0] // H`. A side
     that would hide the same side of an earlier box is drawn 5 px further inside.
 
     Args:
         image (np.ndarray): RGB, uint8, (H, W, 3).
-        boxes (np.ndarray): (n, 4), x1 y1 x2 y2 in pixels of `image`; parts outside are cut off.
-        labels (Sequence[str] | None): One text per box, '' for none. Default: 1, 2, …
-        colors (Sequence[Color] | None): One (r, g, b) per box, 0 to 255. Default: `PALETTE`,
-            repeated.
+        boxes (np.ndarray): (n, 4), x1 y1 x2 y2 in pixels of `image`; parts outside are clipped.
+        labels (Sequence[str] | None): One text per box, '' for none. Defaults to 1, 2, …
+        colors (Sequence[Color] | None): One (r, g, b) per box, 0 to 255. Defaults to
+            `PALETTE`, repeated.
 
     Returns:
         np.ndarray: uint8, (factor * H, factor * W, 3).
 
     Raises:
-        ValueError: If an array has another type or shape, or a list another length than `boxes`.
+        ValueError: If an array has another type or shape, or a list has another length than `boxes`.
     """
     return _annotate(image, boxes, labels, colors, whole_factor(image, 320))
 
 
 def draw_proposals(image: np.ndarray, boxes: np.ndarray, title: str) -> np.ndarray:
-    """Draw many boxes with thin lines, coloured by size, under a title and over a colour scale.
+    """Draw many boxes with thin lines, coloured by size, with a title above and a scale below.
 
     Small boxes are drawn last, so that large ones do not hide them.
 
@@ -65,7 +65,7 @@ def draw_proposals(image: np.ndarray, boxes: np.ndarray, title: str) -> np.ndarr
         image (np.ndarray): RGB, uint8, (H, W, 3); enlarged by a whole factor if its short side
             is below 480 px.
         boxes (np.ndarray): (n, 4), x1 y1 x2 y2 in pixels of `image`; n may be 0.
-        title (str): One line, cut where it is wider than the picture.
+        title (str): One line; it is cut if it is wider than the picture.
 
     Returns:
         np.ndarray: uint8, the picture, darkened a little, on white with the title above and the
@@ -86,9 +86,9 @@ def draw_views(photo: np.ndarray,
                name: str = 'photo') -> np.ndarray:
     """Draw a photo with its proposals and, for each pair (1, v), view 1 beside view v.
 
-    An object has one number and one colour in both views of its pair. Numbers run on from pair to
-    pair, colours begin again; a pair with the same boxes in view 1 as an earlier one has the same
-    objects (SoCo*) and keeps its numbers. All views are shown at one size, whatever their own.
+    An object has the same number and colour in both views of its pair. Numbers continue from pair to
+    pair, and colours start again. A pair with the same boxes in view 1 as an earlier pair has the same
+    objects (SoCo*) and keeps their numbers. All views are drawn at the same size.
 
     Args:
         photo (np.ndarray): RGB, uint8, (H, W, 3).
@@ -96,16 +96,17 @@ def draw_views(photo: np.ndarray,
         views (Sequence[np.ndarray]): V = P + 1 pictures, RGB, uint8, (H_v, W_v, 3).
         bboxes (np.ndarray): (P, 2, K, 4), x1 y1 x2 y2 in pixels of the view; `bboxes[p, 0, k]`
             in view 1 and `bboxes[p, 1, k]` in view p + 2 are the same object.
-        levels (np.ndarray | None): (P, 2, K), the index of each box's pyramid level. Default: not
-            shown.
-        level_names (Sequence[str]): The levels' names, such as P2; needed where `levels` is given.
-        name (str): What the photo is called in its title. Default: 'photo'.
+        levels (np.ndarray | None): (P, 2, K), the index of each box's pyramid level. Defaults to
+            None: levels are not shown.
+        level_names (Sequence[str]): Names of the levels, such as P2; needed if `levels` is given.
+            Defaults to ().
+        name (str): Name of the photo in its title. Defaults to 'photo'.
 
     Returns:
         np.ndarray: uint8, one figure on white.
 
     Raises:
-        ValueError: If an array has another type, shape or range than said above.
+        ValueError: If an array has another type, shape or range than described above.
     """
     views = [check_image(view, f'views[{i}]') for i, view in enumerate(views)]
     bboxes, labels = _check_pairs(views, bboxes, levels, level_names)
@@ -126,13 +127,13 @@ def draw_views(photo: np.ndarray,
     note = 'Same number and colour: the same object.'
     if levels is not None:
         note += f' {level_names[0]} to {level_names[-1]}: the pyramid level of its feature.'
-    left = join_pictures([panel, paragraph(note, round(room))], axis=0)  # as wide for any photo
+    left = join_pictures([panel, paragraph(note, round(room))], axis=0)  # the same width for any photo
     return framed(join_pictures([left, join_pictures(rows, axis=0)], axis=1, gap=2 * MARGIN))
 
 
 def _check_pairs(views: list[np.ndarray], bboxes: np.ndarray, levels: np.ndarray | None,
                  level_names: Sequence[str]) -> tuple[np.ndarray, list[list[list[str]]]]:
-    """Check the pairs' arrays and name their objects: labels[pair][side][k]."""
+    """Check the pairs' arrays, and return the boxes and their labels[pair][side][k]."""
     bboxes = np.asarray(bboxes, dtype=np.float64)
     if bboxes.ndim != 4 or bboxes.shape[1::2] != (2, 4) or not 1 <= len(bboxes) == len(views) - 1:
         raise ValueError(f'`bboxes` must have shape (P, 2, K, 4) with P = {len(views) - 1} pairs '
@@ -194,5 +195,3 @@ def _proposal_panel(image: np.ndarray, boxes: np.ndarray, title: str, factor: fl
     if len(boxes):
         parts.append(color_scale(shades, low, high))
     return join_pictures(parts, axis=0, gap=8)
-
-

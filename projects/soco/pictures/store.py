@@ -1,4 +1,4 @@
-"""Pictures of a store: photos with their boxes, and histograms of sizes and ratios."""
+"""Pictures of a proposal store: photos with their boxes, and histograms of sizes and ratios."""
 from pathlib import Path
 
 import numpy as np
@@ -13,16 +13,16 @@ from .photos import draw_proposals
 
 
 def draw_statistics(figures: Statistics, path: str | Path) -> None:
-    """Draw histograms of boxes an image, sizes and ratios.
+    """Draw histograms of the boxes per image, their sizes and their ratios.
 
     Args:
-        figures (Statistics): What to draw.
-        path (str | Path): The picture to be written, a PNG.
+        figures (Statistics): The statistics.
+        path (str | Path): The PNG file to write.
     """
     figure = Figure(figsize=(12, 3.5), layout='tight')
     ratios = np.log2(np.clip(figures.ratios, 2**-4, 2**4))
     for position, (values, label) in enumerate((
-            (figures.counts, 'boxes an image'), (figures.shares, 'sqrt(box area / image area)'),
+            (figures.counts, 'boxes per image'), (figures.shares, 'sqrt(box area / image area)'),
             (ratios, 'log2(width / height)'))):
         axes = figure.add_subplot(1, 3, position + 1)
         axes.hist(values, bins=40, color='tab:blue')
@@ -32,17 +32,17 @@ def draw_statistics(figures: Statistics, path: str | Path) -> None:
 
 def draw_store(store: ProposalStore, figures: Statistics, source: ImageSource | None,
                folder: str | Path, photos: int) -> list[Path]:
-    """Draw the statistics of a store and, where the images are at hand, some of its photos.
+    """Draw the statistics of a store and, if the images are available, some of its photos.
 
     Args:
         store (ProposalStore): The store.
         figures (Statistics): Its statistics.
         source (ImageSource, optional): The images.
-        folder (str | Path): Where the pictures go.
-        photos (int): How many photos, evenly spread over the store.
+        folder (str | Path): Folder for the pictures; it is created if needed.
+        photos (int): Number of photos, evenly spread over the store.
 
     Returns:
-        list[Path]: The pictures.
+        list[Path]: Paths of the pictures.
 
     Raises:
         FileNotFoundError: If an image is not in the source.
@@ -59,14 +59,14 @@ def draw_store(store: ProposalStore, figures: Statistics, source: ImageSource | 
             image = decode_image(source.read_bytes(proposals.image))
         except FileNotFoundError as error:
             raise FileNotFoundError(f'{proposals.image}, which {store.path} lists, is not in '
-                                    f'{source.path}: give the images that it was made '
+                                    f'{source.path}: use the images that it was made '
                                     f'from.') from error
         except ImageError as error:
             raise ValueError(f'{proposals.image} in {source.path}: {error}.') from error
         if image.shape[:2] != (proposals.height, proposals.width):
             raise ValueError(f'{proposals.image} measures {image.shape[1]} × {image.shape[0]} '
                              f'pixels in {source.path}, but {proposals.width} × '
-                             f'{proposals.height} in {store.path}: give the images that it was '
+                             f'{proposals.height} in {store.path}: use the images that it was '
                              f'made from.')
         title = f'{proposals.image}: {len(proposals.boxes)} proposals'
         made.append(save_image(draw_proposals(image, proposals.boxes, title),

@@ -1,6 +1,6 @@
-"""Proposals: from pixels to a file of boxes that opens at once.
+"""Object proposals: generators of boxes, and stores that keep the boxes in a memory-mapped file.
 
-Importing this package is light; numba and pyarrow are loaded by the modules that need them.
+Importing this package is cheap: only the modules that use numba and pyarrow import them.
 """
 from typing import Any
 

@@ -1,7 +1,7 @@
-"""Images in zip and tar archives, read in place.
+"""Image sources for zip and tar archives, which are read in place.
 
-An index of the members' positions is made once; nothing is ever extracted, so that the members' names
-are keys and never paths.
+The positions of the members are indexed once. Nothing is extracted: the names of the members are keys,
+never paths.
 """
 import os
 import struct
@@ -17,7 +17,11 @@ _ZIP_HEADER = struct.Struct('<4s22xHH')
 
 
 class _ArchiveSource(ImageSource):
-    """Images in an archive; ``index`` maps a name to where and how it is stored."""
+    """Images in an archive.
+
+    Args:
+        path (str | Path): The archive.
+    """
 
     def __init__(self, path: str | Path) -> None:
         self.path = os.path.abspath(path)
@@ -25,7 +29,14 @@ class _ArchiveSource(ImageSource):
         self._file: int | None = None
 
     def build_index(self) -> dict[str, tuple[int, ...]]:
-        """Find the images of the archive."""
+        """Build the index of the images in the archive.
+
+        Returns:
+            dict[str, tuple[int, ...]]: Name of each image to where and how it is stored.
+
+        Raises:
+            ValueError: If the file is another kind of file, or damaged.
+        """
         raise NotImplementedError
 
     def _entries(self) -> dict[str, tuple[int, ...]]:
@@ -34,8 +45,8 @@ class _ArchiveSource(ImageSource):
             for name in self.index:
                 problem = name_problem(name)
                 if problem:
-                    raise ValueError(f'{self.path} holds an image whose name {name!r} {problem}: '
-                                     f'pack the images anew, with relative names.')
+                    raise ValueError(f'{self.path} contains an image whose name {name!r} {problem}: '
+                                     f'create the archive again with relative names.')
         return self.index
 
     def names(self) -> list[str]:
@@ -64,7 +75,7 @@ class _ArchiveSource(ImageSource):
         try:
             return self._entries()[name]
         except KeyError as error:
-            raise FileNotFoundError(f'{self.path} holds no image {name!r}') from error
+            raise FileNotFoundError(f'{self.path} contains no image {name!r}') from error
 
     def __del__(self) -> None:
         if getattr(self, '_file', None) is not None:
@@ -81,6 +92,7 @@ class ZipSource(_ArchiveSource):
     kind = 'zip'
 
     def build_index(self) -> dict[str, tuple[int, ...]]:
+        """Build the index: offset, packed size, size, CRC-32 and method of each image."""
         try:
             with zipfile.ZipFile(self.path) as archive:
                 return {item.filename.removeprefix('./'):
@@ -88,10 +100,11 @@ class ZipSource(_ArchiveSource):
                          -1 if item.flag_bits & 1 else item.compress_type)
                         for item in archive.infolist() if is_image_name(item.filename)}
         except (zipfile.BadZipFile, NotImplementedError) as error:
-            raise ValueError(f'{self.path} is not a zip archive, or a damaged one: '
+            raise ValueError(f'{self.path} is not a zip archive, or it is damaged: '
                              f'{error}.') from error
 
     def read_bytes(self, name: str) -> bytes:
+        """Return the content of one image file; check its size and its CRC-32."""
         offset, packed, size, checksum, method = self._entry(name)
         magic, name_length, extra_length = _ZIP_HEADER.unpack(self._read(offset, 30))
         if magic != b'PK\3\4':
@@ -103,7 +116,7 @@ class ZipSource(_ArchiveSource):
             except zlib.error as error:
                 raise OSError(f'the entry of {name} in {self.path} is damaged') from error
         elif method != zipfile.ZIP_STORED:
-            raise OSError(f'{name} is encrypted, or compressed by another method than deflate')
+            raise OSError(f'{name} is encrypted, or uses a compression method other than deflate')
         if len(data) != size or zlib.crc32(data) != checksum:
             raise OSError(f'the entry of {name} in {self.path} is damaged')
         return data
@@ -119,6 +132,7 @@ class TarSource(_ArchiveSource):
     kind = 'tar'
 
     def build_index(self) -> dict[str, tuple[int, ...]]:
+        """Build the index: offset and size of each image; links and other members are left out."""
         found: dict[str, tuple[int, ...]] = {}
         try:
             with tarfile.open(self.path, 'r:') as archive:
@@ -127,10 +141,11 @@ class TarSource(_ArchiveSource):
                     if item.isreg() and not item.issparse() and is_image_name(item.name):
                         found[item.name.removeprefix('./')] = (item.offset_data, item.size)
         except tarfile.TarError as error:
-            raise ValueError(f'{self.path} is not an uncompressed tar archive, or a damaged one '
-                             f'({error}): unpack a .tar.gz with gunzip first, since a compressed '
-                             f'one can only be read from front to back.') from error
+            raise ValueError(f'{self.path} is not an uncompressed tar archive, or it is damaged '
+                             f'({error}): decompress a .tar.gz with gunzip first, because a compressed '
+                             f'archive can only be read from front to back.') from error
         return found
 
     def read_bytes(self, name: str) -> bytes:
+        """Return the content of one image file."""
         return self._read(*self._entry(name))

@@ -1,4 +1,4 @@
-"""Ways to run a function over many tasks: in this process, in several, or on a cluster."""
+"""Executors that run a function over many tasks: in this process, in several, or on a cluster."""
 import itertools
 import multiprocessing
 import multiprocessing.connection
@@ -14,11 +14,11 @@ MAX_RESTARTS = 3
 
 
 class WorkerDiedError(RuntimeError):
-    """Workers keep dying without finishing anything."""
+    """Raised when workers repeatedly die without finishing a task."""
 
 
 class SerialExecutor:
-    """Runs tasks one after the other in this process."""
+    """Executor that runs tasks one after the other in this process."""
 
     def run(self, function: Callable, tasks: Sequence) -> Iterator[tuple[int, Any]]:
         """Apply a function to each task.
@@ -35,7 +35,7 @@ class SerialExecutor:
 
 
 def _end_with_parent() -> None:
-    """In a worker: leave Ctrl-C to the parent, and do not outlive it."""
+    """Make a worker ignore Ctrl-C, which its parent handles, and end when its parent ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
 
@@ -47,11 +47,12 @@ def _end_with_parent() -> None:
 
 
 class ProcessExecutor:
-    """Runs tasks in worker processes; the tasks of a worker that dies are done again.
+    """Executor that runs tasks in worker processes, and repeats the tasks of a worker that dies.
 
     Args:
         workers (int): Number of processes, >= 1.
-        preload (Sequence[str]): Modules that are imported once, before workers are forked.
+        preload (Sequence[str]): Modules that are imported once, before the workers are forked. Defaults
+            to ().
     """
 
     def __init__(self, workers: int, preload: Sequence[str] = ()) -> None:
@@ -86,7 +87,7 @@ class ProcessExecutor:
                     if failures == MAX_RESTARTS:
                         raise WorkerDiedError(
                             f'worker processes died {MAX_RESTARTS} times without finishing a '
-                            f'task: is there too little memory? Use fewer workers.') from error
+                            f'task, possibly for lack of memory: use fewer workers.') from error
                 finally:
                     pool.shutdown(wait=False, cancel_futures=True)
 
@@ -107,11 +108,13 @@ class ProcessExecutor:
 
 
 class DaskExecutor:
-    """Runs tasks on a Dask cluster whose workers see the images under the same paths.
+    """Executor that runs tasks on a Dask cluster.
+
+    The workers must have the images under the same paths.
 
     Args:
-        address (str): Address of the scheduler, for example ``tcp://host:8786``.
-        timeout (float): Seconds to wait for the scheduler.
+        address (str): Address of the scheduler, for example `tcp://host:8786`.
+        timeout (float): Seconds to wait for the scheduler. Defaults to 10.
 
     Raises:
         RuntimeError: If Dask is not installed.
@@ -122,8 +125,9 @@ class DaskExecutor:
         try:
             from distributed import Client
         except ImportError as error:
-            raise RuntimeError('a scheduler needs Dask: pip install -r requirements/cluster.txt, '
-                               'on this machine and on the workers.') from error
+            raise RuntimeError('a Dask scheduler was set, but Dask is not installed: run pip install '
+                               '-r requirements/cluster.txt on this machine and on the workers.'
+                               ) from error
         try:
             self.client = Client(address, timeout=timeout, set_as_default=False)
         except (OSError, ValueError) as error:
@@ -161,6 +165,6 @@ class DaskExecutor:
             try:
                 yield positions.pop(future.key), future.result()
             except KilledWorker as error:
-                raise WorkerDiedError('several workers died at the same images: is there too '
-                                      'little memory? Start them with fewer threads.') from error
+                raise WorkerDiedError('several workers died on the same images, possibly for lack of '
+                                      'memory: start them with fewer threads.') from error
             submit(1)

@@ -1,4 +1,4 @@
-"""Named rules that say which regions are kept as proposals."""
+"""Filters that select which regions are kept as proposals."""
 import math
 import re
 from dataclasses import asdict, dataclass
@@ -10,14 +10,14 @@ NOTHING = 'nothing'
 
 @dataclass(frozen=True)
 class Rule:
-    """What a box must satisfy.
+    """Limits on the sides, the ratio and the size of a box. All limits are inclusive.
 
     Args:
-        name (str): How the rule is called in metadata and statistics.
-        min_side (float): Smallest width and height in pixels.
-        max_ratio (float): Longest side over shortest side at most; inf for any.
-        min_size (float): sqrt(w·h) / sqrt(W·H) at least, in [0, 1].
-        max_size (float): sqrt(w·h) / sqrt(W·H) at most; inf for any.
+        name (str): Name of the rule in metadata and statistics.
+        min_side (float): Smallest width and height in pixels. Defaults to 32.
+        max_ratio (float): Largest ratio of the longer to the shorter side. Defaults to inf: any.
+        min_size (float): Smallest sqrt(w·h) / sqrt(W·H), in [0, 1]. Defaults to 0.
+        max_size (float): Largest sqrt(w·h) / sqrt(W·H). Defaults to inf: any.
     """
 
     name: str
@@ -27,7 +27,7 @@ class Rule:
     max_size: float = math.inf
 
     def keeps(self, boxes: np.ndarray, width: int, height: int) -> np.ndarray:
-        """Say of each box whether it satisfies the rule.
+        """Return for each box whether it satisfies the rule.
 
         Args:
             boxes (np.ndarray): (n, 4) x, y, w, h in pixels.
@@ -50,11 +50,11 @@ class Rule:
 
 @dataclass(frozen=True)
 class BoxFilter:
-    """Rules tried in turn: the first one that leaves a box is applied.
+    """Rules that are tried in order: the first one that keeps at least one box is applied.
 
     Args:
         name (str): Name of the filter.
-        rules (tuple[Rule, ...]): The rules, the one that is meant to apply first.
+        rules (tuple[Rule, ...]): The intended rule, then its fallbacks.
     """
 
     name: str
@@ -69,8 +69,8 @@ class BoxFilter:
             height (int): Height of the image in pixels.
 
         Returns:
-            tuple[np.ndarray, str]: The boxes kept, in their order, and the name of the rule that
-            applied, ``'nothing'`` where no rule leaves a box.
+            tuple[np.ndarray, str]: The boxes kept, in their order, and the name of the rule that was
+            applied, or `'nothing'` if no rule keeps a box.
         """
         for rule in self.rules:
             kept = rule.keeps(boxes, width, height)
@@ -79,7 +79,7 @@ class BoxFilter:
         return boxes[:0], NOTHING
 
     def describe(self) -> dict:
-        """The filter as JSON values, for the metadata of a store."""
+        """Return the filter as JSON values, for the metadata of a store."""
         rules = [{key: value for key, value in asdict(rule).items() if value != math.inf}
                  for rule in self.rules]
         return dict(name=self.name, rules=rules)
@@ -89,14 +89,14 @@ _NAME = re.compile(r'(?:ratio(?P<ratio>[1-9]))?(?:size(?P<low>\d\d)(?P<high>\d\d
 
 
 def get_filter(name: str) -> BoxFilter:
-    """Look a filter up by name.
+    """Return the filter of a given name.
 
-    ``ratio3`` bounds the ratio of the sides by 3; ``size0308`` keeps sqrt(w·h) between 0.3 and
-    0.8 of the image's, ``size01`` from 0.1 on; every rule asks for sides of 32 pixels, ``side32``
-    for nothing else. With ``post`` at the end, an image left without boxes takes those of the
-    ratio rule, then any of 32 pixels. ``all`` keeps every region. The official SoCo recipe
-    is ``ratio3size0308post`` (``filter_ss_proposals_json.py`` and
-    ``filter_ss_proposals_json_post_no_prop.py``).
+    `ratio3` limits the ratio of the sides to 3. `size0308` keeps boxes whose sqrt(w·h) is between 0.3
+    and 0.8 of the image's, `size01` those from 0.1 upwards. Each of these also requires sides of at
+    least 32 pixels; `side32` requires nothing else. With the suffix `post`, an image left without boxes
+    keeps those of the ratio rule, or else all with sides of at least 32 pixels. `all` keeps every
+    region. The official SoCo recipe is `ratio3size0308post` (`filter_ss_proposals_json.py` and
+    `filter_ss_proposals_json_post_no_prop.py`).
 
     Args:
         name (str): Name of the filter.
@@ -128,18 +128,18 @@ def get_filter(name: str) -> BoxFilter:
 
 def custom_filter(min_side: float = 32, max_ratio: float = math.inf, min_size: float = 0.,
                   max_size: float = math.inf, fallback: bool = False) -> BoxFilter:
-    """Build a filter from numbers.
+    """Build a filter from limits.
 
     Args:
-        min_side (float): Smallest width and height in pixels, >= 0.
-        max_ratio (float): Longest side over shortest side at most, >= 1.
-        min_size (float): sqrt(w·h) / sqrt(W·H) at least, in [0, 1].
-        max_size (float): sqrt(w·h) / sqrt(W·H) at most.
-        fallback (bool): Whether an image left without boxes takes those within ``max_ratio``,
-            then any with sides of ``min_side``.
+        min_side (float): Smallest width and height in pixels, >= 0. Defaults to 32.
+        max_ratio (float): Largest ratio of the longer to the shorter side, >= 1. Defaults to inf.
+        min_size (float): Smallest sqrt(w·h) / sqrt(W·H), in [0, 1]. Defaults to 0.
+        max_size (float): Largest sqrt(w·h) / sqrt(W·H). Defaults to inf.
+        fallback (bool): Whether an image left without boxes keeps those within `max_ratio`, or else
+            all with sides of at least `min_side`. Defaults to False.
 
     Returns:
-        BoxFilter: The filter, named ``custom``.
+        BoxFilter: The filter, named `custom`.
 
     Raises:
         ValueError: If a number is out of range.

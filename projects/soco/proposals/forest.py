@@ -1,12 +1,13 @@
-"""The union-find of the segmentation: edges in the order of their costs, components as trees.
+"""Union-find of the graph segmentation: edges are processed by cost, components are trees, compiled.
 
 An edge is a uint64 key: the bits of its cost in float32, then its direction (2 bits), then its
-first pixel (30 bits). Keys sort by cost first; edges of equal float32 cost are brought into the
-order of their float64 costs, which are computed anew from the blurred image, and edges of equal
-float64 cost stay in the order direction, pixel.
+first pixel (30 bits). Keys therefore sort by cost first. Edges of equal float32 cost are sorted by
+their float64 costs, which are recomputed from the blurred image; edges of equal float64 cost stay in
+the order direction, pixel.
 
-Most edges lie inside a component by the time their turn comes. So the edges are taken in a few
-levels of rising cost: before each level those inside a component are dropped, unsorted.
+Most edges are already inside a component when they are reached. The edges are therefore processed in
+a few levels of increasing cost: before each level, the edges inside a component are dropped without
+being sorted.
 """
 import numpy as np
 
@@ -43,7 +44,7 @@ def _exact_cost(key: int, pixels: np.ndarray, width: int) -> float:
 
 @kernel
 def _level_bounds(bits: np.ndarray) -> np.ndarray:
-    """Costs, as float32 bits, that split the edges into levels; from a sample of the edges."""
+    """Return costs, as float32 bits, that split the edges into levels; uses a sample of the edges."""
     counts = np.zeros(1 << 16, dtype=np.int64)
     total = 0
     for direction in range(4):
@@ -64,7 +65,7 @@ def _level_bounds(bits: np.ndarray) -> np.ndarray:
 @kernel
 def _first_edges(bits: np.ndarray, low: int, high: int, roots: np.ndarray, keys: np.ndarray,
                  rest: np.ndarray) -> tuple[int, int]:
-    """Pack the edges between components with low <= cost < high, and those with cost >= high."""
+    """Pack edges between components: low <= cost < high into `keys`, cost >= high into `rest`."""
     height, width = bits.shape[1], bits.shape[2]
     taken = left = 0
     for direction in range(4):
@@ -91,7 +92,7 @@ def _first_edges(bits: np.ndarray, low: int, high: int, roots: np.ndarray, keys:
 @kernel
 def _next_edges(edges: np.ndarray, high: int, width: int, roots: np.ndarray, keys: np.ndarray,
                 rest: np.ndarray) -> tuple[int, int]:
-    """Split the edges between components into those with cost < high and the others."""
+    """Split edges between components: cost < high into `keys`, the others into `rest`."""
     taken = left = 0
     for key in edges:
         first, second = _ends(key, width)
@@ -106,7 +107,7 @@ def _next_edges(edges: np.ndarray, high: int, width: int, roots: np.ndarray, key
 
 @kernel
 def _radix_sort(keys: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """Sort by cost in float32, keeping the order of equal ones; either array holds the result."""
+    """Sort keys stably by float32 cost; the result is in one of the two arrays."""
     if len(keys) < 2:
         return keys
     low = high = keys[0] >> COST_SHIFT
@@ -141,7 +142,7 @@ def _radix_sort(keys: np.ndarray, other: np.ndarray) -> np.ndarray:
 
 @kernel
 def _refine_short(keys: np.ndarray, costs: np.ndarray, pixels: np.ndarray, width: int) -> None:
-    """Sort a few edges of equal float32 cost by their float64 cost, by insertion."""
+    """Sort a few edges of equal float32 cost by float64 cost, with insertion sort."""
     for i in range(keys.shape[0]):
         key = keys[i]
         cost = _exact_cost(key, pixels, width)
@@ -154,7 +155,7 @@ def _refine_short(keys: np.ndarray, costs: np.ndarray, pixels: np.ndarray, width
 
 @kernel
 def _refine_long(keys: np.ndarray, pixels: np.ndarray, width: int) -> None:
-    """Sort edges of equal float32 cost by their float64 cost, of which at most 30 bits differ."""
+    """Sort edges of equal float32 cost by float64 cost; those costs differ in at most 30 bits."""
     costs = np.empty(keys.shape[0])
     for i in range(keys.shape[0]):
         costs[i] = _exact_cost(keys[i], pixels, width)
@@ -174,7 +175,7 @@ def _refine_long(keys: np.ndarray, pixels: np.ndarray, width: int) -> None:
 @kernel
 def _sort_edges(keys: np.ndarray, other: np.ndarray, pixels: np.ndarray,
                 width: int) -> np.ndarray:
-    """Sort by cost in float64, keeping the order of equal ones; either array holds the result."""
+    """Sort keys stably by float64 cost; the result is in one of the two arrays."""
     keys = _radix_sort(keys, other)
     costs = np.empty(SHORT_RUN)
     start = 0
@@ -192,10 +193,10 @@ def _sort_edges(keys: np.ndarray, other: np.ndarray, pixels: np.ndarray,
 
 @kernel
 def find_root(parents: np.ndarray, node: int) -> int:
-    """Find the root of a node's tree, halving the way for the next time.
+    """Find the root of a node's tree, and halve the path to it for later calls.
 
     Args:
-        parents (np.ndarray): (n,) int32: a root holds minus its size, others their parent.
+        parents (np.ndarray): (n,) int32: minus its size for a root, the parent for other nodes.
         node (int): The node.
 
     Returns:
@@ -231,15 +232,16 @@ def _exact_limit(root: int, parents: np.ndarray, last: np.ndarray, pixels: np.nd
 @kernel
 def _unite_clear(keys: np.ndarray, start: int, forest: tuple, width: int, scale: float,
                  min_size: int, rejected: np.ndarray, n: int) -> tuple[int, int]:
-    """Unite along the edges from ``start`` on, up to one whose cost is close to a limit.
+    """Join components along the edges from `start` on, up to one whose cost is close to a limit.
 
-    Apart from :func:`_unite`, since the loop is faster without the exact costs in it. Unsigned
-    indices spare the test for negative ones.
+    This is separate from `_unite` because the loop is faster without the exact costs. Unsigned indices
+    avoid the check for negative ones.
 
-    Returns the position of that edge, and how many are in ``rejected``.
+    Returns:
+        tuple[int, int]: Position of that edge, and number of edges in `rejected`.
     """
     parents, limits, last = forest
-    floats = keys.view(np.float32)  # little-endian: 2 i + 1 is the cost of key i
+    floats = keys.view(np.float32)  # little-endian: element 2 * i + 1 is the cost of key i
     for i in range(start, len(keys)):
         key = keys[i]
         first, second = _ends(key, width)
@@ -279,10 +281,13 @@ def _unite_clear(keys: np.ndarray, start: int, forest: tuple, width: int, scale:
 @kernel
 def _unite(keys: np.ndarray, forest: tuple, pixels: np.ndarray, width: int, scale: float,
            min_size: int, rejected: np.ndarray, n: int) -> int:
-    """Join components along sorted edges where the cost is below the limits of both.
+    """Join components along sorted edges whose cost is below the limits of both components.
 
-    The official limit is ``float32(inner cost + scale / size)`` and is compared with the float64
-    cost. Both are known in float32 here, and computed exactly where the two come close.
+    The official limit is `float32(inner cost + scale / size)`, which is compared with the float64
+    cost. Here both are kept in float32, and computed exactly only where they are close.
+
+    Returns:
+        int: Number of edges in `rejected`.
     """
     parents, limits, last = forest
     i, n = _unite_clear(keys, 0, forest, width, scale, min_size, rejected, n)
@@ -307,9 +312,12 @@ def _unite(keys: np.ndarray, forest: tuple, pixels: np.ndarray, width: int, scal
 @kernel
 def _join_small(keys: np.ndarray, parents: np.ndarray, width: int, min_size: int,
                 kept: np.ndarray) -> int:
-    """Join components, one of them too small, along edges; or only keep such edges if given room.
+    """Join pairs of components of which one is too small.
 
-    Returns how many were kept.
+    If `kept` is not empty, such edges are only collected there, and nothing is joined.
+
+    Returns:
+        int: Number of edges collected.
     """
     n = 0
     for key in keys:
@@ -331,17 +339,17 @@ def _join_small(keys: np.ndarray, parents: np.ndarray, width: int, min_size: int
 @kernel
 def grow_forest(costs: np.ndarray, blurred: np.ndarray, scale: float, min_size: int,
                 scratch: np.ndarray) -> np.ndarray:
-    """Join pixels along edges of rising cost, then the components below ``min_size``.
+    """Join pixels along edges of increasing cost, then the components smaller than `min_size`.
 
     Args:
-        costs (np.ndarray): (4, H, W) float32 from ``segmentation.edge_costs``.
+        costs (np.ndarray): (4, H, W) float32 from `segmentation.edge_costs`.
         blurred (np.ndarray): (3, H, W) float64.
         scale (float): Scale of observation, already divided by 255.
         min_size (int): Smallest component in pixels.
-        scratch (np.ndarray): (4, >= 4*H*W + 1) uint64 to work in.
+        scratch (np.ndarray): (4, >= 4*H*W + 1) uint64 work space.
 
     Returns:
-        np.ndarray: (H*W,) int32 forest: a root holds minus its size, others their parent.
+        np.ndarray: (H*W,) int32 forest: minus its size for a root, the parent for other pixels.
     """
     width = costs.shape[2]
     count = costs.shape[1] * width

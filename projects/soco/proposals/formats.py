@@ -1,7 +1,7 @@
-"""Stores as official SoCo json and as COCO json, number for number; ``imports.py`` is the way back.
+"""Export of stores as official SoCo json and as COCO json; `imports.py` reads both.
 
-Official: one object, base name of the image without suffix → list of x, y, w, h. COCO: ``images``,
-``annotations`` with ``bbox`` x, y, w, h, one category.
+All numbers are kept exactly. The official json is one object: base name of the image without suffix →
+list of x, y, w, h. The COCO json has `images`, `annotations` with `bbox` x, y, w, h, and one category.
 """
 import json
 import os
@@ -18,9 +18,15 @@ from .store import ProposalStore
 def read_json(path: str | Path) -> Any:
     """Read a json file.
 
+    Args:
+        path (str | Path): The file.
+
+    Returns:
+        Any: Its content.
+
     Raises:
-        FileNotFoundError: There is none.
-        ValueError: It is another kind of file, or cut off.
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is not a json file, or truncated.
     """
     if not os.path.isfile(path):
         raise FileNotFoundError(f'there is no file {path}.')
@@ -28,15 +34,15 @@ def read_json(path: str | Path) -> Any:
         with open(path, encoding='utf-8') as file:
             return json.load(file)
     except ValueError as error:
-        raise ValueError(f'{path} is not a json file, or only a part of one: {error}.') from error
+        raise ValueError(f'{path} is not a json file, or it is truncated: {error}.') from error
 
 
 def write_json(path: str | Path, write: Callable) -> None:
-    """Write a text file whole or not at all.
+    """Write a text file completely or not at all.
 
     Args:
-        path (str | Path): Where to.
-        write (Callable): Gets the open file and writes it.
+        path (str | Path): The file to write.
+        write (Callable): Called with the open file; writes the content.
     """
     with whole_file(path) as file:
         write(file)
@@ -53,7 +59,7 @@ def export_official(store: ProposalStore, path: str | Path) -> None:
 
     Args:
         store (ProposalStore): The store.
-        path (str | Path): The json to be written.
+        path (str | Path): The json file to write.
 
     Raises:
         ValueError: If two images have the same base name.
@@ -64,7 +70,7 @@ def export_official(store: ProposalStore, path: str | Path) -> None:
         stem = PurePosixPath(name).stem
         if stem in seen:
             raise ValueError(f'{seen[stem]} and {name} have the same base name: an official json '
-                             f'cannot hold both.')
+                             f'cannot contain both.')
         seen[stem] = name
 
     def write(file: Any) -> None:
@@ -77,11 +83,11 @@ def export_official(store: ProposalStore, path: str | Path) -> None:
 
 
 def export_coco(store: ProposalStore, path: str | Path) -> None:
-    """Write a store as a COCO json with one category, ``object``.
+    """Write a store as a COCO json with one category, `object`.
 
     Args:
         store (ProposalStore): The store.
-        path (str | Path): The json to be written.
+        path (str | Path): The json file to write.
     """
     def write(file: Any) -> None:
         file.write('{"categories": [{"id": 1, "name": "object"}],\n"images": [')

@@ -1,8 +1,9 @@
-"""Images to a proposal store: parallel, resumable, the same bytes whatever the number of workers.
+"""Generation of a proposal store from images: parallel and resumable.
 
-The sorted names are cut into chunks. The result of each chunk is a small store in a folder beside
-the output, written whole or not at all; a run that is started again does the missing chunks only.
-At the end the chunks are joined in order, and the folder goes.
+The file is the same, byte for byte, for any number of workers. The sorted names are split into chunks.
+The result of each chunk is a small store in a folder next to the output, written completely or not at
+all. A run that is started again makes only the missing chunks. At the end the chunks are joined in
+order, and the folder is removed.
 """
 import hashlib
 import math
@@ -37,13 +38,13 @@ CHUNKS = 256
 
 @dataclass(frozen=True)
 class GenerateOptions:
-    """What determines the content of a store, apart from the images.
+    """Options that determine the content of a store, apart from the images.
 
     Args:
-        generator (BoxGenerator): Where boxes come from.
-        box_filter (BoxFilter, optional): Which boxes are kept, by default the generator's usual
-            filter: the official one for selective search, all for others.
-        max_pixels (int): Larger images are skipped.
+        generator (BoxGenerator): Generator of the boxes. Defaults to selective search.
+        box_filter (BoxFilter, optional): Filter of the boxes. Defaults to the generator's default
+            filter: the official one for selective search, `all` for others.
+        max_pixels (int): Images with more pixels are skipped. Defaults to `MAX_PIXELS`.
     """
 
     generator: BoxGenerator = field(default_factory=SearchBoxes)
@@ -56,7 +57,7 @@ class GenerateOptions:
 
 
 class Chunk(NamedTuple):
-    """A task for a worker."""
+    """Task of a worker: images of a source, and the options for them."""
 
     source: ImageSource
     names: list[str]
@@ -65,13 +66,13 @@ class Chunk(NamedTuple):
 
 @dataclass
 class Summary:
-    """What a run did.
+    """Result of a run.
 
     Args:
         path (Path): The store.
-        statistics (Statistics): Figures about its images and boxes.
+        statistics (Statistics): Statistics of its images and boxes.
         skipped (list[Skipped]): Images that could not be used.
-        reused (int): Images whose result was there from an earlier run.
+        reused (int): Number of images whose result was reused from an earlier run.
     """
 
     path: Path
@@ -84,12 +85,12 @@ def propose(source: ImageSource, name: str, options: GenerateOptions) -> Row | S
     """Make the proposals of one image.
 
     Args:
-        source (ImageSource): Where the image is.
-        name (str): Its name there.
+        source (ImageSource): Source of the image.
+        name (str): Name of the image in the source.
         options (GenerateOptions): Generator and filter.
 
     Returns:
-        Row | Skipped: The proposals, or why there are none.
+        Row | Skipped: The proposals, or the reason why the image is skipped.
     """
     if not name.isprintable():
         return Skipped(repr(name)[1:-1], 'the name cannot be written as text')
@@ -109,11 +110,11 @@ def propose_chunk(chunk: Chunk) -> list[Row | Skipped]:
 
 
 def describe_run(names: list[str], source: ImageSource, options: GenerateOptions) -> dict:
-    """The metadata of a store: everything that determines its content.
+    """Return the metadata of a store: everything that determines its content.
 
     Args:
         names (list[str]): Sorted names of the images.
-        source (ImageSource): Where they are.
+        source (ImageSource): Source of the images.
         options (GenerateOptions): Generator and filter.
 
     Returns:
@@ -142,13 +143,17 @@ def _check_disk(out: Path, images: int) -> None:
 
 
 def _is_finished(out: Path, metadata: dict) -> bool:
-    """Return whether the output is there already, complete and made as asked."""
+    """Return whether the output exists, complete and made with these parameters.
+
+    Raises:
+        ValueError: If the output was made with other parameters.
+    """
     if not out.exists():
         return False
     changed = differences(ProposalStore.open(out).metadata, metadata)
     if changed:
         raise ValueError(f'{out} was made with other parameters ({"; ".join(changed)}): choose '
-                         f'another output, or --overwrite to replace it.')
+                         f'another output, or use --overwrite to replace it.')
     return True
 
 
@@ -163,7 +168,12 @@ def _cut(names: list[str]) -> list[list[str]]:
 
 def _results(folder: ChunkFolder, chunks: list[Chunk], executor: Any,
              strict: bool) -> Iterator[tuple[int, int, bool]]:
-    """Do what is missing; yield images, skipped images and whether they were there before."""
+    """Make the missing chunks.
+
+    Yields:
+        tuple[int, int, bool]: Of each chunk: the number of images, the number of skipped images, and
+        whether it was reused from an earlier run.
+    """
     missing = []
     for index, chunk in enumerate(chunks):
         store = folder.load(index)
@@ -185,29 +195,31 @@ def generate(source: ImageSource, out: str | Path, options: GenerateOptions, exe
              report: Callable[[int, int, bool], None] = lambda *_: None) -> Summary:
     """Make the proposal store of all images of a source.
 
-    The file depends on the images and the options only. A run that was killed goes on where it
-    was when it is started again with the same arguments, and gives the same file.
+    The file depends only on the images and the options. A killed run resumes when it is started again
+    with the same arguments, and gives the same file.
 
     Args:
         source (ImageSource): The images.
-        out (str | Path): The store to be written.
+        out (str | Path): The store to write.
         options (GenerateOptions): Generator and filter.
-        executor (SerialExecutor | ProcessExecutor | DaskExecutor): Where the work is done.
-        names (list[str], optional): ``options.generator.images(source)``, where they are known
-            already.
-        overwrite (bool): Whether to start anew, replacing what is there.
-        strict (bool): Whether to stop at an image that cannot be used instead of skipping it.
-        report (Callable): Called with a number of images done, how many of them were skipped,
-            and whether their result was there from an earlier run.
+        executor (SerialExecutor | ProcessExecutor | DaskExecutor): Executor of the tasks.
+        names (list[str], optional): The result of `options.generator.images(source)`, if it is already
+            known. Defaults to None.
+        overwrite (bool): Whether to start from the beginning and replace an existing output. Defaults
+            to False.
+        strict (bool): Whether to stop at an image that cannot be used instead of skipping it. Defaults
+            to False.
+        report (Callable): Called with a number of images done, the number of them that were skipped,
+            and whether their result was reused from an earlier run. Does nothing by default.
 
     Returns:
-        Summary: What was done.
+        Summary: The result of the run.
 
     Raises:
         FileNotFoundError: If the folder of the output does not exist.
         OSError: If there is too little disk space, or the output cannot be written.
-        ValueError: If there are no images, none can be used, the output was made with other
-            parameters or is being made by another run, or, with ``strict``, an image cannot be used.
+        ValueError: If there are no images, no image can be used, the output was made with other
+            parameters or is being made by another run, or, with `strict`, an image cannot be used.
     """
     out = Path(out)
     generator = options.generator
@@ -216,7 +228,7 @@ def generate(source: ImageSource, out: str | Path, options: GenerateOptions, exe
         raise ValueError(f'there are no images in {source.path} (files that end in '
                          f'{", ".join(EXTENSIONS)}).')
     if not out.parent.is_dir():
-        raise FileNotFoundError(f'the folder {out.parent} of the output does not exist: make it '
+        raise FileNotFoundError(f'the folder {out.parent} of the output does not exist: create it '
                                 f'first.')
     metadata = describe_run(names, source, options)
     finished = not overwrite and _is_finished(out, metadata)
@@ -224,7 +236,7 @@ def generate(source: ImageSource, out: str | Path, options: GenerateOptions, exe
         _check_disk(out, len(names))
     if not finished or parts_folder(out).exists():
         with ChunkFolder(out) as folder:
-            # once more: the run that held the folder may have finished it in the meantime
+            # check again: the run that held the lock may have finished the output in the meantime
             finished = not overwrite and _is_finished(out, metadata)
             if not finished:
                 folder.begin(metadata, generator.box_dtype, anew=overwrite)
@@ -239,7 +251,7 @@ def generate(source: ImageSource, out: str | Path, options: GenerateOptions, exe
 
 def _make(folder: ChunkFolder, chunks: list[Chunk], executor: Any, strict: bool,
           report: Callable[[int, int, bool], None]) -> Summary:
-    """Make the missing chunks, join all, and remove the folder."""
+    """Make the missing chunks, join all chunks, and remove the folder."""
     reused = 0
     for images, bad, before in _results(folder, chunks, executor, strict):
         reused += images * before

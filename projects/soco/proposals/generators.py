@@ -1,6 +1,6 @@
-"""Where boxes come from: searched for, drawn at random, or laid out as a grid.
+"""Generators of boxes: selective search, random boxes, and grids.
 
-``imports.py`` has the fourth way: boxes that another program has written.
+`imports.py` contains the fourth generator: boxes that another program has written.
 """
 import hashlib
 import json
@@ -19,31 +19,31 @@ MAX_BOXES = 10_000
 
 
 class BoxGenerator:
-    """What makes the boxes of an image.
+    """Base class of generators, which make the boxes of an image.
 
-    Its boxes are a function of the image and of what :meth:`describe` tells, nothing else.
+    The boxes depend only on the image and on what `describe` returns.
     """
 
     name: str
     version = 1
     default_filter = 'all'
     box_dtype = 'uint16'
-    notes: Sequence[str] = ()  # what was left out, for people
+    notes: Sequence[str] = ()  # what was left out, printed for the user
 
     def parameters(self) -> dict:
-        """All that determines the boxes, apart from the image, as JSON values."""
+        """Return everything that determines the boxes, apart from the image, as JSON values."""
         return json.loads(json.dumps(asdict(self)))
 
     def describe(self) -> dict:
-        """The generator for the metadata of a store, as JSON values."""
+        """Return the generator as JSON values, for the metadata of a store."""
         return dict(name=self.name, version=self.version, parameters=self.parameters())
 
     def images(self, source: ImageSource) -> list[str]:
-        """The images of a source that get a row in the store, sorted."""
+        """Return the images of a source that get a row in the store, sorted."""
         return source.names()
 
     def select(self, names: Sequence[str]) -> 'BoxGenerator':
-        """A generator for these images only, quick to send to a worker."""
+        """Return a generator for these images only, which is cheap to send to a worker."""
         return self
 
     def boxes(self, source: ImageSource, name: str,
@@ -51,27 +51,27 @@ class BoxGenerator:
         """Make the boxes of one image.
 
         Args:
-            source (ImageSource): Where the image is.
-            name (str): Its name there.
-            max_pixels (int): Largest width × height that is taken.
+            source (ImageSource): Source of the image.
+            name (str): Name of the image in the source.
+            max_pixels (int): Largest width × height that is accepted.
 
         Returns:
             tuple[int, int, np.ndarray]: Width and height of the upright image in pixels, and
-            (n, 4) x, y, w, h in pixels, of type ``box_dtype`` or exact in it.
+            (n, 4) x, y, w, h in pixels, of type `box_dtype` or exact in it.
 
         Raises:
             ImageError: If the image cannot be used.
-            OSError: If it cannot be read.
+            OSError: If the image cannot be read.
         """
         raise NotImplementedError
 
 
 @dataclass(frozen=True)
 class SearchBoxes(BoxGenerator):
-    """Selective search.
+    """Boxes found by selective search.
 
     Args:
-        setting (SearchSetting): Its parameters.
+        setting (SearchSetting): Parameters of the search. Defaults to the setting `soco`.
     """
 
     setting: SearchSetting = SETTINGS['soco']
@@ -81,10 +81,12 @@ class SearchBoxes(BoxGenerator):
     default_filter = 'ratio3size0308post'
 
     def parameters(self) -> dict:
+        """Return the parameters of the search, as JSON values."""
         return json.loads(json.dumps(asdict(self.setting)))
 
     def boxes(self, source: ImageSource, name: str,
               max_pixels: int) -> tuple[int, int, np.ndarray]:
+        """Decode one image and search for boxes in it."""
         image = decode_image(source.read_bytes(name), max_pixels)
         try:
             regions = selective_search(image, self.setting)
@@ -94,14 +96,24 @@ class SearchBoxes(BoxGenerator):
 
 
 class _SizedBoxes(BoxGenerator):
-    """Boxes that are a function of an image's name and size; its pixels are not decoded."""
+    """Base class of generators that use only an image's name and size; pixels are not decoded."""
 
     def boxes_for(self, name: str, width: int, height: int) -> np.ndarray:
-        """The boxes of an image, (n, 4) int64."""
+        """Return the boxes of an image.
+
+        Args:
+            name (str): Name of the image.
+            width (int): Width of the image in pixels.
+            height (int): Height of the image in pixels.
+
+        Returns:
+            np.ndarray: (n, 4) int64 x, y, w, h in pixels.
+        """
         raise NotImplementedError
 
     def boxes(self, source: ImageSource, name: str,
               max_pixels: int) -> tuple[int, int, np.ndarray]:
+        """Read the size of one image from its header and make its boxes."""
         with source.open(name) as file:
             width, height = image_size(file, max_pixels)
         if max(width, height) > MAX_SIDE:
@@ -111,12 +123,12 @@ class _SizedBoxes(BoxGenerator):
 
 @dataclass(frozen=True)
 class RandomBoxes(_SizedBoxes):
-    """Boxes drawn at random, see :func:`random_boxes`.
+    """Boxes drawn at random; see `random_boxes`.
 
     Args:
-        num_boxes (int): Boxes an image, in 1 … 10,000. Selective search with the official filter
-            leaves 28 on average (1141 photos).
-        seed (int): Another seed gives other boxes, >= 0.
+        num_boxes (int): Boxes per image, in 1 … 10,000. Defaults to 28: selective search with the
+            official filter keeps 28 on average (1141 photos).
+        seed (int): Random seed, >= 0. Defaults to 0.
 
     Raises:
         ValueError: If a parameter is out of range.
@@ -134,6 +146,7 @@ class RandomBoxes(_SizedBoxes):
             raise ValueError(f'--seed must be at least 0, not {self.seed}.')
 
     def boxes_for(self, name: str, width: int, height: int) -> np.ndarray:
+        """Draw the boxes of an image; they depend on its name and size, and on the seed."""
         digest = hashlib.sha256(name.encode('utf-8', 'surrogateescape')).digest()
         rng = np.random.default_rng([self.seed, int.from_bytes(digest[:16], 'big')])
         return random_boxes(width, height, self.num_boxes, rng)
@@ -141,10 +154,14 @@ class RandomBoxes(_SizedBoxes):
 
 def _draw(width: int, height: int, count: int, rule: Rule,
           rng: np.random.Generator) -> np.ndarray:
-    """Draw boxes within a rule; (n, 4) int64, n <= count, as rounding pushes some past a limit."""
+    """Draw boxes that satisfy a rule.
+
+    Returns:
+        np.ndarray: (n, 4) int64, n <= count; boxes that rounding pushed past a limit are dropped.
+    """
     area, shortest = float(width * height), rule.min_side
     low = max(rule.min_size, shortest / math.sqrt(area))
-    # a box of size s and ratio r fits where s² <= r·H/W and s² <= W/(r·H)
+    # a box of size s and ratio r fits if s² <= r·H/W and s² <= W/(r·H)
     high = min(rule.max_size, math.sqrt(rule.max_ratio * min(width / height, height / width)))
     if low > high or min(width, height) < shortest:
         return np.zeros((0, 4), dtype=np.int64)
@@ -163,19 +180,19 @@ def _draw(width: int, height: int, count: int, rule: Rule,
 
 
 def random_boxes(width: int, height: int, count: int, rng: np.random.Generator) -> np.ndarray:
-    """Draw boxes of the sizes and ratios that the official filter lets pass.
+    """Draw boxes of the sizes and ratios that the official filter keeps.
 
-    sqrt(w·h) / sqrt(W·H) is uniform in 0.3 … 0.8, then w / h log-uniform in 1/3 … 3, then the
-    place uniform, each over what fits: w, h >= 32 and the box inside the image. Sides are whole
-    numbers; a box that rounding pushes past a limit is drawn again. Where an image is too small
-    or too long for all of this, the 32 pixels go first, then the ratio; an image of a few pixels
-    is its own box.
+    sqrt(w·h) / sqrt(W·H) is uniform in 0.3 … 0.8, then w / h is log-uniform in 1/3 … 3, then the
+    position is uniform, each over the range that fits: w, h >= 32 and the box inside the image. Sides
+    are integers; a box that rounding pushes past a limit is drawn again. If an image is too small or
+    too elongated for all limits, the limit of 32 pixels is dropped first, then that of the ratio. In an
+    image of a few pixels, the box is the whole image.
 
     Args:
         width (int): Width of the image in pixels.
         height (int): Height of the image in pixels.
         count (int): Number of boxes.
-        rng (np.random.Generator): Randomness.
+        rng (np.random.Generator): Random number generator.
 
     Returns:
         np.ndarray: (count, 4) int64 x, y, w, h in pixels.
@@ -185,19 +202,21 @@ def random_boxes(width: int, height: int, count: int, rng: np.random.Generator) 
     for rule in (official, small, replace(small, max_ratio=math.inf)):
         boxes = _draw(width, height, 8 * count, rule, rng)
         if len(boxes):
-            # in tiny images few whole numbers are within the limits: boxes come again
+            # in tiny images only a few integer boxes are within the limits: repeat them
             return boxes[np.arange(count) % len(boxes)]
     return np.tile(np.array([[0, 0, width, height]]), (count, 1))
 
 
 @dataclass(frozen=True)
 class GridBoxes(_SizedBoxes):
-    """Boxes of a few shapes in even rows and columns, see :func:`grid_boxes`.
+    """Boxes of a few shapes in evenly spaced rows and columns; see `grid_boxes`.
 
     Args:
-        scales (tuple[float, ...]): sqrt(w·h) / sqrt(W·H) of the shapes, in (0, 1].
-        ratios (tuple[float, ...]): w / h of the shapes, in [0.01, 100].
-        stride (float): Largest step to the next box, as a share of the box's side, in (0, 1].
+        scales (tuple[float, ...]): sqrt(w·h) / sqrt(W·H) of the shapes, in (0, 1]. Defaults to
+            (0.3, 0.5, 0.8).
+        ratios (tuple[float, ...]): w / h of the shapes, in [0.01, 100]. Defaults to (0.5, 1., 2.).
+        stride (float): Largest step to the next box as a share of the box's side, in (0, 1]. Defaults
+            to 0.5.
 
     Raises:
         ValueError: If a parameter is out of range, or the grid has more than 10,000 boxes.
@@ -219,10 +238,11 @@ class GridBoxes(_SizedBoxes):
         count = len(self.ratios) * sum(
             (1 + math.ceil((1 - scale) / (self.stride * scale)))**2 for scale in self.scales)
         if count > MAX_BOXES:
-            raise ValueError(f'this grid has about {count} boxes an image, more than {MAX_BOXES}: '
-                             f'take larger --grid-scales or a larger --grid-stride.')
+            raise ValueError(f'this grid has about {count} boxes per image, more than {MAX_BOXES}: '
+                             f'use larger --grid-scales or a larger --grid-stride.')
 
     def boxes_for(self, name: str, width: int, height: int) -> np.ndarray:
+        """Return the grid of an image, which depends on its size only."""
         return grid_boxes(width, height, self.scales, self.ratios, self.stride)
 
 
@@ -233,19 +253,19 @@ def _steps(side: int, length: int, stride: float) -> np.ndarray:
 
 def grid_boxes(width: int, height: int, scales: Sequence[float], ratios: Sequence[float],
                stride: float) -> np.ndarray:
-    """Lay boxes out so that those of each shape cover the image, from edge to edge.
+    """Place boxes so that those of each shape cover the image from edge to edge.
 
-    A shape that is longer than the image is cut to it.
+    A shape that is longer than the image is cut to the image.
 
     Args:
         width (int): Width of the image in pixels.
         height (int): Height of the image in pixels.
         scales (Sequence[float]): sqrt(w·h) / sqrt(W·H) of the shapes, in (0, 1].
         ratios (Sequence[float]): w / h of the shapes.
-        stride (float): Largest step to the next box, as a share of the box's side, in (0, 1].
+        stride (float): Largest step to the next box as a share of the box's side, in (0, 1].
 
     Returns:
-        np.ndarray: (n, 4) int64 x, y, w, h in pixels, each box once.
+        np.ndarray: (n, 4) int64 x, y, w, h in pixels, without duplicates.
     """
     found: dict[tuple[int, int], np.ndarray] = {}
     for scale in scales:

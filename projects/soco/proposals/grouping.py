@@ -1,7 +1,7 @@
 """Greedy grouping of segments by similarity (Uijlings et al., IJCV 2013), compiled.
 
-Order and rounding follow the official SoCo code: similarities are summed bin by bin, the highest
-one merges first, the pair that was inserted last wins a tie.
+Order and rounding follow the official SoCo code: similarities are summed bin by bin, the pair of the
+highest similarity is merged first, and among equal pairs the one that was inserted last.
 """
 import numpy as np
 
@@ -13,7 +13,14 @@ DIAGONAL = 0.70711
 
 
 def histogram_bins(bins: int) -> np.ndarray:
-    """The bin that ``numpy.histogram(values, bins, (0, 255))`` puts each of 0 … 255 into."""
+    """Return the bin into which `numpy.histogram(values, bins, (0, 255))` puts each of 0 … 255.
+
+    Args:
+        bins (int): Number of bins.
+
+    Returns:
+        np.ndarray: (256,) uint8.
+    """
     edges = np.linspace(0., 255., bins + 1)
     found = np.searchsorted(edges, np.arange(256), side='right') - 1
     return np.minimum(found, bins - 1).astype(np.uint8)
@@ -26,7 +33,7 @@ TEXTURE_BIN = histogram_bins(TEXTURE_BINS)
 @kernel
 def _interpolate_row(image: np.ndarray, y: int, channel: int, toward: np.ndarray,
                      lines: np.ndarray) -> None:
-    """Fill ``lines`` with the row itself and its values 0.70711 pixels left and right of it."""
+    """Fill `lines` with a row and its values interpolated 0.70711 pixels to the left and right."""
     width = image.shape[1]
     plain = lines[0]
     if y < 0 or y >= image.shape[0]:
@@ -44,7 +51,7 @@ def _interpolate_row(image: np.ndarray, y: int, channel: int, toward: np.ndarray
 
 @kernel
 def _pattern_row(lines: np.ndarray, y: int, codes: np.ndarray) -> None:
-    """Local binary pattern of one row from the lines of the rows above, at and below it."""
+    """Compute the local binary patterns of a row from `lines` of the row and both its neighbours."""
     width = codes.shape[0]
     up = y - DIAGONAL - (y - 1)
     down = y + DIAGONAL - y
@@ -69,10 +76,10 @@ def _pattern_row(lines: np.ndarray, y: int, codes: np.ndarray) -> None:
 
 @kernel
 def local_binary_patterns(image: np.ndarray) -> np.ndarray:
-    """Eight-point local binary patterns of radius 1, with zeros beyond the border.
+    """Compute eight-point local binary patterns of radius 1, with zeros beyond the border.
 
-    Diagonal neighbours are interpolated in float64 at the coordinates that scikit-image rounds
-    to five digits, so that the codes equal those of ``local_binary_pattern(channel, 8, 1)``.
+    Diagonal neighbours are interpolated in float64 at coordinates rounded to five digits, as in
+    scikit-image, so the codes equal those of `local_binary_pattern(channel, 8, 1)`.
 
     Args:
         image (np.ndarray): (H, W, 3) uint8.
@@ -98,7 +105,14 @@ def local_binary_patterns(image: np.ndarray) -> np.ndarray:
 
 @kernel
 def brightest_channel(image: np.ndarray) -> np.ndarray:
-    """The value of HSV: (H, W, 3) uint8 to (H, W, 1) uint8."""
+    """Return the value channel of HSV.
+
+    Args:
+        image (np.ndarray): (H, W, 3) uint8.
+
+    Returns:
+        np.ndarray: (H, W, 1) uint8.
+    """
     height, width = image.shape[0], image.shape[1]
     value = np.empty((height, width, 1), dtype=np.uint8)
     for y in range(height):
@@ -110,17 +124,18 @@ def brightest_channel(image: np.ndarray) -> np.ndarray:
 @kernel
 def describe_segments(image: np.ndarray, colours: np.ndarray, labels: np.ndarray,
                       count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Extent, size and histograms of each segment.
+    """Compute the extent, size and histograms of each segment.
 
     Args:
-        image (np.ndarray): (H, W, 3) uint8, for the texture.
-        colours (np.ndarray): (H, W, C) uint8, for the colour.
+        image (np.ndarray): (H, W, 3) uint8, for the texture histograms.
+        colours (np.ndarray): (H, W, C) uint8, for the colour histograms.
         labels (np.ndarray): (H, W) int32 in [0, count).
         count (int): Number of segments, n.
 
     Returns:
-        tuple: (n, 4) int64 inclusive x1 y1 x2 y2; (n,) int64 pixels; (n, 25·C + 30) float64
-        shares of pixels per colour channel and bin, then per image channel and texture bin.
+        tuple[np.ndarray, np.ndarray, np.ndarray]: (n, 4) int64 inclusive x1 y1 x2 y2; (n,) int64
+        numbers of pixels; (n, 25·C + 30) float64 shares of the pixels per colour channel and bin, then
+        per image channel and texture bin.
     """
     height, width = labels.shape
     colour_bins = COLOUR_BINS * colours.shape[2]
@@ -150,13 +165,13 @@ def describe_segments(image: np.ndarray, colours: np.ndarray, labels: np.ndarray
 
 @kernel
 def nested_pairs(extents: np.ndarray) -> np.ndarray:
-    """Pairs whose first member strictly contains a corner of the second's bounding box.
+    """Find the pairs whose first box strictly contains a corner of the second.
 
     Args:
-        extents (np.ndarray): (n, 4) inclusive x1 y1 x2 y2.
+        extents (np.ndarray): (n, 4) inclusive x1 y1 x2 y2, the bounding boxes of the segments.
 
     Returns:
-        np.ndarray: (p, 2) int32, first < second, in rising order.
+        np.ndarray: (p, 2) int32, first < second, in ascending order.
     """
     count = extents.shape[0]
     pairs = np.empty((max(16, 4 * count), 2), dtype=np.int32)
@@ -194,14 +209,14 @@ def _touching_codes(labels: np.ndarray, count: int) -> np.ndarray:
 
 
 def touching_pairs(labels: np.ndarray, count: int) -> np.ndarray:
-    """Pairs of segments with pixels side by side or corner to corner.
+    """Find the pairs of segments whose pixels touch at a side or a corner.
 
     Args:
         labels (np.ndarray): (H, W) int32 in [0, count).
         count (int): Number of segments.
 
     Returns:
-        np.ndarray: (p, 2) int32, first < second, in rising order, each once.
+        np.ndarray: (p, 2) int32, first < second, in ascending order, each once.
     """
     codes = np.unique(_touching_codes(labels, count))
     return np.stack([codes // count, codes % count], axis=1).astype(np.int32)
@@ -239,15 +254,15 @@ def group(extents: np.ndarray, sizes: np.ndarray, shares: np.ndarray, pairs: np.
 
     Args:
         extents (np.ndarray): (n, 4) int64 inclusive x1 y1 x2 y2.
-        sizes (np.ndarray): (n,) int64 pixels.
-        shares (np.ndarray): (n, bins) float64, colour bins first, then texture.
+        sizes (np.ndarray): (n,) int64 numbers of pixels.
+        shares (np.ndarray): (n, bins) float64, colour bins first, then texture bins.
         pairs (np.ndarray): (p, 2) int32 neighbours.
-        colour_bins (int): How many of the bins are colour.
-        colour_start (float): Similarity that all pairs share, added before the colour bins.
-        pixels (int): Pixels of the image.
+        colour_bins (int): Number of colour bins.
+        colour_start (float): Similarity common to all pairs, added before the colour bins.
+        pixels (int): Number of pixels of the image.
 
     Returns:
-        np.ndarray: (m, 4) int64 extents of all regions in the order formed, the n first included.
+        np.ndarray: (m, 4) int64 extents of all regions in the order formed, the n segments first.
     """
     count = extents.shape[0]
     capacity = max(1, 2 * count - 1)

@@ -1,4 +1,4 @@
-"""From the bytes of an image file to upright RGB pixels, or the reason why not."""
+"""Decoding of image files to upright RGB pixels, with a reason for each image that cannot be used."""
 import io
 import struct
 import warnings
@@ -8,8 +8,8 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 MAX_PIXELS = 25_000_000
-MAX_SIDE = 65535  # the largest number in a column of boxes
-# What names.EXTENSIONS promises. Pillow knows others, such as EPS, for which it starts a program.
+MAX_SIDE = 65535  # the largest value of a uint16 column of boxes
+# The formats of source_base.EXTENSIONS. Pillow reads others, too, such as EPS, by starting a program.
 FORMATS = ('BMP', 'GIF', 'JPEG', 'PNG', 'PPM', 'TIFF', 'WEBP')
 _ORIENTATION = 0x0112
 _JPEG_SEGMENT = struct.Struct('>BBH')  # 0xFF, kind, length
@@ -18,11 +18,11 @@ _SIXTEEN_BITS = ('I;16', 'I;16L', 'I;16B', 'I;16N')
 
 
 class ImageError(ValueError):
-    """An image that cannot be used.
+    """Raised for an image that cannot be used.
 
     Args:
-        reason (str): Why, in a few words.
-        image (str): Its name, where it is known.
+        reason (str): The reason, in a few words.
+        image (str): Name of the image, if it is known. Defaults to ''.
     """
 
     def __init__(self, reason: str, image: str = '') -> None:
@@ -35,7 +35,7 @@ class ImageError(ValueError):
 
 
 def check_size(width: int, height: int, max_pixels: int) -> None:
-    """Refuse an image that is too large to be used.
+    """Check that an image is not too large.
 
     Args:
         width (int): Width in pixels.
@@ -43,7 +43,7 @@ def check_size(width: int, height: int, max_pixels: int) -> None:
         max_pixels (int): Largest width × height.
 
     Raises:
-        ImageError: If it is larger, or has a side of more than :data:`MAX_SIDE` pixels.
+        ImageError: If the image has more pixels, or a side of more than `MAX_SIDE` pixels.
     """
     if width * height > max_pixels:
         raise ImageError(f'too large: {width}x{height} pixels, more than {max_pixels}')
@@ -63,20 +63,20 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def decode_image(data: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray:
-    """Decode an image, turn it upright as its EXIF data say, and convert it to RGB.
+    """Decode an image, turn it upright as given by its EXIF data, and convert it to RGB.
 
-    Grey, palette, CMYK and 16-bit images are converted, transparency is dropped, of an animation
-    the first picture is taken.
+    Grey, palette, CMYK and 16-bit images are converted, transparency is dropped, and the first frame of
+    an animation is used.
 
     Args:
         data (bytes): The image file.
-        max_pixels (int): Largest width × height that is decoded.
+        max_pixels (int): Largest width × height that is decoded. Defaults to `MAX_PIXELS`.
 
     Returns:
         np.ndarray: (H, W, 3) uint8.
 
     Raises:
-        ImageError: If the data are empty, no image, truncated, or the image is too large.
+        ImageError: If the data are empty, not an image or truncated, or the image is too large.
     """
     if not data:
         raise ImageError('empty file')
@@ -101,19 +101,19 @@ def decode_image(data: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray:
 
 
 def plain_jpeg(data: bytes) -> tuple[int, int, int] | None:
-    """Look whether any JPEG decoder gives the pixels that :func:`decode_image` gives.
+    """Check whether an image file is a JPEG that any decoder decodes as `decode_image` does.
 
     Args:
         data (bytes): An image file.
 
     Returns:
-        tuple[int, int, int] | None: Of a JPEG of grey or RGB pixels that ends as it should: width and
-        height as stored, before it is turned, and its EXIF orientation, 1 to 8. None for any other.
+        tuple[int, int, int] | None: For a complete JPEG of grey or RGB pixels: width and height as
+        stored, before it is turned, and its EXIF orientation, 1 to 8. None for any other file.
     """
     if not (data.startswith(b'\xff\xd8') and data.endswith(b'\xff\xd9')):
         return None
     position, tagged = 2, False
-    try:  # Pillow's look at a header would make a sample some hundredths dearer
+    try:  # reading the header with Pillow would make a sample a few per cent slower
         while True:
             mark, kind, length = _JPEG_SEGMENT.unpack_from(data, position)
             if mark != 0xFF or kind == 0xE2 and data[position + 4:position + 8] == b'MPF\0':
@@ -132,29 +132,29 @@ def plain_jpeg(data: bytes) -> tuple[int, int, int] | None:
 
 
 def _orientation(data: bytes) -> int | None:
-    """The EXIF orientation of a JPEG, 1 to 8; None where it cannot be read."""
+    """Return the EXIF orientation of a JPEG, 1 to 8, or None if it cannot be read."""
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')
         try:
             with Image.open(io.BytesIO(data), formats=('JPEG', )) as image:
                 turn = image.getexif().get(_ORIENTATION)
                 return turn if turn in range(1, 9) else 1
-        except Exception:  # decode_image says what is wrong
+        except Exception:  # decode_image reports the error
             return None
 
 
 def image_size(file: BinaryIO, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
-    """Width and height of an image once it is upright, from its header.
+    """Return the width and height of the upright image, from the header of its file.
 
     Args:
         file (BinaryIO): The image file, at its beginning.
-        max_pixels (int): Largest width × height that is taken.
+        max_pixels (int): Largest width × height that is accepted. Defaults to `MAX_PIXELS`.
 
     Returns:
         tuple[int, int]: Width and height in pixels.
 
     Raises:
-        ImageError: If the file is empty, no image, or the image is too large.
+        ImageError: If the file is empty or not an image, or the image is too large.
     """
     if not file.read(1):
         raise ImageError('empty file')
@@ -163,7 +163,7 @@ def image_size(file: BinaryIO, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
         with warnings.catch_warnings():
             warnings.simplefilter('ignore')
             with Image.open(file, formats=FORMATS) as image:
-                # the size of a TIFF is that of the turned image
+                # for a TIFF, Pillow reports the size of the turned image
                 turned = image.format != 'TIFF' and image.getexif().get(_ORIENTATION) in range(5, 9)
                 width, height = image.size[::-1] if turned else image.size
     except UnidentifiedImageError as error:

@@ -1,7 +1,8 @@
-"""Boxes that another program has written, as a generator like the others: COCO and official json.
+"""Generator of boxes that another program has written, as COCO json or official SoCo json.
 
-Every number stays as it is written. What is no box is refused before anything is written; a box
-that is not inside its image is found when the image's header is read, and that image skipped.
+All numbers are kept as they are in the file. Anything that is not a box is rejected before a store is
+written. A box that is not inside its image is found when the image's header is read; the image is
+skipped.
 """
 import copy
 import hashlib
@@ -29,7 +30,7 @@ _FORMS = {
 
 
 def _form(content: Any) -> str:
-    """One of the keys of ``_FORMS``, or a few words about something else."""
+    """Return a key of `_FORMS`, or a short description of any other content."""
     if isinstance(content, list):
         if content and all(isinstance(row, dict) and 'image_id' in row for row in content):
             return 'results'
@@ -61,17 +62,17 @@ def _digest(path: str | Path) -> dict:
 
 
 def _is_finite(value: int | float) -> bool:
-    return abs(value) < 1e300  # math.isfinite fails on whole numbers too long for a float
+    return abs(value) < 1e300  # math.isfinite fails on integers that are too large for a float
 
 
 def _as_array(boxes: list, image: str, path: str | Path) -> tuple[np.ndarray, str]:
-    """The boxes of an image, exactly, and the smallest type of column that holds them."""
+    """Convert the boxes of an image exactly; return them and the smallest type of column for them."""
     for row, box in enumerate(boxes):
         if not (isinstance(box, list) and len(box) == 4
                 and all(type(value) in (int, float) for value in box)):
             problem = 'is not a list of four numbers x, y, w, h'
         elif not all(map(_is_finite, box)):
-            problem = 'holds a number that is not finite'
+            problem = 'contains a number that is not finite'
         elif min(box[2:]) < 0:
             problem = 'has a negative side (it should be x, y, w, h, not corners)'
         else:
@@ -83,18 +84,19 @@ def _as_array(boxes: list, image: str, path: str | Path) -> tuple[np.ndarray, st
 
 
 class ImportedBoxes(BoxGenerator):
-    """Boxes of a json. Use :func:`read_official` or :func:`read_coco`.
+    """Boxes of a json file; made by `read_official` and `read_coco`.
 
     Args:
-        name (str): ``'official'`` or ``'coco'``.
-        path (str | Path): The json.
-        boxes (dict[str, list]): Name of an image to its x, y, w, h.
-        sizes (dict[str, tuple[int, int]]): Name to width and height, where the json tells them.
-        parameters (dict): All that determines the boxes, as JSON values.
-        notes (Sequence[str]): What was left out, for people.
+        name (str): `'official'` or `'coco'`.
+        path (str | Path): The json file.
+        boxes (dict[str, list]): Name of each image to its boxes x, y, w, h.
+        sizes (dict[str, tuple[int, int]]): Name of an image to its width and height, if the json has
+            them.
+        parameters (dict): Everything that determines the boxes, as JSON values.
+        notes (Sequence[str]): What was left out, printed for the user. Defaults to ().
 
     Raises:
-        ValueError: If there is no image, no box, or something that is no box.
+        ValueError: If there is no image or no box, or an entry is not a box.
     """
 
     def __init__(self, name: str, path: str | Path, boxes: dict[str, list],
@@ -108,20 +110,27 @@ class ImportedBoxes(BoxGenerator):
             kinds.add(kind)
         self.box_dtype = max(kinds, key=BOX_DTYPES.index)
         if not any(map(len, self._boxes.values())):
-            raise ValueError(f'{path} holds no box for any of its {len(boxes)} images'
+            raise ValueError(f'{path} contains no box for any of its {len(boxes)} images'
                              f'{"".join(f" ({note})" for note in self.notes)}.')
 
     def parameters(self) -> dict:
+        """Return everything that determines the boxes, as JSON values."""
         return self._parameters
 
     def _key(self, name: str) -> str:
         return PurePosixPath(name).stem if self.name == 'official' else name
 
     def images(self, source: ImageSource) -> list[str]:
-        """The images of a source that the json names.
+        """Return the images of a source that the json names.
+
+        Args:
+            source (ImageSource): The images.
+
+        Returns:
+            list[str]: Their names in the source, sorted.
 
         Raises:
-            ValueError: If the source does not hold an image that the json names, or holds two of a
+            ValueError: If the source lacks an image that the json names, or contains two images with a
                 base name that an official json names.
         """
         listed, found = source.names(), {}
@@ -130,22 +139,23 @@ class ImportedBoxes(BoxGenerator):
             if key not in self._boxes:
                 continue
             if key in found:
-                raise ValueError(f'{source.path} holds two images of the base name {key} '
-                                 f'({found[key]} and {name}): an official json cannot tell them '
-                                 f'apart.')
+                raise ValueError(f'{source.path} contains two images with the base name {key} '
+                                 f'({found[key]} and {name}): an official json does not distinguish '
+                                 f'them.')
             found[key] = name
         missing = [key for key in self._boxes if key not in found]
         if missing:
             hint = '' if self.name == 'official' else where_instead(source, missing[0], 'IMAGES')
             raise ValueError(f'{len(missing)} of {len(self._boxes)} images that {self.path} names '
                              f'are not in {source.path}; the first is {missing[0]}. '
-                             f'{hint or "Give the images that the json is for."}')
+                             f'{hint or "Give the images that the json was made for."}')
         if len(found) < len(listed):
             self.notes = [*self.notes, f'{len(listed) - len(found)} images of {source.path} are left '
                           f'out: {self.path} does not name them']
         return list(found.values())
 
     def select(self, names: Sequence[str]) -> BoxGenerator:
+        """Return a generator with the boxes of these images only."""
         part = copy.copy(self)
         keys = [self._key(name) for name in names]
         part._boxes = {key: self._boxes[key] for key in keys}
@@ -154,13 +164,14 @@ class ImportedBoxes(BoxGenerator):
 
     def boxes(self, source: ImageSource, name: str,
               max_pixels: int) -> tuple[int, int, np.ndarray]:
+        """Return the boxes of one image, after checking them against the size in its header."""
         with source.open(name) as file:
             width, height = image_size(file, max_pixels)
         key = self._key(name)
         said = self._sizes.get(key, (width, height))
         if said != (width, height):
-            turned = ': turned, perhaps by its EXIF data' * (said == (height, width))
-            raise ImageError(f'its boxes are for {said[0]}x{said[1]} pixels, it has '
+            turned = ': perhaps it is turned by its EXIF data' * (said == (height, width))
+            raise ImageError(f'its boxes are for {said[0]}x{said[1]} pixels, but it has '
                              f'{width}x{height}{turned}')
         problem = box_problem(self._boxes[key], width, height, self.box_dtype)
         if problem:
@@ -172,21 +183,21 @@ def read_official(path: str | Path) -> ImportedBoxes:
     """Read an official SoCo json: base names of images, without suffix, and lists of x, y, w, h.
 
     Args:
-        path (str | Path): The json.
+        path (str | Path): The json file.
 
     Returns:
         ImportedBoxes: Its boxes.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it is of another form, or holds something that is no box.
+        ValueError: If the file has another form, or an entry is not a box.
     """
     content, _ = _read_form(path, 'official')
     return ImportedBoxes('official', path, content, {}, _digest(path))
 
 
 def _read_images(rows: list, path: str | Path) -> tuple[dict, dict]:
-    """Id to file name, and file name to size, of a COCO json's images."""
+    """Map ids to file names, and file names to sizes, of a COCO json's images."""
     names, sizes, seen = {}, {}, set()
     for number, image in enumerate(rows):
         key, name = image.get('id'), image.get('file_name')
@@ -207,7 +218,7 @@ def _read_images(rows: list, path: str | Path) -> tuple[dict, dict]:
 
 
 def _best(rows: list[dict], at_least: float | None, most: int | None) -> list[dict]:
-    """The rows of an image with a sufficient score, the best of them, in the file's order."""
+    """Return the rows of an image that `at_least` and `most` keep by score, in the file's order."""
     if at_least is not None:
         rows = [row for row in rows if row['score'] >= at_least]
     if most is not None and len(rows) > most:
@@ -227,35 +238,38 @@ def _check_rows(rows: list, names: dict, label: Callable[[int], str], images_pat
             unknown.append(number)
         score = row.get('score')
         if scored and not (type(score) in (int, float) and _is_finite(score)):
-            raise ValueError(f'{label(number)} has no score, or one that is no number: leave out '
-                             f'--min-score and --max-boxes, which go by it.')
+            raise ValueError(f'{label(number)} has no score, or one that is not a number: leave out '
+                             f'--min-score and --max-boxes, which use the scores.')
     if unknown:
-        raise ValueError(f'{len(unknown)} of {len(rows)} boxes are of images that {images_path} '
+        raise ValueError(f'{len(unknown)} of {len(rows)} boxes belong to images that {images_path} '
                          f'does not list; the first is {label(unknown[0])}, with image_id '
-                         f'{rows[unknown[0]]["image_id"]!r}. Are the two of the same data set?')
+                         f'{rows[unknown[0]]["image_id"]!r}. Check that boxes and images are of the '
+                         f'same data set.')
 
 
 def read_coco(path: str | Path, images_json: str | Path | None = None,
               min_score: float | None = None, max_boxes: int | None = None) -> ImportedBoxes:
     """Read the boxes of a COCO json, or of detection results.
 
-    Every image that the json lists gets its boxes, be it none. Crowd regions (``iscrowd``) are
-    left out: they are no objects.
+    Images that the json lists without boxes are kept. Crowd regions (`iscrowd`) are left out, because
+    they are not objects.
 
     Args:
-        path (str | Path): A json of ``images`` and ``annotations``, or a list of ``image_id``,
-            ``bbox``, ``score``.
-        images_json (str | Path, optional): The COCO json that has the images of detection results.
-        min_score (float, optional): Boxes of a lower score are left out.
-        max_boxes (int, optional): Most boxes an image, the best by score, >= 1.
+        path (str | Path): A json of `images` and `annotations`, or a list of `image_id`, `bbox`,
+            `score`.
+        images_json (str | Path, optional): The COCO json that contains the images of detection
+            results. Defaults to None.
+        min_score (float, optional): Boxes with a lower score are left out. Defaults to None.
+        max_boxes (int, optional): Largest number of boxes per image, >= 1; those with the highest
+            scores are kept. Defaults to None.
 
     Returns:
         ImportedBoxes: The boxes.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If a json is of another form, its parts do not belong together, boxes have no
-            score where one is asked for, or no box is left.
+        ValueError: If a json has another form, boxes and images do not belong together, boxes have no
+            score although one is needed, or no box is left.
     """
     if max_boxes is not None and max_boxes < 1:
         raise ValueError(f'--max-boxes must be at least 1, not {max_boxes}.')
@@ -266,8 +280,8 @@ def read_coco(path: str | Path, images_json: str | Path | None = None,
             raise ValueError(f'{path} has images of its own: leave out --images-json.')
         image_rows, rows, images_path = content['images'], content['annotations'], path
     elif images_json is None:
-        raise ValueError(f'{path} looks like {_FORMS[form]}: give the json that has the images '
-                         f'with --images-json.')
+        raise ValueError(f'{path} looks like {_FORMS[form]}: set --images-json to the json that '
+                         f'contains the images.')
     else:
         image_rows = _read_form(images_json, 'coco', 'images')[0]['images']
         rows, images_path = content, images_json

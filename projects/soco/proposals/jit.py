@@ -1,4 +1,4 @@
-"""The one place that decides how kernels are compiled and where the machine code is kept."""
+"""Compilation of all kernels with numba, and the cache of their machine code."""
 import hashlib
 import os
 import tempfile
@@ -13,14 +13,14 @@ KERNEL_FILES = ('jit.py', 'forest.py', 'grouping.py', 'segmentation.py')
 
 @cache
 def cache_folder() -> Path | None:
-    """The folder that keeps the machine code between processes.
+    """Return the folder that caches the machine code between processes.
 
-    Its name holds a digest of all kernel files: numba itself would not notice that a kernel of
-    another file, which a kept kernel calls, has changed.
+    Its name contains a digest of all kernel files, because numba does not notice when a kernel in
+    another file that a cached kernel calls has changed.
 
     Returns:
-        Path | None: A writable folder: in numba's own ``CACHE_DIR`` where that is set, else in the
-        package's ``__pycache__``, else in the user's cache; None where none can be written.
+        Path | None: The first writable folder of: numba's own `CACHE_DIR` if that is set, the package's
+        `__pycache__`, the user's cache. None if none of them is writable.
     """
     package = Path(__file__).parent
     digest = hashlib.sha256(b''.join((package / name).read_bytes() for name in KERNEL_FILES))
@@ -40,11 +40,11 @@ def cache_folder() -> Path | None:
 def kernel(function: Callable) -> Callable:
     """Compile a kernel with numba.
 
-    Floating point stays strict (no ``fastmath``): the boxes depend on the last bit. Where no
-    folder can be written, the kernel is compiled anew in each process.
+    Floating-point arithmetic is strict (no `fastmath`), because the boxes depend on the last bit. If no
+    cache folder is writable, the kernel is compiled again in each process.
 
     Args:
-        function (Callable): A function of arrays and numbers, in one of :data:`KERNEL_FILES`.
+        function (Callable): A function of arrays and numbers, in one of `KERNEL_FILES`.
 
     Returns:
         Callable: The compiled function.

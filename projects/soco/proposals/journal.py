@@ -1,4 +1,4 @@
-"""What a run keeps beside its output until it is complete, and the table of skipped images."""
+"""Intermediate results of a run, stored next to its output, and the table of skipped images."""
 import contextlib
 import csv
 import fcntl
@@ -15,7 +15,7 @@ from .store import ProposalStore, StoreWriter
 
 
 class Row(NamedTuple):
-    """The proposals of one image on their way to the store."""
+    """Proposals of one image, before they are written to the store."""
 
     image: str
     width: int
@@ -25,22 +25,24 @@ class Row(NamedTuple):
 
 
 class Skipped(NamedTuple):
-    """An image that could not be used, and why."""
+    """Image that could not be used, and the reason."""
 
     image: str
     reason: str
 
 
 def differences(old: dict, new: dict, prefix: str = '') -> list[str]:
-    """Name the leaves in which two metadata differ; of two dicts of other names, the names only.
+    """List the values in which two metadata differ.
+
+    For two dicts with different `name` entries, only the names are listed.
 
     Args:
         old (dict): JSON values.
         new (dict): JSON values.
-        prefix (str): Where in the metadata the two are.
+        prefix (str): Position of the two in the metadata. Defaults to ''.
 
     Returns:
-        list[str]: One ``key: old value, now new value`` each.
+        list[str]: One `key: old value, now new value` for each difference.
     """
     found = []
     for key in sorted(set(old) | set(new)):
@@ -55,21 +57,21 @@ def differences(old: dict, new: dict, prefix: str = '') -> list[str]:
 
 
 def parts_folder(out: Path) -> Path:
-    """Where the finished chunks of an unfinished output lie."""
+    """Return the folder that contains the finished chunks of an unfinished output."""
     return out.with_name(out.name + '.parts')
 
 
 def _take_lock(folder: Path, out: Path) -> TextIO:
-    """Lock a folder until the file that is returned is closed, or this process ends.
+    """Lock a folder until the returned file is closed or this process ends.
 
     Raises:
-        ValueError: If another run holds it; the message says which.
+        ValueError: If another run holds the lock; the message names that run.
     """
     while True:
         folder.mkdir(exist_ok=True)
         try:
-            lock = open(folder / 'lock', 'a+', encoding='utf-8')
-        except FileNotFoundError:  # a run that has just ended removes the folder
+            lock = open(folder / 'lock', 'a+', encoding='utf-8')  # noqa: SIM115 (open while locked)
+        except FileNotFoundError:  # a run that has just ended removed the folder
             continue
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -77,7 +79,7 @@ def _take_lock(folder: Path, out: Path) -> TextIO:
             lock.seek(0)
             with lock:
                 raise ValueError(f'another run is writing {out} ({lock.read() or "it just began"}): '
-                                 f'wait for it, or stop it.') from error
+                                 f'wait for it or stop it.') from error
         try:
             same = os.path.samestat(os.fstat(lock.fileno()), os.stat(folder / 'lock'))
         except FileNotFoundError:
@@ -91,14 +93,14 @@ def _take_lock(folder: Path, out: Path) -> TextIO:
 
 
 class ChunkFolder:
-    """The finished chunks of a run, beside its output, locked by the run.
+    """Folder with the finished chunks of a run, next to its output and locked by the run.
 
     Args:
         out (Path): The output.
 
     Raises:
-        ValueError: If another run is writing this output; the message says which.
-        OSError: If nothing can be written there.
+        ValueError: If another run is writing this output; the message names that run.
+        OSError: If the folder cannot be written.
     """
 
     def __init__(self, out: Path) -> None:
@@ -114,15 +116,15 @@ class ChunkFolder:
         self._lock.close()
 
     def begin(self, metadata: dict, box_dtype: str = 'uint16', anew: bool = False) -> None:
-        """Begin a run, or go on with it.
+        """Begin or resume a run.
 
         Args:
             metadata (dict): Metadata of the run.
-            box_dtype (str): Type of the box columns.
-            anew (bool): Whether to drop what an earlier run has left.
+            box_dtype (str): Type of the box columns. Defaults to 'uint16'.
+            anew (bool): Whether to delete the results of an earlier run. Defaults to False.
 
         Raises:
-            ValueError: If the folder holds the beginning of a run with other parameters.
+            ValueError: If the folder contains an unfinished run with other parameters.
         """
         self.metadata = metadata
         self.box_dtype = box_dtype
@@ -135,9 +137,9 @@ class ChunkFolder:
             return
         changed = self._changes(run.read_text(encoding='utf-8'))
         if changed:
-            raise ValueError(f'{self.path} holds the beginning of a run with other parameters '
-                             f'({"; ".join(changed)}): use those again to go on, or --overwrite '
-                             f'to start anew.')
+            raise ValueError(f'{self.path} contains an unfinished run with other parameters '
+                             f'({"; ".join(changed)}): use the old parameters to resume it, or '
+                             f'--overwrite to start again.')
 
     def _changes(self, text: str) -> list[str]:
         try:
@@ -158,7 +160,7 @@ class ChunkFolder:
                     writer.add(*result)
 
     def load(self, index: int) -> ProposalStore | None:
-        """Open the result of a chunk, or return None where it is missing or damaged."""
+        """Open the result of a chunk, or return None if it is missing or damaged."""
         try:
             store = self.open(index)
             store.verify()
@@ -181,21 +183,21 @@ class ChunkFolder:
                 path.unlink()
 
     def remove(self) -> None:
-        """Remove the folder, and let the next run begin."""
+        """Remove the folder so that the next run can begin."""
         self._clear()
         (self.path / 'lock').unlink()
-        with contextlib.suppress(OSError):  # unless the next one is in it already
+        with contextlib.suppress(OSError):  # the next run may already use the folder
             self.path.rmdir()
         self._lock.close()
 
 
 def skipped_path(out: str | Path) -> Path:
-    """Where the table of skipped images of a store lies."""
+    """Return the path of a store's table of skipped images."""
     return Path(f'{out}.skipped.csv')
 
 
 def write_skipped(path: Path, skipped: list[Skipped]) -> None:
-    """Write the table of skipped images; without any, remove an old one."""
+    """Write the table of skipped images; if there are none, remove an old table."""
     if not skipped:
         path.unlink(missing_ok=True)
         return
@@ -206,7 +208,7 @@ def write_skipped(path: Path, skipped: list[Skipped]) -> None:
 
 
 def read_skipped(path: Path) -> list[Skipped]:
-    """Read the table of skipped images; a missing one is empty."""
+    """Read the table of skipped images; return an empty list if there is no table."""
     if not path.exists():
         return []
     with open(path, newline='', encoding='utf-8') as file:

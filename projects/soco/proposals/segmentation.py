@@ -1,8 +1,8 @@
 """Graph segmentation of an RGB image (Felzenszwalb and Huttenlocher, IJCV 2004), compiled.
 
-The result is that of ``skimage.segmentation.felzenszwalb``, label for label: blur, costs and
-thresholds are rounded where scikit-image rounds them, and edges of equal cost are taken in the
-order right, down, down-right, up-right, then by pixel.
+The labels equal those of `skimage.segmentation.felzenszwalb`: blur, costs and thresholds are rounded
+where scikit-image rounds them, and edges of equal cost are processed in the order right, down,
+down-right, up-right, then by pixel.
 """
 import threading
 
@@ -15,7 +15,7 @@ KEPT_PIXELS = 2**21
 
 
 def gaussian_weights(sigma: float) -> np.ndarray:
-    """Half of a normalised Gaussian kernel, cut at four standard deviations.
+    """Return half of a normalised Gaussian kernel, truncated at four standard deviations.
 
     Args:
         sigma (float): Standard deviation in pixels, >= 0.
@@ -34,12 +34,13 @@ _kept = threading.local()
 
 
 def edge_scratch(pixels: int) -> np.ndarray:
-    """Room for the edges of an image; kept for the next image of the same thread, if moderate.
+    """Return work space for the edges of an image.
 
-    Fresh pages from the operating system cost more time than sorting the edges.
+    Up to `KEPT_PIXELS` pixels, it is kept for the next image of the same thread, because fresh pages
+    from the operating system cost more time than sorting the edges.
 
     Args:
-        pixels (int): Pixels of the image.
+        pixels (int): Number of pixels of the image.
 
     Returns:
         np.ndarray: (4, >= 4 * pixels + 1) uint64, uninitialised.
@@ -70,9 +71,9 @@ def _load_row(image: np.ndarray, y: int, planes: np.ndarray) -> None:
 
 @kernel
 def blur(image: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Blur an image, first down its columns, then along its rows.
+    """Blur an image, first along its columns, then along its rows.
 
-    Each sum starts with the centre and takes symmetric pairs from the outside in, as SciPy does.
+    Each sum starts with the centre and adds symmetric pairs from the outside in, as in SciPy.
 
     Args:
         image (np.ndarray): (H, W, 3) uint8.
@@ -129,15 +130,15 @@ def _cost_row(first: np.ndarray, second: np.ndarray, out: np.ndarray) -> None:
 
 @kernel
 def edge_costs(blurred: np.ndarray) -> np.ndarray:
-    """Colour distances along the edges right, down, down-right and up-right of each pixel.
+    """Compute colour distances along the edges right, down, down-right and up-right of each pixel.
 
-    The edge up-right of (y, x) joins (y, x + 1) and (y + 1, x).
+    The edge up-right of (y, x) connects (y, x + 1) and (y + 1, x).
 
     Args:
         blurred (np.ndarray): (3, H, W) float64.
 
     Returns:
-        np.ndarray: (4, H, W) float32. What lies beyond the border holds 0.
+        np.ndarray: (4, H, W) float32; 0 for edges that cross the border.
     """
     height, width = blurred.shape[1], blurred.shape[2]
     costs = np.zeros((4, height, width), dtype=np.float32)
@@ -154,6 +155,16 @@ def edge_costs(blurred: np.ndarray) -> np.ndarray:
 
 @kernel
 def number_labels(parents: np.ndarray, height: int, width: int) -> tuple[np.ndarray, int]:
+    """Assign labels to the trees of a forest, by first appearance in raster order.
+
+    Args:
+        parents (np.ndarray): (H*W,) int32 forest from `grow_forest`.
+        height (int): Height of the image in pixels, H.
+        width (int): Width of the image in pixels, W.
+
+    Returns:
+        tuple[np.ndarray, int]: (H, W) int32 labels from 0, and their number.
+    """
     numbers = np.full(parents.shape[0], -1, dtype=np.int32)
     labels = np.empty(parents.shape[0], dtype=np.int32)
     count = 0
@@ -172,13 +183,13 @@ def segment(image: np.ndarray, scale: float, sigma: float,
 
     Args:
         image (np.ndarray): (H, W, 3) uint8.
-        scale (float): Scale of observation; larger gives larger components.
-        sigma (float): Blur in pixels.
+        scale (float): Scale of observation; a larger scale gives larger components.
+        sigma (float): Standard deviation of the blur in pixels.
         min_size (int): Smallest component in pixels.
 
     Returns:
         tuple[np.ndarray, int]: (H, W) int32 labels from 0, numbered by first appearance in raster
-        order, and how many there are.
+        order, and their number.
     """
     height, width = image.shape[:2]
     blurred = blur(image, gaussian_weights(sigma))

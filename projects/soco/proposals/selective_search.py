@@ -1,4 +1,4 @@
-"""Selective search with the boxes of the official SoCo code: pixels to boxes, nothing else."""
+"""Selective search, which finds object-like boxes in an image, as in the official SoCo code."""
 import time
 from dataclasses import dataclass
 
@@ -15,21 +15,23 @@ MAX_PIXELS = 2**30
 
 @dataclass(frozen=True)
 class SearchSetting:
-    """Parameters of one way to search.
+    """Parameters of selective search.
 
     Args:
-        name (str): How it is called.
-        scales (tuple[float, ...]): Scales of observation of the segmentation; larger gives larger
-            segments. Each is searched in turn.
-        sigma (float): Blur before segmentation in pixels, >= 0.
-        min_size (int): Smallest segment in pixels, >= 1.
-        colour_spaces (tuple[str, ...]): Where segments are sought: ``rgb``, ``hsv``, ``lab``,
-            ``grey``. Each is searched in turn.
-        official (bool): Whether histograms and neighbours are the official SoCo code's: hue and
-            saturation without effect, and neighbours where one's bounding box strictly contains a
-            corner of the other's. Otherwise hue, saturation and value count over their real range,
-            colour, texture, size and fill weigh the same, and neighbours are segments that touch,
-            as in the paper of Uijlings et al. (texture is local binary patterns in both).
+        name (str): Name of the setting. Defaults to 'custom'.
+        scales (tuple[float, ...]): Scales of observation of the segmentation; a larger scale gives
+            larger segments. Each is searched in turn. Defaults to (300.,).
+        sigma (float): Standard deviation of the blur before segmentation in pixels, in [0, 100].
+            Defaults to 0.9.
+        min_size (int): Smallest segment in pixels, >= 1. Defaults to 100.
+        colour_spaces (tuple[str, ...]): Colour spaces of the segmentation: `rgb`, `hsv`, `lab`,
+            `grey`. Each is searched in turn. Defaults to ('rgb',).
+        official (bool): Whether histograms and neighbours are those of the official SoCo code: hue and
+            saturation have no effect, and two segments are neighbours if the bounding box of one
+            strictly contains a corner of the other's. Otherwise, as in the paper of Uijlings et al.,
+            hue, saturation and value are binned over their real range, colour, texture, size and fill
+            have equal weights, and segments that touch are neighbours. The texture is local binary
+            patterns in both cases. Defaults to True.
 
     Raises:
         ValueError: If a parameter is out of range.
@@ -45,7 +47,7 @@ class SearchSetting:
     def __post_init__(self) -> None:
         unknown = set(self.colour_spaces) - set(COLOUR_SPACES)
         if unknown:
-            raise ValueError(f'unknown colour space {min(unknown)!r}: choose among '
+            raise ValueError(f'unknown colour space {min(unknown)!r}: choose from '
                              f'{", ".join(COLOUR_SPACES)}.')
         if not self.scales or min(self.scales) <= 0 or not self.colour_spaces:
             raise ValueError('selective search needs at least one scale, all above 0, and one '
@@ -78,8 +80,8 @@ def _search_once(image: np.ndarray, hsv: np.ndarray | None, scale: float,
     colours = grouping.brightest_channel(image) if setting.official else hsv
     extents, sizes, shares = grouping.describe_segments(image, colours, labels, count)
     if setting.official:
-        # Hue and saturation lie in 0 … 1 and are binned over 0 … 255 by the official code: all
-        # pixels fall into the first bin of both, which adds 2 to every similarity.
+        # The official code bins hue and saturation, which are in 0 … 1, over 0 … 255: all pixels
+        # are in the first bin of both, which adds 2 to every similarity.
         pairs, colour_start = grouping.nested_pairs(extents), 2.
     else:
         # Each histogram sums to 1 over its three channels.
@@ -103,33 +105,34 @@ def _check_image(image: np.ndarray) -> None:
     if not isinstance(image, np.ndarray) or image.dtype != np.uint8:
         kind = getattr(image, 'dtype', type(image).__name__)
         raise ValueError(f'selective search takes a uint8 array, not {kind}: convert the image '
-                         f'to 8 bits a channel first.')
+                         f'to 8 bits per channel first.')
     if image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
         raise ValueError(f'selective search takes an RGB image of shape (H, W, 3), not '
                          f'{image.shape}.')
     height, width = image.shape[:2]
     if max(height, width) > MAX_SIDE or height * width > MAX_PIXELS:
         raise ValueError(f'an image of {width}×{height} pixels is too large for selective search: '
-                         f'at most {MAX_SIDE} a side and {MAX_PIXELS} in all. Scale it down first.')
+                         f'at most {MAX_SIDE} a side and {MAX_PIXELS} in total. Scale it down first.')
 
 
 def selective_search(image: np.ndarray, setting: str | SearchSetting = 'soco') -> np.ndarray:
     """Find object-like boxes in an image, without labels.
 
-    With the setting ``soco``, the default, the result is that of the official SoCo code
-    (``selective_search/selective_search.py``, scale 300, sigma 0.9, min_size 100), box for box.
+    With the default setting `soco`, the boxes equal those of the official SoCo code
+    (`selective_search/selective_search.py`, scale 300, sigma 0.9, min_size 100), in the same order.
 
     Args:
         image (np.ndarray): (H, W, 3) uint8 RGB.
-        setting (str | SearchSetting): A name in :data:`SETTINGS`, or parameters of one's own.
+        setting (str | SearchSetting): A name in `SETTINGS`, or custom parameters. Defaults to 'soco'.
 
     Returns:
-        np.ndarray: (n, 4) int32 boxes x, y, w, h in pixels, in the order formed, w and h being
-        the differences between the first and last column and row. Repeated boxes are kept, but
-        for those that several scales or colour spaces have in common.
+        np.ndarray: (n, 4) int32 boxes x, y, w, h in pixels, in the order formed; w and h are the
+        differences between the first and last column and row. Duplicates are kept, except with several
+        scales or colour spaces.
 
     Raises:
-        ValueError: If the image is no RGB array of 8 bits or too large, or the setting unknown.
+        ValueError: If the image is not an RGB array of 8 bits or is too large, or the setting is
+            unknown.
     """
     _check_image(image)
     if isinstance(setting, str):
@@ -143,13 +146,13 @@ def selective_search(image: np.ndarray, setting: str | SearchSetting = 'soco') -
 
 
 def compile_kernels(setting: str | SearchSetting = 'soco') -> float:
-    """Compile the kernels of a setting, or fetch them from the cache.
+    """Compile the kernels of a setting, or load them from the cache.
 
     Args:
-        setting (str | SearchSetting): As in :func:`selective_search`.
+        setting (str | SearchSetting): As in `selective_search`. Defaults to 'soco'.
 
     Returns:
-        float: Seconds it took.
+        float: Duration in seconds.
     """
     start = time.perf_counter()
     selective_search(np.zeros((8, 8, 3), dtype=np.uint8), setting)

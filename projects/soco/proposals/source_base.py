@@ -1,4 +1,4 @@
-"""What a source of images can do, and which names it may give them."""
+"""Base class of image sources, and the rules for names of images."""
 import io
 from collections.abc import Iterable
 from typing import BinaryIO
@@ -7,62 +7,68 @@ EXTENSIONS = ('.bmp', '.gif', '.jpeg', '.jpg', '.pgm', '.png', '.ppm', '.tif', '
 
 
 def is_image_name(name: str) -> bool:
-    """Whether a file name says that it is an image; hidden files are none."""
+    """Return whether a file name is that of an image; names of hidden files are not."""
     base = name.rpartition('/')[2]
     return base.lower().endswith(EXTENSIONS) and not base.startswith('.')
 
 
 def name_problem(name: str) -> str | None:
-    """Say why a name that a file gives cannot be that of an image, or None where it can.
+    """Return why a name that was read from a file cannot be the name of an image.
 
-    A name is a path relative to the images' root: anything else could lead out of it.
+    A name is a path relative to the images' root: any other path could lead out of it.
+
+    Args:
+        name (str): The name.
+
+    Returns:
+        str | None: The problem, or None if there is none.
     """
     if name.startswith('/'):
         return 'is an absolute path'
     if '..' in name.split('/'):
         return 'contains ".."'
     if not name or '\0' in name:
-        return 'is no name of a file'
+        return 'is not a file name'
     return None
 
 
 class NameRefused(PermissionError):
-    """A name that leads, or might lead, out of the folder of the images."""
+    """Raised for a name that leads, or might lead, out of the folder of the images."""
 
 
 class ImageSource:
-    """What every source can do."""
+    """Base class of image sources."""
 
     kind: str
     path: str
     follow_links = False
 
     def names(self) -> list[str]:
-        """The images: relative paths with slashes, sorted, each once."""
+        """Return the images: relative paths with slashes, sorted, each once."""
         raise NotImplementedError
 
     def read_bytes(self, name: str) -> bytes:
-        """The content of one image file.
+        """Return the content of one image file.
 
         Args:
-            name (str): A name that :meth:`names` lists.
+            name (str): One of the names that `names` returns.
 
         Returns:
-            bytes: The file.
+            bytes: The content.
 
         Raises:
-            OSError: If it cannot be read.
+            OSError: If the file cannot be read.
         """
         raise NotImplementedError
 
     def open(self, name: str) -> BinaryIO:
-        """One image file, for those who need its beginning only; like :meth:`read_bytes`."""
+        """Open one image file, for callers that need only its beginning; errors as in `read_bytes`."""
         return io.BytesIO(self.read_bytes(name))
 
     def __contains__(self, name: str) -> bool:
-        """Whether there is a file of this name, without a look into it."""
+        """Return whether there is a file of this name; the file is not read."""
         raise NotImplementedError
 
     def select(self, names: Iterable[str]) -> 'ImageSource':
-        """A source for these names only, quick to send to a worker."""
+        """Return a source for these names only, which is cheap to send to a worker."""
         return self

@@ -1,6 +1,6 @@
-"""Where images come from: one reader for the generator and for training.
+"""Image sources for the generator and for training: folders, lists, COCO json and archives.
 
-A source lists names and hands out the bytes of a name. It may be copied to any number of worker
+A source lists names and returns the bytes of a name. It can be copied to any number of worker
 processes and threads. No name leads out of the folder of the images.
 """
 import errno
@@ -21,12 +21,15 @@ KINDS = ('a folder, a list of images (.txt), a COCO json, a zip archive or an un
 
 
 class FolderSource(ImageSource):
-    """Images in a folder and its subfolders; links within it are followed, each folder once.
+    """Images in a folder and its subfolders.
+
+    Links within the folder are followed; each folder is listed once.
 
     Args:
         root (str | Path): The folder; it may be a link itself.
-        follow_links (bool): Whether links may lead out of the folder. Who can write there, or has
-            made the archive that was unpacked there, then chooses what is read.
+        follow_links (bool): Whether links may lead out of the folder. If they may, anyone who can write
+            there, or who made an archive that was unpacked there, can choose which files are read.
+            Defaults to False.
 
     Raises:
         FileNotFoundError: If there is no such folder.
@@ -42,10 +45,10 @@ class FolderSource(ImageSource):
         self._real = os.path.join(os.path.realpath(self.root), '')
 
     def names(self) -> list[str]:
-        """The images: relative paths with slashes, sorted, each once.
+        """Return the images: relative paths with slashes, sorted, each once.
 
         Raises:
-            ValueError: If a folder is a link that leads out and may not.
+            ValueError: If a link to a folder leads out of the root and `follow_links` is False.
         """
         found, visited = [], set()
         for folder, folders, files in os.walk(self.root, followlinks=True):
@@ -67,17 +70,17 @@ class FolderSource(ImageSource):
         real = os.path.realpath(path)
         if not self.follow_links and not os.path.join(real, '').startswith(self._real):
             raise NameRefused(f'{path} is reached by a link out of {self.root}, to {real}: if that is '
-                              f'meant, say so with --follow-links (follow_links=True of a data set)')
+                              f'intended, set --follow-links (follow_links=True of a data set)')
         return real
 
     def locate(self, name: str) -> str:
-        """Where an image is.
+        """Return the path of an image.
 
         Args:
-            name (str): Its name.
+            name (str): Name of the image.
 
         Returns:
-            str: Its path, links resolved.
+            str: Its path, with links resolved.
 
         Raises:
             NameRefused: If the name leads out of the folder.
@@ -89,14 +92,17 @@ class FolderSource(ImageSource):
         return self._resolve(os.path.join(self.root, name))
 
     def read_bytes(self, name: str) -> bytes:
+        """Return the content of one image file."""
         with self.open(name) as file:
             return file.read()
 
     def open(self, name: str) -> BinaryIO:
+        """Open one image file, which must be a regular file within the folder."""
         path = self.locate(name)
         mode = os.stat(path).st_mode
-        if not stat.S_ISREG(mode):  # to open a pipe would wait for ever
-            raise OSError(errno.EINVAL, 'a folder' if stat.S_ISDIR(mode) else 'no ordinary file', path)
+        if not stat.S_ISREG(mode):  # opening a pipe would block
+            raise OSError(errno.EINVAL, 'a folder' if stat.S_ISDIR(mode) else 'not a regular file',
+                          path)
         return open(path, 'rb')
 
     def __contains__(self, name: str) -> bool:
@@ -107,7 +113,14 @@ class FolderSource(ImageSource):
 
 
 class _ListedSource(FolderSource):
-    """Images of a folder that a file lists."""
+    """Base class of sources that are the images of a folder that a file lists.
+
+    Args:
+        path (str | Path): The file with the list.
+        root (str | Path, optional): Folder to which the names are relative. Defaults to the folder of
+            the list.
+        follow_links (bool): Whether links may lead out of that folder. Defaults to False.
+    """
 
     def __init__(self, path: str | Path, root: str | Path | None = None,
                  follow_links: bool = False) -> None:
@@ -115,38 +128,46 @@ class _ListedSource(FolderSource):
         self.path = os.path.abspath(path)
 
     def listed(self) -> Iterable[str]:
-        """Names as the file gives them."""
+        """Return the names as the file gives them."""
         raise NotImplementedError
 
     def names(self) -> list[str]:
+        """Return the listed images: relative paths with slashes, sorted, each once.
+
+        Raises:
+            FileNotFoundError: If none of the images exists.
+            ValueError: If a name leads out of the root, or the file is of another kind.
+        """
         found = set()
         for name in self.listed():
             if os.path.isabs(name):
                 name = os.path.relpath(name, self.root)
             name = Path(os.path.normpath(name)).as_posix()
             if name.startswith('../') or name in ('.', '..'):
-                raise ValueError(f'{self.path} lists {name}, which lies outside of {self.root}: '
-                                 f'give a folder that holds all images with --root.')
+                raise ValueError(f'{self.path} lists {name}, which is outside of {self.root}: '
+                                 f'set --root to a folder that contains all images.')
             found.add(name)
         if found and not any(os.path.exists(os.path.join(self.root, name)) for name in found):
             raise FileNotFoundError(f'none of the {len(found)} images that {self.path} lists is '
-                                    f'in {self.root} (the first: {min(found)}): say with --root '
-                                    f'where they are.')
+                                    f'in {self.root} (the first: {min(found)}): set --root to the '
+                                    f'folder of the images.')
         return sorted(found)
 
 
 class ListSource(_ListedSource):
-    """Images that a text file lists, one path a line; empty lines and ``#`` lines are skipped.
+    """Images that a text file lists, one path per line; empty lines and `#` lines are skipped.
 
     Args:
         path (str | Path): The list.
-        root (str | Path, optional): Folder that the paths start from, by default the list's.
-        follow_links (bool): Whether links may lead out of that folder.
+        root (str | Path, optional): Folder to which the paths are relative. Defaults to the folder of
+            the list.
+        follow_links (bool): Whether links may lead out of that folder. Defaults to False.
     """
 
     kind = 'list'
 
     def listed(self) -> Iterable[str]:
+        """Return the lines of the list that are neither empty nor comments."""
         with open(self.path, encoding='utf-8') as file:
             try:
                 lines = [line.strip() for line in file]
@@ -159,23 +180,25 @@ class CocoSource(_ListedSource):
     """The images of a COCO json.
 
     Args:
-        path (str | Path): The json.
-        root (str | Path, optional): Folder that ``file_name`` starts from, by default the json's.
-        follow_links (bool): Whether links may lead out of that folder.
+        path (str | Path): The json file.
+        root (str | Path, optional): Folder to which each `file_name` is relative. Defaults to the
+            folder of the json.
+        follow_links (bool): Whether links may lead out of that folder. Defaults to False.
     """
 
     kind = 'coco'
 
     def listed(self) -> Iterable[str]:
+        """Return the `file_name` of each image."""
         try:
             with open(self.path, encoding='utf-8') as file:
                 names = [image['file_name'] for image in json.load(file)['images']]
         except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(f'{self.path} is not a COCO json: it should hold a list "images", '
+            raise ValueError(f'{self.path} is not a COCO json: it should contain a list "images", '
                              f'each with a "file_name" ({type(error).__name__}: {error}).'
                              ) from error
         for row, name in enumerate(names):
-            problem = name_problem(name) if isinstance(name, str) else 'is no text'
+            problem = name_problem(name) if isinstance(name, str) else 'is not a string'
             if problem:
                 raise ValueError(f'images[{row}] of {self.path}: the file_name {name!r} {problem}. '
                                  f'It should be relative to --root.')
@@ -184,20 +207,20 @@ class CocoSource(_ListedSource):
 
 def open_source(path: str | Path, root: str | Path | None = None,
                 follow_links: bool = False) -> ImageSource:
-    """Open images wherever they are.
+    """Open an image source of any kind.
 
     Args:
         path (str | Path): A folder, a list of images, a COCO json, a zip or a tar archive.
-        root (str | Path, optional): Where the images of a list or a COCO json are, by default in
-            its folder.
-        follow_links (bool): Whether links may lead out of the folder of the images.
+        root (str | Path, optional): Folder of the images of a list or a COCO json. Defaults to the
+            folder of that file.
+        follow_links (bool): Whether links may lead out of the folder of the images. Defaults to False.
 
     Returns:
         ImageSource: The source.
 
     Raises:
-        FileNotFoundError: If there is nothing at the path.
-        ValueError: If what is there is no image source.
+        FileNotFoundError: If the path does not exist.
+        ValueError: If the path is not an image source.
     """
     if not os.path.exists(path):
         raise FileNotFoundError(f'there are no images at {path}: give {KINDS}.')
@@ -212,4 +235,4 @@ def open_source(path: str | Path, root: str | Path | None = None,
         return ZipSource(path)
     if suffix in ('.tar', '.gz', '.tgz', '.xz', '.bz2') or tarfile.is_tarfile(path):
         return TarSource(path)
-    raise ValueError(f'{path} is no image source: give {KINDS}.')
+    raise ValueError(f'{path} is not an image source: give {KINDS}.')

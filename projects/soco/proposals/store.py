@@ -1,9 +1,9 @@
-"""ProposalStore: one Arrow IPC file per data set, memory-mapped.
+"""Proposal stores: one memory-mapped Arrow IPC file per data set.
 
-A row is an image; the rows are sorted by name. The schema's metadata hold one JSON object under
-the key ``soco_proposals``. Checksums cover all of it: when a store is opened those of the metadata and
-of the number of rows are compared, and when a row is read for the first time that of its batch.
-``docs/proposals.md`` describes the format to the byte.
+A row is an image; the rows are sorted by name. The metadata of the schema contain one JSON object under
+the key `soco_proposals`. Checksums cover both: those of the metadata and of the number of rows are
+compared when a store is opened, that of a batch when one of its rows is read for the first time.
+`docs/proposals.md` specifies the format byte by byte.
 """
 import bisect
 import json
@@ -38,7 +38,7 @@ _MAKE_AGAIN = 'make it again: python tools/generate_proposals.py IMAGES OUT.arro
 
 
 class ImageProposals(NamedTuple):
-    """The proposals of one image.
+    """Proposals of one image.
 
     Args:
         image (str): Name of the image: a path relative to the image source, with slashes.
@@ -54,12 +54,13 @@ class ImageProposals(NamedTuple):
 
 
 class ProposalStore:
-    """Read access to a store; cheap to open, to copy to a worker, and to keep open.
+    """Reader of a store; cheap to open, to copy to a worker, and to keep open.
 
-    All processes that open the same file share its pages. A pickled store carries only its path.
+    All processes that open the same file share its pages. A pickled store contains only its path. Use
+    `open` to open a store.
 
     Args:
-        path (str | Path): The file. Use :meth:`open`.
+        path (str | Path): The file.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -72,7 +73,7 @@ class ProposalStore:
             count = reader.num_record_batches
             found = [reader.get_batch_with_custom_metadata(i) for i in range(count)]
         except (pa.ArrowException, OSError) as error:
-            raise ValueError(f'{path} is not a proposal store, or only a part of one ({error}): '
+            raise ValueError(f'{path} is not a proposal store, or it is truncated ({error}): '
                              f'{_HOW_TO_MAKE}') from error
         self.metadata, self.box_dtype = self._read_schema(schema)
         checksum, last = schema.metadata[CHECKSUM_KEY], count - 1
@@ -100,13 +101,13 @@ class ProposalStore:
 
         Raises:
             FileNotFoundError: If there is no such file.
-            ValueError: If the file is no proposal store, truncated, damaged, or of another format
-                version. Damage of the rows themselves is told when one of them is read.
+            ValueError: If the file is not a proposal store, is truncated or damaged, or has another
+                format version. Damage to the rows themselves is reported when one of them is read.
         """
         return cls(path)
 
     def _read_schema(self, schema: pa.Schema) -> tuple[dict[str, Any], str]:
-        """The metadata, and the type of the boxes."""
+        """Return the metadata and the type of the boxes."""
         text = (schema.metadata or {}).get(METADATA_KEY)
         if text is None:
             raise ValueError(f'{self.path} is an Arrow file but not a proposal store: '
@@ -133,12 +134,12 @@ class ProposalStore:
         return ValueError(f'{self.path} is damaged ({what}): restore the file, or {_MAKE_AGAIN}')
 
     def _open_batch(self, number: int) -> Columns:
-        """Compare the checksum of a batch; its rows can be read from here on."""
+        """Check a batch and its checksum, and make its rows readable."""
         batch, checksum = self._sealed[number]
         try:
             columns = Columns(batch, self.box_dtype)
             if columns.checksum != checksum:
-                raise ValueError('the checksum does not fit')
+                raise ValueError('the checksum does not match')
         except (pa.ArrowException, TypeError, ValueError) as error:
             first, end = self._starts[number:number + 2]
             raise self._damaged(f'rows {first} to {end - 1}: {error}') from error
@@ -163,22 +164,22 @@ class ProposalStore:
         return self._columns[number] or self._open_batch(number), index - self._starts[number]
 
     def name(self, index: int) -> str:
-        """The name of the image in a row, without its boxes."""
+        """Return the name of the image in a row."""
         batch, row = self._locate(index)
         return str(batch.names[batch.name_offsets[row]:batch.name_offsets[row + 1]], 'utf-8')
 
     def size(self, index: int) -> tuple[int, int]:
-        """Width and height of the image in a row, in pixels."""
+        """Return the width and height of the image in a row, in pixels."""
         batch, row = self._locate(index)
         return batch.widths[row], batch.heights[row]
 
     def box_counts(self) -> np.ndarray:
-        """How many boxes each image has, (n,) int32."""
+        """Return the number of boxes of each image, (n,) int32."""
         self.verify()
         return np.concatenate([np.diff(np.asarray(batch.box_offsets)) for batch in self._columns])
 
     def verify(self) -> None:
-        """Compare the checksums of all rows that were not read yet.
+        """Check the checksums of all rows that have not been read yet.
 
         Raises:
             ValueError: If the file is damaged; the message names the rows.
@@ -188,19 +189,19 @@ class ProposalStore:
                 self._open_batch(number)
 
     def regions(self, index: int) -> np.ndarray:
-        """The boxes of a row as stored.
+        """Return the boxes of a row as stored.
 
         Args:
-            index (int): Row.
+            index (int): The row.
 
         Returns:
-            np.ndarray: (n, 4) read-only x, y, w, h in pixels, of type ``box_dtype``.
+            np.ndarray: (n, 4) read-only x, y, w, h in pixels, of type `box_dtype`.
         """
         batch, row = self._locate(index)
         return batch.boxes[batch.box_offsets[row]:batch.box_offsets[row + 1]]
 
     def rule(self, index: int) -> str:
-        """The name of the filter's rule that chose the boxes of a row."""
+        """Return the name of the filter rule that selected the boxes of a row."""
         batch, row = self._locate(index)
         names = self.metadata.get('rules', [])
         if batch.rules[row] >= len(names):
@@ -219,7 +220,7 @@ class ProposalStore:
             yield self[index]
 
     def index(self, image: str) -> int:
-        """The row of an image.
+        """Return the row of an image.
 
         Args:
             image (str): Name of the image.
@@ -244,14 +245,14 @@ class ProposalStore:
 
 
 class StoreWriter:
-    """Writes a store beside its place and moves it there when it is complete.
+    """Writer of a store, which appears at its path only when it is complete.
 
-    Use it in a ``with`` statement: an exception leaves nothing behind.
+    Use it in a `with` statement: an exception leaves no file behind.
 
     Args:
-        path (str | Path): The file; one that is there is replaced.
-        metadata (dict): JSON values. ``rules`` lists the names that rows may give as rule.
-        box_dtype (str): ``'uint16'``, ``'float32'`` or ``'float64'``.
+        path (str | Path): The file; an existing one is replaced.
+        metadata (dict): JSON values. `rules` lists the names of rules that rows may have.
+        box_dtype (str): `'uint16'`, `'float32'` or `'float64'`. Defaults to 'uint16'.
     """
 
     def __init__(self, path: str | Path, metadata: dict, box_dtype: str = 'uint16') -> None:
@@ -273,25 +274,25 @@ class StoreWriter:
         return self
 
     def add(self, image: str, width: int, height: int, regions: np.ndarray, rule: str) -> None:
-        """Append an image; the images must come in the order of their names.
+        """Append an image; images must be added in the order of their names.
 
         Args:
             image (str): Relative path of the image, with slashes.
             width (int): Width in pixels.
             height (int): Height in pixels.
             regions (np.ndarray): (n, 4) x, y, w, h in pixels.
-            rule (str): Name of the rule that chose them, one of the metadata's ``rules``.
+            rule (str): Name of the rule that selected them, one of the metadata's `rules`.
 
         Raises:
-            ValueError: If the name is out of order, the rule unknown, the size no size, or a box no
-                box, or one that does not fit the column's type.
+            ValueError: If the name is out of order, the rule is unknown, a side is out of range, or a
+                box is invalid or cannot be stored exactly in the column's type.
         """
         if self._last is not None and image <= self._last:
             raise ValueError(f'images must be added in the order of their names, each once: '
                              f'{image!r} came after {self._last!r}.')
         if rule not in self._rules or not (0 < width < 2**31 and 0 < height < 2**31):
             raise ValueError(f'{image!r} measures {width} × {height} pixels, its rule is {rule!r}: '
-                             f'sides should be at least 1, the rule one of {", ".join(self._rules)}.')
+                             f'sides must be at least 1, the rule one of {", ".join(self._rules)}.')
         stored = exact_boxes(regions, image, self._dtype)
         if len(self._pending) == BATCH_ROWS or self._boxes >= BATCH_BOXES:
             self._flush(last=False)

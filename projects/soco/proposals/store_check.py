@@ -1,4 +1,4 @@
-"""Whether a store and images belong together, and what would fit where they do not."""
+"""Check that a store and images belong together, with a hint for the user if they do not."""
 import os
 
 import numpy as np
@@ -11,15 +11,15 @@ TRIED = 16
 
 
 def where_instead(source: ImageSource, name: str, what: str) -> str:
-    """Look for an image that a source does not hold under its name.
+    """Look nearby for an image that a source does not contain under its name.
 
     Args:
         source (ImageSource): The source.
-        name (str): The image's name.
-        what (str): How the user calls the source, such as ``data_root``.
+        name (str): Name of the image.
+        what (str): The user's name of the source, such as `data_root`.
 
     Returns:
-        str: Where it is and what to do about it, one or two sentences; empty if it is nowhere near.
+        str: Where the image is and what to do, one or two sentences; empty if it was not found.
     """
     problem = name_problem(name)
     if problem:
@@ -45,22 +45,22 @@ def where_instead(source: ImageSource, name: str, what: str) -> str:
         tail = '/'.join(parts[start:])
         if tail in source:
             front = '/'.join(parts[:start])
-            return (f'There is {tail} instead: give as {what} something that holds the images '
+            return (f'There is {tail} instead: give as {what} a place that contains the images '
                     f'under {front}/.')
     return ''
 
 
 def check_store_fits(store: ProposalStore, source: ImageSource) -> None:
-    """Look for a few of a store's images, evenly spread, in the images of a training.
+    """Check that a few of a store's images, evenly spread, exist in an image source.
 
-    Only whether the files exist is asked, so that this is quick for a million of them.
+    Only the existence of the files is checked, so this is fast even for a million images.
 
     Args:
         store (ProposalStore): The store.
-        source (ImageSource): The images, ``data_root`` of the data set.
+        source (ImageSource): The images, `data_root` of the data set.
 
     Raises:
-        ValueError: If the store lists no image, or one that was looked for is not there.
+        ValueError: If the store lists no image, or an image that was looked up is missing.
     """
     if len(store) == 0:
         raise ValueError(f'{store.path} lists no image. Make it again from a folder of photos: '
@@ -73,5 +73,5 @@ def check_store_fits(store: ProposalStore, source: ImageSource) -> None:
             f'{len(missing)} of {len(names)} photos looked up from {store.path} are not in '
             f'{source.path} (the first: {missing[0]}). '
             f'{where_instead(source, missing[0], "data_root") or "The store is of other images."} '
-            f'Set data_root to what the proposals were made from, or make them again: '
+            f'Set data_root to the images that the proposals were made from, or make them again: '
             f'python tools/generate_proposals.py {source.path} OUT.arrow')

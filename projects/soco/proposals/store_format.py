@@ -1,6 +1,6 @@
-"""The format of a store: its schema, its batches of columns, and the checksums over all of it.
+"""File format of a store: its schema, its batches of columns, and the checksums of both.
 
-The checksums find damage, not intent: who writes a file can write its checksums, too.
+The checksums detect damage, not tampering: anyone who can write a file can also write its checksums.
 """
 import json
 import zlib
@@ -17,14 +17,17 @@ BOX_DTYPES = ('uint16', 'float32', 'float64')
 
 
 def store_schema(metadata: dict, box_dtype: str) -> pa.Schema:
-    """The Arrow schema of a store.
+    """Return the Arrow schema of a store.
 
     Args:
         metadata (dict): JSON values.
-        box_dtype (str): One of :data:`BOX_DTYPES`.
+        box_dtype (str): One of `BOX_DTYPES`.
 
     Returns:
-        pa.Schema: The schema, metadata and their checksum included.
+        pa.Schema: The schema, including the metadata and their checksum.
+
+    Raises:
+        ValueError: If `box_dtype` is not one of `BOX_DTYPES`.
     """
     if box_dtype not in BOX_DTYPES:
         raise ValueError(f'boxes cannot be stored as {box_dtype!r}: use {", ".join(BOX_DTYPES)}.')
@@ -38,32 +41,39 @@ def store_schema(metadata: dict, box_dtype: str) -> pa.Schema:
 
 
 def checksum_of(metadata: bytes, box_dtype: str) -> bytes:
-    """The checksum of a store's metadata and type of boxes, 8 hexadecimal digits."""
+    """Return the checksum of a store's metadata and type of boxes, 8 hexadecimal digits."""
     return b'%08x' % zlib.crc32(box_dtype.encode(), zlib.crc32(metadata))
 
 
 def seal(checksum: bytes, number: int, rows: int, last: bool, columns: int) -> bytes:
-    """What a batch carries so that none is changed, lost, moved, or from another store.
+    """Return the seal of a batch, which detects changed, lost, moved and foreign batches.
 
     Args:
-        checksum (bytes): That of the store's metadata.
-        number (int): Place of the batch in the file, from 0.
-        rows (int): Its rows.
+        checksum (bytes): Checksum of the store's metadata.
+        number (int): Position of the batch in the file, from 0.
+        rows (int): Number of rows of the batch.
         last (bool): Whether it is the file's last batch.
         columns (int): CRC-32 of its columns.
 
     Returns:
-        bytes: The last four as text, and a checksum of all five.
+        bytes: The last four arguments as text, and a checksum of all five.
     """
     text = b'%d %d %d %08x' % (number, rows, last, columns)
     return b'%s %08x' % (text, zlib.crc32(text, zlib.crc32(checksum)))
 
 
 def sealed_checksum(found: bytes, checksum: bytes, number: int, rows: int, last: bool) -> int:
-    """The CRC-32 of a batch's columns that its seal names.
+    """Check the seal of a batch and return the CRC-32 of the batch's columns that it contains.
 
     Args:
-        found (bytes): The seal in the file; the others are as for :func:`seal`.
+        found (bytes): The seal in the file.
+        checksum (bytes): Checksum of the store's metadata.
+        number (int): Position of the batch in the file, from 0.
+        rows (int): Number of rows of the batch.
+        last (bool): Whether it is the file's last batch.
+
+    Returns:
+        int: CRC-32 of the columns.
 
     Raises:
         ValueError: If the seal is not that of such a batch.
@@ -77,14 +87,14 @@ def sealed_checksum(found: bytes, checksum: bytes, number: int, rows: int, last:
 
 
 class Columns:
-    """Views of one batch's columns in the mapped file, proved to lie within it.
+    """Views of one batch's columns in the mapped file, checked to be within it.
 
     Args:
         batch (pa.RecordBatch): The batch.
         box_dtype (str): Type of the boxes.
 
     Raises:
-        pa.ArrowException: If the columns contradict themselves, such as by offsets that lead out.
+        pa.ArrowException: If the columns are inconsistent, such as offsets that are out of range.
         TypeError, ValueError: If a column is missing or too short.
     """
 
@@ -102,25 +112,26 @@ class Columns:
         self.checksum = 0
         for array in (name_offsets, text, widths, heights, rules, box_offsets, values):
             self.checksum = zlib.crc32(array, self.checksum)
-        # a memoryview gives a single number in half of an array's time
+        # reading a single number takes half as long from a memoryview as from an array
         self.name_offsets, self.names, self.widths, self.heights, self.rules, self.box_offsets = map(
             memoryview, (name_offsets, text, widths, heights, rules, box_offsets))
         self.boxes = values.reshape(-1, 4)
 
 
 def exact_boxes(regions: Any, image: str, dtype: np.dtype) -> np.ndarray:
-    """Boxes in the type of their column, to the last digit.
+    """Convert boxes exactly to the type of their column.
 
     Args:
-        regions (np.ndarray): (n, 4) x, y, w, h in pixels; anything empty is no box.
-        image (str): Whose they are, for the message.
-        dtype (np.dtype): One of :data:`BOX_DTYPES`.
+        regions (np.ndarray): (n, 4) x, y, w, h in pixels; anything empty means no boxes.
+        image (str): Name of their image, for the message.
+        dtype (np.dtype): One of `BOX_DTYPES`.
 
     Returns:
         np.ndarray: (n, 4) of that type.
 
     Raises:
-        ValueError: If something is not finite, has a negative side, is no box, or does not fit.
+        ValueError: If a box is not finite, has a negative side, is not four numbers, or cannot be
+            stored exactly.
     """
     regions = np.asarray(regions)
     if not regions.size:

@@ -1,4 +1,4 @@
-"""Stores from stores: merge, subset, validate."""
+"""Operations on stores: merge, subset, validate."""
 import heapq
 import math
 import os
@@ -13,12 +13,12 @@ from .store import ProposalStore, StoreWriter
 
 
 def copy_row(store: ProposalStore, index: int, writer: StoreWriter) -> None:
-    """Append a row of a store to another one, exactly.
+    """Append an exact copy of a row of a store to another store.
 
     Args:
-        store (ProposalStore): Where the row is.
+        store (ProposalStore): The store that contains the row.
         index (int): The row.
-        writer (StoreWriter): Where it goes.
+        writer (StoreWriter): Writer of the other store.
     """
     writer.add(store.name(index), *store.size(index), store.regions(index), store.rule(index))
 
@@ -33,7 +33,7 @@ def merge_stores(paths: Sequence[str | Path], out: str | Path) -> None:
 
     Args:
         paths (Sequence[str | Path]): The stores.
-        out (str | Path): The store to be written.
+        out (str | Path): The store to write.
 
     Raises:
         ValueError: If the stores were made in different ways, or an image is in two of them.
@@ -50,7 +50,7 @@ def merge_stores(paths: Sequence[str | Path], out: str | Path) -> None:
         if store.box_dtype != stores[0].box_dtype:
             changed.append(f'boxes: {stores[0].box_dtype}, now {store.box_dtype}')
         if changed:
-            raise ValueError(f'{path} was made in another way than {paths[0]} '
+            raise ValueError(f'{path} was not made in the same way as {paths[0]} '
                              f'({"; ".join(changed)}): such stores cannot be merged.')
     rows = heapq.merge(*(_numbered_rows(number, store) for number, store in enumerate(stores)))
     source = dict(kind='merge', images=sum(map(len, stores)),
@@ -61,15 +61,15 @@ def merge_stores(paths: Sequence[str | Path], out: str | Path) -> None:
 
 
 def write_subset(store: ProposalStore, images: Iterable[str], out: str | Path) -> None:
-    """Write a store of some of a store's images.
+    """Write a store with some of the images of another store.
 
     Args:
-        store (ProposalStore): The store.
-        images (Iterable[str]): Their names.
-        out (str | Path): The store to be written.
+        store (ProposalStore): The other store.
+        images (Iterable[str]): Names of the images.
+        out (str | Path): The store to write.
 
     Raises:
-        ValueError: If the store does not list an image.
+        ValueError: If the store does not list one of the images.
     """
     if os.path.abspath(out) == store.path:
         raise ValueError(f'{out} cannot be its own subset: choose another output.')
@@ -85,18 +85,18 @@ def write_subset(store: ProposalStore, images: Iterable[str], out: str | Path) -
 
 
 def box_problem(regions: np.ndarray, width: int, height: int, box_dtype: str) -> str | None:
-    """Say which box of an image cannot be one of its boxes.
+    """Return the first invalid box of an image and what is wrong with it.
 
-    Boxes that are no integers may leave the image by one pixel, as annotations do.
+    Boxes of a floating-point column may extend beyond the image by one pixel, as annotations do.
 
     Args:
         regions (np.ndarray): (n, 4) x, y, w, h in pixels.
         width (int): Width of the image in pixels.
         height (int): Height of the image in pixels.
-        box_dtype (str): Type of the column that holds them.
+        box_dtype (str): Type of their column.
 
     Returns:
-        str | None: The first such box and what is wrong with it, or None.
+        str | None: The box and its problem, or None if all boxes are valid.
     """
     boxes = regions.astype(np.float64)
     slack = 0 if box_dtype == 'uint16' else 1
@@ -104,7 +104,7 @@ def box_problem(regions: np.ndarray, width: int, height: int, box_dtype: str) ->
     far = boxes[:, :2] + boxes[:, 2:]
     outside = (boxes[:, :2] < -slack).any(axis=1) | (far > (width + slack, height + slack)).any(axis=1)
     for bad, words in ((broken, 'is not finite or has a negative side'),
-                       (outside, f'leaves the image of {width} × {height} pixels')):
+                       (outside, f'extends beyond the image of {width} × {height} pixels')):
         if bad.any():
             row = int(bad.argmax())
             shown = ', '.join(f'{value:g}' for value in boxes[row])
@@ -123,16 +123,16 @@ def _problems_of_row(store: ProposalStore, row: int) -> Iterable[str]:
 
 
 def validate_store(store: ProposalStore, most: int = 20) -> list[str]:
-    """Read a whole store and say what is wrong with it.
+    """Read a whole store and list what is wrong with it.
 
-    Boxes are looked at by :func:`box_problem`.
+    Boxes are checked by `box_problem`.
 
     Args:
         store (ProposalStore): The store.
-        most (int): Stop after so many problems.
+        most (int): Largest number of problems to list. Defaults to 20.
 
     Returns:
-        list[str]: The problems, each naming its row; empty where all is well.
+        list[str]: The problems, each with its row; empty if there are none.
     """
     try:
         store.verify()
@@ -158,20 +158,20 @@ def validate_store(store: ProposalStore, most: int = 20) -> list[str]:
 
 
 def box_dtype_for(values: Sequence[float]) -> str:
-    """The smallest type of box column that gives numbers back as they were written.
+    """Return the smallest type of box column that keeps numbers exactly as they were written.
 
     Args:
         values (Sequence[float]): Box coordinates, as read from JSON.
 
     Returns:
-        str: ``'uint16'`` where all are integers in 0 … 65535; ``'float32'`` where the shortest
-        decimal form of the rounded number is the number itself; else ``'float64'``.
+        str: `'uint16'` if all are integers in 0 … 65535; `'float32'` if for all the shortest decimal
+        form of the number rounded to float32 is the number itself; otherwise `'float64'`.
 
     Raises:
         ValueError: If a number is not finite.
     """
     if not all(map(math.isfinite, values)):
-        raise ValueError('a box holds a number that is not finite.')
+        raise ValueError('a box contains a number that is not finite.')
     if all(0 <= value <= 65535 and value == int(value) for value in values):
         return 'uint16'
     if all(abs(value) < 1e30 and float(str(np.float32(value))) == value for value in values):

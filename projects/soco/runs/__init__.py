@@ -1,1 +1,1 @@
-"""A run on disk: its record, log and report, and how to continue from it."""
+"""Runs on disk: records, logs, reports, publishing, and the commands that continue from a run."""

@@ -1,4 +1,4 @@
-"""How a run's config differs from the project's config that it comes from, without running it."""
+"""Differences between a run's config and the project's config that it inherits from."""
 import ast
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,31 +7,37 @@ from typing import Any, NamedTuple
 from mmengine.config import Config
 
 _PACKAGE = Path(__file__).resolve().parents[1]
-# In a checkout beside projects/; in an installed package where OpenMMLab packages keep them.
+# In a checkout, beside projects/. In an installed package, where OpenMMLab packages have them.
 CONFIGS = next((folder for folder in (_PACKAGE.parents[1] / 'configs', _PACKAGE / '.mim/configs')
                 if (folder / 'metafile.yml').is_file()), _PACKAGE / '.mim/configs')
-ABSENT = '–'  # stands for a value where a config has no such key
-_OF_THE_PLACE = ('work_dir', 'launcher', 'local_rank', 'resume')  # no choice of the experiment
+ABSENT = '–'  # shown for a key that a config does not have
+_OF_THE_PLACE = ('work_dir', 'launcher', 'local_rank', 'resume')  # not part of the experiment
 
 
 class Change(NamedTuple):
-    """A value that differs: its dotted key, and both values as they are written in a config."""
+    """A value that differs.
+
+    Args:
+        key (str): Dotted key.
+        old (str): Old value as it is written in a config.
+        new (str): New value as it is written in a config.
+    """
     key: str
     old: str
     new: str
 
 
 def read_dumped(text: str) -> dict[str, Any]:
-    """Read what `Config.dump` wrote, as data: nothing of it is run.
+    """Parse the output of `Config.dump` as data, without executing it.
 
     Args:
         text (str): Assignments of constants, lists, tuples, dicts and calls of `dict`.
 
     Returns:
-        dict: The values; one of another kind is given as its source text.
+        dict[str, Any]: The values. An expression of another kind becomes its source text.
 
     Raises:
-        ValueError: It is no Python.
+        ValueError: If the text is not valid Python.
     """
     try:
         tree = ast.parse(text)
@@ -58,10 +64,13 @@ def _value(node: ast.expr) -> Any:
 
 
 def base_files(path: str | Path) -> list[Path]:
-    """The files that a config names as its `_base_`; none where it computes them.
+    """Return the files of a config's `_base_`, or none if the config computes `_base_`.
 
     Args:
         path (str | Path): A config in Python.
+
+    Returns:
+        list[Path]: The files, relative paths resolved against the config's folder.
     """
     names = read_dumped(Path(path).read_text(encoding='utf-8')).get('_base_', [])
     names = [names] if isinstance(names, str) else names
@@ -69,13 +78,14 @@ def base_files(path: str | Path) -> list[Path]:
 
 
 def nearest_known(path: str | Path) -> list[str]:
-    """The configs of this project that a config is or inherits from, the nearest ones.
+    """Return the nearest configs of this project that a config is or inherits from.
 
     Args:
-        path (str | Path): A config file; one that cannot be read has none.
+        path (str | Path): A config file.
 
     Returns:
-        list[str]: Paths below the project's folder of configs.
+        list[str]: Paths relative to the project's folder of configs. Empty if the file cannot be
+        read.
     """
     path = Path(path).resolve()
     if path.is_relative_to(CONFIGS):
@@ -90,10 +100,10 @@ def known_config(name: str) -> Path | None:
     """Find a config of this project.
 
     Args:
-        name (str): Path below the folder of configs, or the name of a file in it or its ablations.
+        name (str): Path relative to the folder of configs or to its folder of ablations.
 
     Returns:
-        Path | None: The file; None where there is none, or the name leads out of the folder.
+        Path | None: The file, or None if it does not exist or is outside the folder of configs.
     """
     for path in (CONFIGS / name, CONFIGS / 'ablations' / name):
         if path.suffix == '.py' and path.is_file() and path.resolve().is_relative_to(CONFIGS):
@@ -102,15 +112,15 @@ def known_config(name: str) -> Path | None:
 
 
 def changes_against(config: dict[str, Any], parents: list[Path]) -> list[Change]:
-    """List what a config changes in those it inherits from.
+    """List the values that a config changes in its parents.
 
     Args:
-        config (dict): What `read_dumped` gave, or a config's values.
-        parents (list[Path]): Configs of this project; they are run, as every config that is loaded.
+        config (dict): Output of `read_dumped`, or a config's values.
+        parents (list[Path]): Configs of this project. They are executed, like every loaded config.
 
     Returns:
-        list[Change]: In the order of their keys. Where a run was written and not what it does
-        (`work_dir` and the like) is left out.
+        list[Change]: The changes in the order of their keys, without keys that are not part of the
+        experiment, such as `work_dir`.
     """
     old: dict[str, Any] = {}
     for parent in parents:
@@ -122,12 +132,12 @@ def changes_against(config: dict[str, Any], parents: list[Path]) -> list[Change]
 
 
 def changes_between(old: Any, new: Any) -> list[Change]:
-    """List the values that differ between two configs, or parts of them, in the order of their keys."""
+    """List the values that differ between two configs or parts of them, in the order of their keys."""
     return [Change(key, _text(a), _text(b)) for key, a, b in _differences(old, new, '')]
 
 
 def config_values(path: Path) -> dict[str, Any]:
-    """The values of a config of this project, as plain dicts and lists."""
+    """Load a config of this project; return its values as plain dicts and lists."""
     return Config.fromfile(path, import_custom_modules=False)._cfg_dict.to_dict()
 
 
@@ -136,7 +146,10 @@ class _Absent:
 
 
 def _differences(old: Any, new: Any, path: str) -> Iterator[tuple[str, Any, Any]]:
-    """Walk both; lists of dicts are entered, others are values. Tuples equal lists."""
+    """Yield the key and both values of each difference.
+
+    Dicts and lists of dicts are compared item by item, other lists as a whole. Tuples equal lists.
+    """
     if isinstance(old, dict) and isinstance(new, dict):
         keys = sorted({*old, *new}, key=str)
         pairs = [(key, old.get(key, _Absent), new.get(key, _Absent)) for key in keys]

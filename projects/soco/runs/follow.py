@@ -1,4 +1,4 @@
-"""Run a training command as a process of its own, and follow it by what it logs."""
+"""Training commands as separate processes, with progress read from their logs."""
 import os
 import re
 import subprocess
@@ -15,34 +15,35 @@ class DivergedError(ValueError):
     """A training ended because its loss or its weights were no longer finite."""
 
 
-LOOK = 0.5  # seconds between two looks at whether to stop
+LOOK = 0.5  # seconds between two checks of the stop event
 
 
 def run_training(command: Sequence[str], log: str | Path, what: str,
                  report: Callable[[int, str], None] = lambda done, state: None,
                  stop: threading.Event | None = None,
                  environment: Mapping[str, str] | None = None, held: Sequence[int] = ()) -> None:
-    """Run a command of `tools/train.py`; its whole output goes to a file.
+    """Run a command of `tools/train.py` and write its output to a file.
 
     Args:
-        command (Sequence[str]): Script and arguments, for this Python.
-        log (str | Path): The file; what is there is kept, and added to.
-        what (str): The name of the run, in messages.
-        report (Callable): Called at each line of the training's log with the iterations done and the
-            losses, as a text.
-        stop (threading.Event, optional): When it is set, the run is asked to write a checkpoint and
-            leave (SIGTERM).
-        environment (Mapping[str, str], optional): Variables that are set for it.
-        held (Sequence[int]): File descriptors that it keeps open, such as that of a lock on its work
-            directory. Defaults to none.
+        command (Sequence[str]): Script and arguments, run with the current Python.
+        log (str | Path): The file. The output is appended.
+        what (str): The name of the run, for messages.
+        report (Callable): Called for each training line of the log with the number of iterations done
+            and a text of the losses. Defaults to a function that does nothing.
+        stop (threading.Event, optional): When it is set, SIGTERM is sent to the run, so that it writes
+            a checkpoint and exits. Defaults to None: the run is not stopped.
+        environment (Mapping[str, str], optional): Additional environment variables of the run.
+            Defaults to None: none.
+        held (Sequence[int]): File descriptors that the run inherits, such as that of a lock on its
+            work directory. Defaults to none.
 
     Raises:
-        Stopped: It was stopped, and can go on.
-        DivergedError: Its numbers were no longer finite.
-        ValueError: It failed; the end of its output says why.
+        Stopped: If the run was stopped. It can be resumed.
+        DivergedError: If its loss or weights were no longer finite.
+        ValueError: If it failed. The message contains the end of its output.
     """
     last: deque[str] = deque(maxlen=12)
-    # Where it can be asked to stop, Ctrl-C is this process's to hear: the run has its own session.
+    # A run that can be stopped has its own session, so that only this process receives Ctrl-C.
     process = subprocess.Popen([sys.executable, *command], stdout=subprocess.PIPE,
                                stderr=subprocess.STDOUT, text=True, start_new_session=stop is not None,
                                env={**os.environ, **(environment or {})}, pass_fds=held)
@@ -50,7 +51,7 @@ def run_training(command: Sequence[str], log: str | Path, what: str,
     if stop is not None:
         threading.Thread(target=_ask_to_stop, args=(process, stop, over), daemon=True).start()
     try:
-        with open(log, 'a', buffering=1) as file:  # people look into it meanwhile
+        with open(log, 'a', buffering=1) as file:  # line-buffered, to be readable during the run
             for line in process.stdout or ():
                 file.write(line)
                 if line.strip():

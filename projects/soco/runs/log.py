@@ -1,4 +1,4 @@
-"""What a run logged, read from the files of the visualizer."""
+"""Reading of a run's logged values from the visualizer's files."""
 import json
 import logging
 import math
@@ -11,13 +11,14 @@ logger = logging.getLogger(__name__)
 
 
 def read_runs(work_dirs: Sequence[str | Path]) -> dict[str, list[dict]]:
-    """Read the logs of runs, each under the end of its path that tells it from the others.
+    """Read the logs of several runs.
 
     Args:
-        work_dirs (Sequence[str | Path]): As `read_run` takes them.
+        work_dirs (Sequence[str | Path]): Work directories; see `read_run`.
 
     Returns:
-        dict[str, list[dict]]: Name to records; see `read_run`.
+        dict[str, list[dict]]: Name to records; see `read_run`. The names are the last parts of the
+        paths, as many as make them unique.
 
     Raises:
         FileNotFoundError: If one has no log.
@@ -26,7 +27,7 @@ def read_runs(work_dirs: Sequence[str | Path]) -> dict[str, list[dict]]:
     parts = [Path(folder).resolve().parts for folder in work_dirs]
     for i, twice in enumerate(parts):
         if twice in parts[:i]:
-            raise ValueError(f'{work_dirs[i]} is given twice. Name each run once.')
+            raise ValueError(f'{work_dirs[i]} is given twice. Pass each run once.')
     depth = 1
     while len({path[-depth:] for path in parts}) < len(parts):
         depth += 1
@@ -34,26 +35,26 @@ def read_runs(work_dirs: Sequence[str | Path]) -> dict[str, list[dict]]:
 
 
 def read_run(work_dir: str | Path) -> list[dict]:
-    """Read all that a run logged, the starts that resumed it included.
+    """Read all values that a run logged, from all its starts.
 
-    Of what several starts logged of the same iterations, the latest counts: what an earlier one
-    logged from there on is left out.
+    If several starts logged the same iterations, the latest start counts: from its first iteration
+    on, the values of earlier starts are left out.
 
     Args:
-        work_dir (str | Path): The run's work directory, which holds a folder for each start.
+        work_dir (str | Path): The run's work directory, with one folder for each start.
 
     Returns:
         list[dict]: The records, in order.
 
     Raises:
         FileNotFoundError: If there is no log.
-        ValueError: If a log cannot be read; file and line are named.
+        ValueError: If a log cannot be read. The message contains file and line.
     """
     logs = sorted(Path(work_dir).glob('*/vis_data/scalars.json'))
     if not logs:
         raise FileNotFoundError(
-            f'{work_dir} holds no log of a run (*/vis_data/scalars.json). Give the work directory of a '
-            'training that logged at least one iteration, such as work_dirs/quickstart/pretrain.')
+            f'{work_dir} contains no log of a run (*/vis_data/scalars.json). Pass the work directory '
+            'of a training that logged at least one iteration, such as work_dirs/quickstart/pretrain.')
     joined: list[dict] = []
     for path in logs:
         records = read_scalars(path)
@@ -74,17 +75,17 @@ def read_scalars(path: str | Path) -> list[dict]:
         path (str | Path): A `vis_data/scalars.json`.
 
     Returns:
-        list[dict]: The records. An unfinished last line, as a killed run leaves it, is skipped
+        list[dict]: The records. An unfinished last line, which a killed run can leave, is skipped
         with a warning.
 
     Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If another line is not a JSON object; file and line are named.
+        FileNotFoundError: If the file does not exist.
+        ValueError: If another line is not a JSON object. The message contains file and line.
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f'No scalars at {path}. A run writes them to '
-                                'WORK_DIR/TIMESTAMP/vis_data/scalars.json; give that file.')
+                                'WORK_DIR/TIMESTAMP/vis_data/scalars.json. Pass that file.')
     lines = path.read_bytes().splitlines(keepends=True)
     records = []
     for row, line in enumerate(lines, 1):
@@ -93,12 +94,12 @@ def read_scalars(path: str | Path) -> list[dict]:
         try:
             record = json.loads(line.decode('utf-8'))
             if not isinstance(record, dict):
-                raise ValueError('it is JSON, but no object')
+                raise ValueError('it is JSON, but not an object')
         except ValueError as error:
             if row == len(lines) and not line.endswith(b'\n'):
                 logger.warning('%s, line %d is unfinished and was skipped.', path, row)
                 continue
             raise ValueError(f'{path}, line {row} is not a record of scalars ({error}). Remove '
-                             'that line, or give the scalars.json of another run.') from error
+                             'that line, or pass the scalars.json of another run.') from error
         records.append(record)
     return records

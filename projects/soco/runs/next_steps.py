@@ -1,11 +1,11 @@
-"""The commands that go on from a pretraining run."""
+"""The commands that continue from a pretraining run."""
 import shlex
 from typing import Any, NamedTuple
 
 from .read import Run
 
 DETECTORS = 'configs/benchmarks/mmdetection/coco/mask-rcnn_{}.py'
-# Family, depth, channels of the FPN and of the box head: the detector with the same parts.
+# (family, depth, channels of the FPN, channels of the box head): the detector with the same parts.
 FITTING = {
     ('fpn', 18, 64, 256): 'r18_fpn_quickstart',
     ('fpn', 50, 256, 1024): 'r50_fpn_ms-1x_coco',
@@ -15,17 +15,26 @@ FITTING = {
 
 
 class Command(NamedTuple):
-    """A command to go on with: what it is for, the line itself ('' for none), and what to know."""
+    """A command that continues from a run.
+
+    Args:
+        title (str): What the command does.
+        line (str): The command line; '' if there is none.
+        note (str): A remark on the command. Defaults to ''.
+    """
     title: str
     line: str
     note: str = ''
 
 
 def commands(run: Run) -> list[Command]:
-    """List the commands that go on from a run, with its paths filled in.
+    """List the commands that continue from a run, with its paths filled in.
 
     Args:
         run (Run): See `read_work_dir`.
+
+    Returns:
+        list[Command]: The commands. Empty without checkpoint and config.
     """
     found = []
     if not run.finished and run.config_path:
@@ -36,35 +45,42 @@ def commands(run: Run) -> list[Command]:
         return found
     found.append(transfer_command(run))
     found.append(Command(
-        'Give the weights the names of another library',
+        'Convert the weights to the names of another library',
         _line('python tools/convert_weights.py', run.checkpoint,
               run.work_dir / f'{run.checkpoint.stem}_detectron2.pkl', '--to', 'detectron2'),
-        'The others are torchvision and mmdet; MMDetection needs no conversion.'))
+        '--to also accepts torchvision and mmdet. MMDetection needs no conversion.'))
     return found
 
 
 def score_command(run: Run) -> str:
-    """The command that scores a run's objects on held-out photos.
+    """Return the command that scores a run's objects on held-out photos.
 
     Args:
-        run (Run): See `read_work_dir`; without config or checkpoint their places are named in capitals.
+        run (Run): See `read_work_dir`. A missing config or checkpoint becomes a placeholder in capital
+            letters.
+
+    Returns:
+        str: The command line.
     """
     return _line('python tools/evaluate_objects.py', run.config_path or 'CONFIG',
                  run.checkpoint or 'CHECKPOINT', '--random', '--images', 'DIR')
 
 
 def browse_command(run: Run) -> str:
-    """The command that draws views of a run's photos."""
+    """Return the command that draws views of a run's photos."""
     return _line('python tools/browse_views.py', run.config_path or 'CONFIG')
 
 
 def transfer_command(run: Run) -> Command:
-    """The command that starts the detector with the same backbone, neck and box head.
+    """Return the command that fine-tunes the detector with the same backbone, neck and box head.
 
     Args:
-        run (Run): See `read_work_dir`; it has a checkpoint.
+        run (Run): See `read_work_dir`. It must have a checkpoint.
+
+    Returns:
+        Command: The command. Its line is '' if no detector config of the project has the same parts.
     """
-    title = 'Start a detector from it'
+    title = 'Fine-tune a detector'
     family = 'c4' if run.part('model.roi_head').get('type') == 'SoCoC4RoIHead' else 'fpn'
     neck, box_head = run.part('model.neck'), run.part('model.roi_head.bbox_head')
     sizes = (neck.get('out_channels'), box_head.get('fc_out_channels'))
@@ -73,16 +89,17 @@ def transfer_command(run: Run) -> Command:
                  and all(size in (None, width) for size, width in zip(sizes, widths))), None)
     if name is None:
         return Command(title, '', 'No detector config of the project has this backbone, neck and box '
-                       'head. Inherit from one in configs/benchmarks/mmdetection and give it the same '
+                       'head. Inherit from one in configs/benchmarks/mmdetection and set the same '
                        'sizes: docs/transfer.md.')
-    note = 'The number at the end is that of GPUs. Other detectors and data sets: docs/transfer.md.'
+    note = ('The number at the end is the number of GPUs. Other detectors and data sets: '
+            'docs/transfer.md.')
     words = [run.checkpoint, run.processes]
     missing = [part for part, there in (('neck', neck), ('roi_head.bbox_head', box_head)) if not there]
     if family == 'fpn' and missing:
         parts = [p for p in ('backbone', 'neck', 'roi_head.bbox_head') if p not in missing]
         words += ['--cfg-options', f'default_hooks.pretrained.require=[{",".join(parts)}]']
-        note = ('The number after the checkpoint is that of GPUs. This pretraining has no '
-                f'{" and no ".join(missing)}: the detector begins them anew.')
+        note = ('The number after the checkpoint is the number of GPUs. This pretraining has no '
+                f'{" and no ".join(missing)}: the detector initialises them randomly.')
     line = _line(f'bash tools/benchmarks/mmdetection/dist_train_{family}.sh', DETECTORS.format(name),
                  *words)
     if name.endswith('quickstart'):

@@ -1,4 +1,4 @@
-"""Weights of a pretraining as they are given away: light, named by their hash, with a card."""
+"""Publishing of pretrained weights: reduced files named by their hash, and a model card."""
 import contextlib
 import hashlib
 import json
@@ -23,19 +23,19 @@ from .record import RECORD, read_record
 CARD = Path(__file__).with_name('model_card.md')
 RESULT_KEYS = ('task', 'metric', 'value', 'source')
 NOT_KNOWN = 'not recorded'
-# Rows of a card without results: what is measured first.
+# Rows of a card without results.
 EMPTY_RESULTS = [dict(task='Mask R-CNN 1×, COCO val2017', metric=metric, value='', source='')
                  for metric in ('box AP', 'mask AP')]
 
 
 @dataclass(frozen=True)
 class Published:
-    """What was written.
+    """The files that `publish` wrote.
 
     Attributes:
-        weights (list[Path]): The .pth and the .safetensors.
+        weights (list[Path]): The .pth and the .safetensors file.
         card (Path): The model card.
-        conversion (Conversion): What they hold, and what was left out.
+        conversion (Conversion): The weights in the files, and what was left out.
     """
 
     weights: list[Path]
@@ -45,22 +45,25 @@ class Published:
 
 def publish(checkpoint: PathLike, out_dir: PathLike, name: str | None = None,
             results: Sequence[dict[str, Any]] = (), overwrite: bool = False) -> Published:
-    """Write the weights that detectors take, in both formats, and their model card.
+    """Write the weights that detectors use, in both formats, and their model card.
 
-    The same checkpoint gives the same bytes, and so the same names.
+    The same checkpoint results in the same bytes and therefore the same file names.
 
     Args:
-        checkpoint (PathLike): What tools/train.py wrote for a SoCo config; `run.json` beside it tells
-            commit and processes.
-        out_dir (PathLike): Folder for the files; made if it is not there.
-        name (str, optional): Begins the files' names. Defaults to the config's name.
-        results (Sequence[dict]): See `read_results`. Defaults to none: the card's cells stay empty.
-        overwrite (bool): Replace files that are there. Defaults to False.
+        checkpoint (PathLike): A checkpoint that tools/train.py wrote for a SoCo config. Commit and
+            processes are read from the `run.json` beside it.
+        out_dir (PathLike): Folder for the files. It is created if it does not exist.
+        name (str, optional): Prefix of the file names. Defaults to None: the config's name.
+        results (Sequence[dict]): See `read_results`. Defaults to none: the card's cells are empty.
+        overwrite (bool): Whether to replace existing files. Defaults to False.
+
+    Returns:
+        Published: The files.
 
     Raises:
-        FileNotFoundError: No such checkpoint.
-        ValueError: It is none of a SoCo pretraining, or holds numbers that are not finite.
-        FileExistsError: A file is there, and `overwrite` is False.
+        FileNotFoundError: If the checkpoint does not exist.
+        ValueError: If it is not of a SoCo pretraining, or contains numbers that are not finite.
+        FileExistsError: If a file exists and `overwrite` is False.
     """
     content = read_checkpoint(checkpoint)
     run = _read_run(Path(checkpoint), content.get('meta') or {})
@@ -69,7 +72,8 @@ def publish(checkpoint: PathLike, out_dir: PathLike, name: str | None = None,
     about = _describe(run, content['meta'])
     name = name or about['config_name']
     if not re.fullmatch(r'[\w.+-]+', name):
-        raise ValueError(f'{name!r} cannot begin a file name: use letters, digits and . _ + - only.')
+        raise ValueError(f'{name!r} is not a valid file name prefix. Use letters, digits and . _ + - '
+                         'only.')
     files = {}
     for suffix in ('.pth', '.safetensors'):
         data = encode_weights(conversion, suffix, about)
@@ -78,8 +82,8 @@ def publish(checkpoint: PathLike, out_dir: PathLike, name: str | None = None,
     card = next(iter(files)).with_suffix('.md')
     there = [str(path) for path in (*files, card) if path.exists()]
     if there and not overwrite:
-        raise FileExistsError(f'{", ".join(there)}: already there. Choose another folder, or '
-                              '--overwrite, which replaces a card that was edited too.')
+        raise FileExistsError(f'{", ".join(there)}: already exists. Choose another folder, or use '
+                              '--overwrite, which also replaces an edited card.')
     for path, (data, _) in files.items():
         write_whole(path, data)
     digests = {path: digest for path, (_, digest) in files.items()}
@@ -89,15 +93,18 @@ def publish(checkpoint: PathLike, out_dir: PathLike, name: str | None = None,
 
 
 def read_results(path: PathLike) -> list[dict[str, Any]]:
-    """Read the figures of a model card.
+    """Read the results for a model card.
 
     Args:
-        path (PathLike): A json list of objects with the keys task, metric, value, and source: who
-            measured it, and how.
+        path (PathLike): A json list of objects with the keys task, metric, value and source (who
+            measured it, and how).
+
+    Returns:
+        list[dict[str, Any]]: The objects.
 
     Raises:
-        FileNotFoundError: No such file.
-        ValueError: Something else is in it; the message names the entry.
+        FileNotFoundError: If the file does not exist.
+        ValueError: If its content is invalid. The message contains the entry.
     """
     path = Path(path)
     if not path.is_file():
@@ -106,26 +113,29 @@ def read_results(path: PathLike) -> list[dict[str, Any]]:
     try:
         rows = json.loads(path.read_bytes())
     except ValueError as error:
-        raise ValueError(f'{path} is not json ({error}). Expected is {form}') from error
+        raise ValueError(f'{path} is not json ({error}). Expected: {form}') from error
     if not isinstance(rows, list) or not rows:
-        raise ValueError(f'{path} holds no list of results. Expected is {form}')
+        raise ValueError(f'{path} contains no list of results. Expected: {form}')
     for i, row in enumerate(rows):
         if not isinstance(row, dict) or set(row) != set(RESULT_KEYS) or not str(row['source']).strip():
             raise ValueError(f'{path}: entry {i} is not a result with the keys '
-                             f'{", ".join(RESULT_KEYS)}, none of them empty. Expected is {form}')
+                             f'{", ".join(RESULT_KEYS)} and a non-empty source. Expected: {form}')
     return rows
 
 
 def fill_card(run: Run, conversion: Conversion, about: dict[str, str], digests: dict[Path, str],
               results: Sequence[dict[str, Any]]) -> str:
-    """Fill the model card.
+    """Fill in the model card.
 
     Args:
-        run (Run): What is known of the pretraining.
+        run (Run): The pretraining run. Its `checkpoint` is set to the published file.
         conversion (Conversion): The weights.
-        about (dict): Their metadata.
-        digests (dict): The files with their SHA-256, the .pth first.
+        about (dict[str, str]): Metadata of the files.
+        digests (dict[Path, str]): The files with their SHA-256, the .pth first.
         results (Sequence[dict]): Rows of the table of results.
+
+    Returns:
+        str: The card in Markdown.
     """
     pth = next(iter(digests))
     counts: dict[str, int] = {}
@@ -156,21 +166,21 @@ def _read_run(path: Path, meta: dict[str, Any]) -> Run:
     except ValueError:
         run.config = {}
     if not (run.config.get('model') or {}).get('type', '').endswith('SoCo'):
-        raise ValueError(f'{path} does not tell that a SoCo config trained it (meta.cfg), so it cannot '
-                         'be described. Give a checkpoint that tools/train.py wrote for a pretraining. '
-                         'To convert weights without a card: tools/convert_weights.py')
-    with contextlib.suppress(FileNotFoundError, ValueError):  # what it tells is then not known
+        raise ValueError(f'{path} does not contain the config of a SoCo pretraining (meta.cfg), which '
+                         'the model card needs. Use a checkpoint that tools/train.py wrote for a '
+                         'pretraining. To convert weights without a card: tools/convert_weights.py')
+    with contextlib.suppress(FileNotFoundError, ValueError):  # its fields become NOT_KNOWN
         run.sessions = read_record(path.parent / RECORD)
     return run
 
 
 def _describe(run: Run, meta: dict[str, Any]) -> dict[str, str]:
-    """The metadata of the files, as text, which is all that .safetensors takes."""
-    # a run that was resumed after a change of the code names both
+    """Return the metadata of the files as strings, because .safetensors accepts nothing else."""
+    # A run that was resumed after a change of the code has several versions and commits.
     versions, commits = (
         ', '.join(dict.fromkeys(session[key] for session in run.sessions if session[key])) or NOT_KNOWN
         for key in ('version', 'commit'))
-    # mmengine names a run by its config and the time of its start
+    # mmengine names a run by its config and start time.
     name = re.sub(r'_\d{8}_\d{6}$', '', str(meta.get('experiment_name') or 'soco'))
     return dict(
         config_name=name, config=f'{name}.py', epoch=str(meta.get('epoch', NOT_KNOWN)),
@@ -183,13 +193,14 @@ def _batch(run: Run) -> str:
     size = run.part('train_dataloader').get('batch_size', NOT_KNOWN)
     counts = run.part('optim_wrapper').get('accumulative_counts', 1)
     processes = run.sessions[-1]['processes'] if run.sessions else NOT_KNOWN
-    return f'{size} photos a process and iteration; iterations a step: {counts}; processes: {processes}'
+    return (f'photos per process and iteration: {size}; iterations per step: {counts}; '
+            f'processes: {processes}')
 
 
 def _check_finite(conversion: Conversion, checkpoint: PathLike) -> None:
     for name, value in conversion.state_dict.items():
         if not torch.isfinite(value).all():
-            raise ValueError(f'{checkpoint}: {name} holds numbers that are not finite. Publish an '
+            raise ValueError(f'{checkpoint}: {name} contains numbers that are not finite. Publish an '
                              'earlier checkpoint of the run.')
 
 

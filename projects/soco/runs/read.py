@@ -1,4 +1,4 @@
-"""What a pretraining run has left in its work directory, read without running any of it."""
+"""Reading of a pretraining run's work directory, without executing its config or checkpoint."""
 import csv
 import itertools
 import math
@@ -17,28 +17,33 @@ from .record import RECORD, read_record
 
 
 class Picture(NamedTuple):
-    """A picture that a hook drew: the iteration, and the file."""
+    """A picture that a hook drew.
+
+    Args:
+        step (int): Iteration.
+        path (Path): The file.
+    """
     step: int
     path: Path
 
 
 @dataclass
 class Run:
-    """A run, as its work directory tells.
+    """The content of a run's work directory.
 
     Attributes:
         work_dir (Path): The folder.
-        records (list[dict]): Logged values of all sessions, by iteration; see `curves.read_run`.
-        sessions (list[dict]): See `read_record`; empty for a run that has no record.
-        starts (int): How often it was started, to resume it too.
-        config (dict | None): See `read_dumped`; None where there is none that can be read.
-        config_text (str): Its text.
-        config_path (Path | None): The file to start or judge the run by.
-        checkpoint (Path | None): The one that is furthest along.
-        done (dict): `iter`, and `epoch` where it is known: what is trained so far.
-        pictures (dict): Kind ('views', 'neighbours') to pictures, the newest first.
+        records (list[dict]): Logged values of all sessions, by iteration; see `log.read_run`.
+        sessions (list[dict]): See `read_record`. Empty for a run without a record.
+        starts (int): Number of starts, including resumed ones.
+        config (dict | None): See `read_dumped`. None if no config can be read.
+        config_text (str): Text of the config.
+        config_path (Path | None): Config file for commands that resume or score the run.
+        checkpoint (Path | None): The checkpoint with the most iterations.
+        done (dict[str, int]): Iterations trained so far, `iter`, and epochs, `epoch`, if known.
+        pictures (dict[str, list[Picture]]): Kind ('views', 'neighbours') to pictures, latest first.
         bad_images (list[dict]): Rows of `bad_images.csv`: image, reason, replaced_by.
-        troubles (list[str]): What could not be read, for people.
+        troubles (list[str]): Messages on what could not be read.
     """
     work_dir: Path
     records: list[dict] = field(default_factory=list)
@@ -54,7 +59,7 @@ class Run:
     troubles: list[str] = field(default_factory=list)
 
     def part(self, key: str) -> dict[str, Any]:
-        """The dict at a dotted key of the config; an empty one where there is none."""
+        """Return the dict at a dotted key of the config, or an empty dict if there is none."""
         node: Any = self.config
         for name in key.split('.'):
             node = node.get(name) if isinstance(node, dict) else None
@@ -62,55 +67,55 @@ class Run:
 
     @property
     def processes(self) -> int:
-        """How many processes it ran in; 1 where nothing tells."""
+        """Number of processes of the last session; 1 if not recorded."""
         return self.sessions[-1]['processes'] if self.sessions else 1
 
     @property
     def wanted(self) -> dict[str, int]:
-        """How long the run is to be: `epoch` or `iter`, as its config says; empty if not known."""
+        """Configured length of the run, `epoch` or `iter`; empty if not known."""
         loop, names = self.part('train_cfg'), {'max_epochs': 'epoch', 'max_iters': 'iter'}
         return {names[key]: loop[key] for key in names if isinstance(loop.get(key), int)}
 
     @property
     def finished(self) -> bool:
-        """Whether it came to its end; without a record, as its newest checkpoint tells."""
+        """Whether the run finished, from its record or else from its latest checkpoint."""
         if self.sessions:
             return self.sessions[-1].get('how') == 'finished'
         return bool(self.wanted) and all(self.done.get(key, 0) >= n for key, n in self.wanted.items())
 
     @property
     def seconds(self) -> float:
-        """Time spent in iterations, as the log's mean time per iteration gives it."""
+        """Time spent in iterations, from the logged mean time per iteration."""
         times = [(_step(r), r['time']) for r in self.records if _is_number(r.get('time'))]
         before = [0, *(step for step, _ in times)]
         return sum((step - last) * time for last, (step, time) in zip(before, times))
 
 
 def read_work_dir(work_dir: str | Path) -> Run:
-    """Read what a run has left.
+    """Read the work directory of a run.
 
     Args:
-        work_dir (str | Path): Its work directory.
+        work_dir (str | Path): The work directory.
 
     Returns:
-        Run: What is there. What is damaged is left out and named in `troubles`.
+        Run: Its content. Damaged files are left out and listed in `troubles`.
 
     Raises:
-        FileNotFoundError: No such folder.
-        ValueError: It holds no run.
+        FileNotFoundError: If the folder does not exist.
+        ValueError: If it contains no run.
     """
     work_dir = Path(work_dir)
     if not work_dir.is_dir():
-        raise FileNotFoundError(f'There is no work directory at {work_dir}. Give the folder that '
+        raise FileNotFoundError(f'There is no work directory at {work_dir}. Pass the folder that '
                                 'tools/train.py wrote to, such as work_dirs/soco_r50_fpn_400e.')
     run = Run(work_dir)
     folders = sorted(path for path in work_dir.glob('*/vis_data') if path.is_dir())
     checkpoints = [path for path in work_dir.glob('*.pth')
                    if re.fullmatch(r'(epoch|iter)_\d+\.pth', path.name)]
     if not folders and not checkpoints and not (work_dir / RECORD).is_file():
-        raise ValueError(f'{work_dir} holds no run: no TIMESTAMP/vis_data, no epoch_*.pth or '
-                         f'iter_*.pth and no {RECORD}. Give the work directory of a run, such as '
-                         'work_dirs/soco_r50_fpn_400e; its subfolders and the folder above are none.')
+        raise ValueError(f'{work_dir} contains no run: no TIMESTAMP/vis_data, no epoch_*.pth or '
+                         f'iter_*.pth and no {RECORD}. Pass the work directory of a run, such as '
+                         'work_dirs/soco_r50_fpn_400e, not its parent folder or a subfolder.')
     _read_record(run)
     _read_scalars(run, folders)
     _read_config(run, folders)
@@ -139,18 +144,18 @@ def _read_scalars(run: Run, folders: Sequence[Path]) -> None:
     except FileNotFoundError:
         return
     except ValueError as error:
-        run.troubles.append(f'{error} There are no curves as long as it is there.')
+        run.troubles.append(f'{error} Until then, the report has no curves.')
         return
     for path in (folder / 'scalars.json' for folder in folders):
         content = path.read_bytes() if path.is_file() else b''
         if content and not content.endswith(b'\n'):
-            run.troubles.append(f'{path} ends in the middle of a line, as a killed run leaves it. '
+            run.troubles.append(f'{path} ends in the middle of a line, because the run was killed. '
                                 'That line is left out.')
     trained = [r for r in run.records if 'loss' in r]
     if trained:
         run.done['iter'] = _step(trained[-1])
     if trained and _is_number(trained[-1].get('epoch')):
-        run.done['epoch'] = int(trained[-1]['epoch']) - 1  # that one may not be over
+        run.done['epoch'] = int(trained[-1]['epoch']) - 1  # the logged epoch may be unfinished
 
 
 def _read_config(run: Run, folders: Sequence[Path]) -> None:
@@ -169,13 +174,14 @@ def _read_checkpoint(run: Run, checkpoints: Sequence[Path]) -> None:
     run.checkpoint = find_newest_checkpoint(run.work_dir)
     if run.checkpoint is None:
         if checkpoints:
-            run.troubles.append(f'None of the {len(checkpoints)} checkpoints can be opened; the newest '
-                                'that could be would be taken. They are cut off, or no checkpoints.')
+            run.troubles.append(f'None of the {len(checkpoints)} checkpoints can be opened. They are '
+                                'incomplete, or are not checkpoints.')
         return
     newer = [p.name for p in checkpoints if p.stat().st_mtime > run.checkpoint.stat().st_mtime]
     if newer:
-        run.troubles.append(f'{run.checkpoint.name} is furthest along, but {", ".join(sorted(newer))} '
-                            'was written later: it cannot be opened, or is of another run.')
+        run.troubles.append(f'{run.checkpoint.name} has the most iterations, but '
+                            f'{", ".join(sorted(newer))} was written later: it cannot be opened, or '
+                            'belongs to another run.')
     meta = read_checkpoint(run.checkpoint)['meta']
     if run.done.get('iter', 0) <= meta['iter']:
         run.done = {'iter': int(meta['iter']), 'epoch': int(meta.get('epoch', 0))}
@@ -186,17 +192,17 @@ def _read_checkpoint(run: Run, checkpoints: Sequence[Path]) -> None:
     if run.config is None:
         run.config, run.config_text = inside or None, str(meta.get('cfg') or '')
         run.troubles.append(
-            f'No config lies beside {run.checkpoint.name}. ' + (
-                'Shown is the one that is kept inside it.' if inside else 'It holds none either, so '
-                'how to go on cannot be filled in.'))
+            f'There is no config beside {run.checkpoint.name}. ' + (
+                'The config inside the checkpoint is shown.' if inside else 'The checkpoint contains '
+                'none either, so the commands of the next steps are incomplete.'))
     elif inside:
         changes = changes_between(inside.get('model'), run.config.get('model'))
         if changes:
             keys = ', '.join(f'model.{change.key}' for change in changes[:5])
             run.troubles.append(
-                f'{run.checkpoint.name} was made by another config than the one that lies here: they '
+                f'{run.checkpoint.name} was made by another config than the one in this folder: they '
                 f'differ in {keys}{" and more" if len(changes) > 5 else ""}. Two runs share this '
-                'folder, or a file was copied here. Give each run a work directory of its own.')
+                'folder, or a file was copied here. Use a separate work directory for each run.')
 
 
 def _read_bad_images(run: Run) -> None:

@@ -1,4 +1,4 @@
-"""What a run leaves about itself in WORK_DIR/run.json: code, versions, hardware, how it ended."""
+"""The record of a run, WORK_DIR/run.json: code, versions, hardware, and how it ended."""
 import contextlib
 import importlib.metadata
 import json
@@ -22,24 +22,27 @@ from .config_changes import nearest_known
 RECORD = 'run.json'
 PACKAGES = ('torch', 'torchvision', 'mmengine', 'mmcv', 'mmcv-lite', 'mmdet', 'mmselfsup', 'numpy')
 ROOT = Path(__file__).resolve().parents[3]
-# What describe_session writes.
+# Keys and types that describe_session writes.
 KINDS = dict(started=str, config=str, known_configs=list, version=str, commit=str, processes=int,
              versions=dict, cpu=str, cores=int, memory_gib=int, gpus=list)
 
 
 @contextlib.contextmanager
 def recorded(runner: Runner, config: str) -> Iterator[None]:
-    """Write into the work directory what the block does: at its start, and how it ended.
+    """Record the training of the block in the work directory, at its start and at its end.
 
-    A resumed run adds a session to those before; another one begins the record anew. Only the main
-    process writes.
+    A resumed run adds a session to the record. Another run replaces the record. Only the main process
+    writes.
 
     Args:
-        runner (Runner): What trains in the block.
-        config (str): The config file that it was started with.
+        runner (Runner): The runner that trains in the block.
+        config (str): The config file of the run.
+
+    Yields:
+        None: Nothing.
 
     Raises:
-        OSError: The disk is full or read-only.
+        OSError: If the disk is full or read-only.
     """
     if not is_main_process():
         yield
@@ -47,7 +50,7 @@ def recorded(runner: Runner, config: str) -> Iterator[None]:
     path = Path(runner.work_dir) / RECORD
     earlier = []
     if runner._resume:
-        with contextlib.suppress(FileNotFoundError, ValueError):  # a record is no reason to stop
+        with contextlib.suppress(FileNotFoundError, ValueError):  # a bad record must not stop a run
             earlier = read_record(path)
     session = describe_session(config)
     _write(path, [*earlier, session])
@@ -55,7 +58,7 @@ def recorded(runner: Runner, config: str) -> Iterator[None]:
         yield
     except BaseException as error:
         session.update(ended=_now(), how=_how(error))
-        with contextlib.suppress(OSError):  # what went wrong first is what has to be told
+        with contextlib.suppress(OSError):  # raise the first error instead
             _write(path, [*earlier, session])
         raise
     session.update(ended=_now(), how='finished')
@@ -69,30 +72,33 @@ def read_record(path: str | Path) -> list[dict[str, Any]]:
         path (str | Path): A `run.json`.
 
     Returns:
-        list[dict]: What `describe_session` gives, one per session, the oldest first; with `ended`
-        and `how` where it came to an end.
+        list[dict]: Output of `describe_session` for each session, oldest first. Sessions that ended
+        also have `ended` and `how`.
 
     Raises:
-        FileNotFoundError: No such file.
-        ValueError: It is no record.
+        FileNotFoundError: If the file does not exist.
+        ValueError: If it is not a record.
     """
     try:
         sessions = json.loads(Path(path).read_bytes())['sessions']
         wrong = [key for session in sessions for key, kind in KINDS.items()
                  if not isinstance(session[key], kind)]
         if wrong or not sessions:
-            raise ValueError(f'{wrong[0]} is of another kind' if wrong else 'it holds no session')
+            raise ValueError(f'{wrong[0]} has another type' if wrong else 'it contains no session')
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f'{path} is not the record of a run ({type(error).__name__}: {error}). It '
-                         'can be removed: training goes on without it.') from error
+                         'can be removed: training does not need it.') from error
     return sessions
 
 
 def describe_session(config: str) -> dict[str, Any]:
-    """Say what is about to run, in plain values.
+    """Describe a session that starts now: config, code, versions and hardware.
 
     Args:
         config (str): The config file.
+
+    Returns:
+        dict[str, Any]: Values for JSON, with the keys and types of `KINDS`.
     """
     return dict(
         started=_now(), config=str(config), known_configs=nearest_known(config),
@@ -101,7 +107,7 @@ def describe_session(config: str) -> dict[str, Any]:
 
 
 def code_version() -> str:
-    """The commit of the checkout that runs, with '-dirty' when files differ from it; '' without one."""
+    """Return the commit of the checkout, with '-dirty' if files differ from it; '' without git."""
     if not (ROOT / '.git').exists():
         return ''
     try:
@@ -122,7 +128,7 @@ def _package_versions() -> dict[str, str]:
 
 
 def describe_hardware() -> dict[str, Any]:
-    """Name processor, cores, memory and GPUs of this machine."""
+    """Describe processor, cores, memory and GPUs of this machine."""
     names = []
     with contextlib.suppress(OSError):
         lines = Path('/proc/cpuinfo').read_text().splitlines()

@@ -1,4 +1,4 @@
-"""A pretraining run as one HTML page that opens offline: what ran, how it went, how to go on."""
+"""The report of a pretraining run: one HTML page that opens offline."""
 import base64
 import io
 import math
@@ -21,24 +21,24 @@ from .config_changes import Change, base_files, changes_against, config_values, 
 from .next_steps import browse_command, commands, score_command
 from .read import Picture, Run, read_work_dir
 
-PICTURES = 2  # of a kind on the page, the newest
-WIDEST = 1800  # px; a wider picture is made smaller
+PICTURES = 2  # latest pictures of each kind on the page
+WIDEST = 1800  # px; wider pictures are resized
 SHOWN = {
-    'views': 'Views of photos as the model sees them, boxes of the same object in the same colour',
-    'neighbours': 'Objects, each beside those that are most alike to the network'}
-COLUMNS = 6  # of the table of scores: iterations
-ROWS = 20  # of the table of images that could not be used
+    'views': "Views of photos as the model's input, with boxes of the same object in the same colour",
+    'neighbours': "Objects and their nearest neighbours in the network's features"}
+COLUMNS = 6  # iterations in the table of scores
+ROWS = 20  # rows in the table of images that could not be used
 
 
 class Embedded(NamedTuple):
     """A picture inside the page.
 
     Attributes:
-        uri (str): `data:` and the picture.
-        alt (str): What it shows, for people who do not see it.
-        caption (str): Below it.
-        width (int): In pixels.
-        height (int): In pixels.
+        uri (str): `data:` URI with the picture.
+        alt (str): Alternative text.
+        caption (str): Text below the picture.
+        width (int): Width in pixels.
+        height (int): Height in pixels.
     """
     uri: str
     alt: str
@@ -52,27 +52,27 @@ def write_report(work_dir: str | Path, out: str | Path | None = None) -> Path:
 
     Args:
         work_dir (str | Path): Its work directory.
-        out (str | Path | None): The HTML file; one that is there is replaced. Default:
+        out (str | Path | None): The HTML file; an existing file is replaced. Defaults to None:
             `report.html` in the work directory.
 
     Returns:
         Path: The file.
 
     Raises:
-        FileNotFoundError: No such work directory, or no such folder for `out`.
-        ValueError: The folder holds no run, or one of something else than SoCo, or `out` is no
-            .html file.
-        OSError: The page cannot be written; what was there before is intact.
+        FileNotFoundError: If the work directory or the folder of `out` does not exist.
+        ValueError: If the work directory contains no run or a run of another model than SoCo, or
+            `out` is not an .html file.
+        OSError: If the page cannot be written. An existing page is kept.
     """
     out = Path(out) if out else Path(work_dir) / 'report.html'
     if out.suffix.lower() not in ('.html', '.htm'):
-        raise ValueError(f'{out}: the report is an HTML page; give a name that ends in .html.')
+        raise ValueError(f'{out}: the report is an HTML page; use a name that ends in .html.')
     if out.parent != Path(work_dir) and not out.parent.is_dir():
-        raise FileNotFoundError(f'There is no folder {out.parent} for {out.name}. Make it first.')
+        raise FileNotFoundError(f'There is no folder {out.parent} for {out.name}. Create it first.')
     run = read_work_dir(work_dir)
     kind = run.part('model').get('type', 'SoCo')
     if kind != 'SoCo':
-        raise ValueError(f'{work_dir} is a run of {kind}, and the report is of a SoCo pretraining. The '
+        raise ValueError(f'{work_dir} is a run of {kind}, but the report is for SoCo pretraining. For '
                          'curves of any run: python tools/plot_curves.py ' + shlex.quote(str(work_dir)))
     page = render(run)
     with whole_file(out) as file:
@@ -87,7 +87,7 @@ def render(run: Run) -> str:
         run (Run): See `read_work_dir`.
 
     Returns:
-        str: HTML that asks for nothing outside itself; all that comes from the run is escaped.
+        str: HTML that loads nothing from outside. All text from the run is escaped.
     """
     templates = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True,
@@ -104,32 +104,35 @@ def render(run: Run) -> str:
 
 
 def warnings_of(run: Run) -> list[str]:
-    """What is wrong with a run, the worst first.
+    """Return the warnings on a run, the most severe first.
 
     Args:
         run (Run): See `read_work_dir`.
+
+    Returns:
+        list[str]: The warnings.
     """
     found = []
     losses = [(r.get('step', '?'), loss) for r in run.records for loss in _values([r], 'loss')]
     broken = [step for step, loss in losses if not math.isfinite(loss)]
     if broken:
         found.append(f'The loss is not finite at {len(broken)} logged iterations, the first is '
-                     f'{broken[0]}. What helps: a lower learning rate, a longer warm-up, '
-                     'bfloat16 in place of float16.')
+                     f'{broken[0]}. Try a lower learning rate, a longer warm-up, or bfloat16 instead '
+                     'of float16.')
     spreads, floor = _values(run.records, 'obj_std'), collapse_threshold(run)
     if spreads and not spreads[-1] >= floor:
         found.append(f'The features have collapsed: their spread (obj_std) is {spreads[-1]:.3f}, under '
-                     f'{floor:g}. All objects look alike to the network; its weights are worth nothing '
-                     'for a detector.')
+                     f'{floor:g}. All objects have nearly the same features; these weights are of no '
+                     'use for a detector.')
     if not run.finished:
         how = run.sessions[-1].get('how') if run.sessions else None
         why = (f'It {"" if how.startswith("failed") else "was "}{how}.' if how else
-               'No end is recorded: it still runs, or was killed.')
+               'No end is recorded: it is still running, or was killed.')
         found.append(f'The run is not finished ({progress(run)}). {why}')
     if not losses:
         found.append('No iteration was logged, so there are no curves.')
     if run.checkpoint is None:
-        found.append('There is no checkpoint to go on with.')
+        found.append('There is no checkpoint to continue from.')
     if run.bad_images:
         found.append(f'{len(run.bad_images)} images could not be used and were replaced by others; '
                      'they are listed below.')
@@ -137,13 +140,13 @@ def warnings_of(run: Run) -> list[str]:
 
 
 def collapse_threshold(run: Run) -> float:
-    """The spread under which features count as collapsed: that of the run's `CollapseHook`."""
+    """Return the threshold of the run's `CollapseHook`; a smaller feature spread is a collapse."""
     given = run.part('default_hooks.collapse').get('threshold')
     return given if isinstance(given, float) else CollapseHook().threshold
 
 
 def progress(run: Run) -> str:
-    """How far a run came, in words."""
+    """Describe how many epochs or iterations of a run are done."""
     done, wanted = run.done.get('iter', 0), run.wanted
     if 'epoch' in wanted:
         return f'{run.done.get("epoch", 0)} of {wanted["epoch"]} epochs, {done} iterations'
@@ -151,14 +154,14 @@ def progress(run: Run) -> str:
 
 
 def score_table(records: Sequence[dict]) -> dict[str, Any]:
-    """The object scores over time.
+    """Build the table of object scores over time.
 
     Args:
-        records (Sequence[dict]): Logged values; scores are those whose key begins with `objects/`.
+        records (Sequence[dict]): Logged values. Keys of scores begin with `objects/`.
 
     Returns:
-        dict: `steps`, the iterations of the columns, at most `COLUMNS`, evenly spread; `rows`, the name
-        of a score and a text per column; `best`, iteration and text of the highest top1, or None.
+        dict[str, Any]: `steps`, the iterations of at most `COLUMNS` evenly spread columns; `rows`, the
+        name of a score and a text per column; `best`, iteration and text of the highest top1, or None.
     """
     scored = [r for r in records if any(key.startswith('objects/') for key in r)]
     keys = list(dict.fromkeys(key for r in scored for key in r if key.startswith('objects/')))
@@ -174,7 +177,7 @@ def score_table(records: Sequence[dict]) -> dict[str, Any]:
 
 
 def _summary(run: Run) -> list[tuple[str, str, str]]:
-    """Title, value and explanation of what one looks at first."""
+    """Return title, value and explanation of each card of the summary."""
     losses, spreads = _values(run.records, 'loss'), _values(run.records, 'obj_std')
     pairs = len({key for r in run.records for key in r if key.startswith('loss_')})
     best, chances = score_table(run.records)['best'], _values(run.records, 'objects/chance')
@@ -186,12 +189,12 @@ def _summary(run: Run) -> list[tuple[str, str, str]]:
         ('Spread of object features', f'{spreads[-1]:.2f}' if spreads else 'not logged',
          f'under {collapse_threshold(run):g} they have collapsed'),
         ('Best object score', best[1] if best else 'not measured',
-         f'top-1 at iteration {best[0]}{chance}' if best else 'how to get it stands below'),
+         f'top-1 at iteration {best[0]}{chance}' if best else 'see the command below'),
     ]
 
 
 def _facts(run: Run) -> list[tuple[str, str]]:
-    """What ran, as pairs of a name and a text."""
+    """Return the run details as pairs of a label and a text."""
     iterations = run.done.get('iter', 0)
     facts = [
         ('Work directory', str(run.work_dir)),
@@ -204,13 +207,13 @@ def _facts(run: Run) -> list[tuple[str, str]]:
     first, last = run.sessions[0], run.sessions[-1]
     commit = last['commit'] or 'not known'
     if commit.endswith('-dirty'):
-        commit = f'{commit.removesuffix("-dirty")}, with changes that were not committed'
+        commit = f'{commit.removesuffix("-dirty")}, with uncommitted changes'
     gpus = [f'{last["gpus"].count(gpu)} × {gpu}' for gpu in dict.fromkeys(map(str, last['gpus']))]
     return facts + [
         ('Config', last['config']),
         ('Resumed', f'{run.starts - 1} times' if run.starts > 1 else 'never'),
         ('Started', _when(first['started'])),
-        ('Ended', _when(last.get('ended', 'no end is recorded'))),
+        ('Ended', _when(last.get('ended', 'not recorded'))),
         ('Processes', str(last['processes'])),
         ('Hardware', ', '.join([*(gpus or ['no GPU']), f'{last["cores"]} cores of {last["cpu"]}',
                                 f'{last["memory_gib"]} GiB of memory'])),
@@ -220,7 +223,7 @@ def _facts(run: Run) -> list[tuple[str, str]]:
 
 
 def _comparisons(run: Run) -> list[tuple[str, list[Change]]]:
-    """Title and changes: the run against the project's config, and that one against its parents."""
+    """Return title and changes of the run against the project's config, and of that one's parents."""
     if run.config is None:
         return []
     names = run.sessions[-1]['known_configs'] if run.sessions else [run.config_path.name] * bool(
@@ -237,13 +240,13 @@ def _comparisons(run: Run) -> list[tuple[str, list[Change]]]:
 
 
 def _curves(run: Run) -> dict[str, Embedded]:
-    """Title to drawing of each group of curves, without a background: the page has one."""
+    """Draw each group of curves with a transparent background, by title."""
     if not _values(run.records, 'loss'):
         return {}
     found = {}
     for title, figure in panel_figures(run.records, collapse_threshold(run)).items():
         file = io.BytesIO()
-        with matplotlib.rc_context({'svg.hashsalt': title}):  # ids that are the same every time
+        with matplotlib.rc_context({'svg.hashsalt': title}):  # for reproducible ids
             figure.savefig(file, format='svg', transparent=True, metadata={'Date': None})
         losses = _values(run.records, 'loss') if title == 'Loss' else []
         more = f', from {losses[0]:.2f} to {losses[-1]:.2f}' if losses else ''
@@ -261,7 +264,7 @@ def _embed_all(run: Run, kind: str) -> list[Embedded]:
         try:
             found.append(_embed(picture, f'{SHOWN[kind]}, at iteration {picture.step}'))
         except (OSError, ValueError, Image.DecompressionBombError) as error:
-            run.troubles.append(f'{picture.path} is no picture that can be shown ({error}).')
+            run.troubles.append(f'{picture.path} cannot be shown as a picture ({error}).')
     return found
 
 
@@ -293,7 +296,7 @@ def _score_text(key: str, value: Any) -> str:
 def _when(text: str) -> str:
     try:
         return datetime.fromisoformat(text).strftime('%Y-%m-%d %H:%M UTC')
-    except (TypeError, ValueError):  # a record may hold anything
+    except (TypeError, ValueError):  # the record may have been edited
         return str(text)
 
 

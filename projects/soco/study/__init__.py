@@ -1,4 +1,4 @@
-"""A study of what pretraining gives a detector: from one config to a table and a picture.
+"""Transfer studies: pretraining methods compared by object scores and by detectors' AP.
 
 plan → data → training, objects, detection → summary
 """

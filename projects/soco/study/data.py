@@ -1,4 +1,4 @@
-"""The data of a study: photos without labels, and labels for training, choosing and judging."""
+"""The data of a study: unlabelled photos, and labels for training, tuning and evaluation."""
 import hashlib
 import json
 from pathlib import Path
@@ -10,51 +10,63 @@ from ..proposals.formats import read_json
 from ..proposals.sources import open_source
 from .plan import BOXES, Study
 
-TUNE_SEED = 1  # of the split on which options are chosen
-# Plus a study's seed, of the choice of a share of the labels. Never TUNE_SEED: shares of one seed lie
-# within each other.
+TUNE_SEED = 1  # seed of the split on which options are chosen
+# A share of the labels is chosen with SHARE_SEED plus a study's seed. The sum must differ from
+# TUNE_SEED, because shares of the same seed are subsets of each other.
 SHARE_SEED = 1000
 
 
 class StudyData:
-    """Files that a study's jobs read; `prepare` makes them.
+    """The files that a study's jobs read; `prepare` writes them.
 
     Args:
         study (Study): The study.
-        root (str | Path): The folder that holds its data.
-        folder (str | Path): Where to put what is made.
+        root (str | Path): The folder with its data.
+        folder (str | Path): The folder for the files.
     """
 
     def __init__(self, study: Study, root: str | Path, folder: str | Path) -> None:
         self.root = Path(root).resolve()
-        self.folder = Path(folder).resolve()  # a data set would put its own root before another path
+        # Absolute, because a data set would prepend its root to a relative path.
+        self.folder = Path(folder).resolve()
         self._study = study
 
     def labels(self, split: str, seed: int = 0) -> Path:
-        """Return a COCO json whose file names start from `root`.
+        """Return the path of a COCO json whose file names are relative to `root`.
 
         Args:
-            split (str): 'train', 'val'; 'tune' and 'fit', which part train; or a share of train in
-                percent, such as '25'.
-            seed (int): Of the choice of a share. Defaults to 0.
+            split (str): 'train', 'val', 'tune' or 'fit' (the two parts of train), or a share of train
+                in percent, such as '25'.
+            seed (int): Seed of a share. Defaults to 0.
+
+        Returns:
+            Path: The json.
         """
         return self.folder / (f'train_{split}percent_seed{seed}.json' if split.isdigit()
                               else f'{split}.json')
 
     def list_of(self, what: str) -> Path:
-        """Return a list of photos: 'unlabelled' or 'val'."""
+        """Return the path of a list of photos, 'unlabelled' or 'val'."""
         return self.folder / f'{what}.txt'
 
     def store(self, boxes: str, what: str = 'unlabelled') -> Path:
-        """Return the proposal store of the photos of a list."""
+        """Return the path of the proposal store of a list's photos.
+
+        Args:
+            boxes (str): One of `plan.BOXES`.
+            what (str): The list, 'unlabelled' or 'val'. Defaults to 'unlabelled'.
+
+        Returns:
+            Path: The store.
+        """
         return self.folder / f'{what}_{boxes}.arrow'
 
     def prepare(self) -> None:
         """Write the labels and the lists of photos.
 
         Raises:
-            FileNotFoundError: A folder, a json or a photo is not in `root`.
-            ValueError: A json is no COCO file of instances.
+            FileNotFoundError: If a folder, a json or a photo is not in `root`.
+            ValueError: If a json is not a COCO file of instances.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         data = self._study.data
@@ -80,16 +92,16 @@ class StudyData:
             if missing:
                 raise FileNotFoundError(
                     f'{len(missing)} of {len(names)} photos are not in {self.root}, such as '
-                    f'{missing[0]}. --data must be the folder that holds them all.')
+                    f'{missing[0]}. --data must be the folder that contains all of them.')
             self._write(self.list_of(what), '\n'.join(names) + '\n')
 
     def fingerprint(self) -> str:
-        """Describe in a few letters what `prepare` has written."""
+        """Return a hash of 12 hex digits of the files that `prepare` wrote."""
         paths = sorted([*self.folder.glob('*.json'), *self.folder.glob('*.txt')])
         return hashlib.sha256(b''.join(path.read_bytes() for path in paths)).hexdigest()[:12]
 
     def store_commands(self) -> list[list[str]]:
-        """Return the commands that make the stores of proposals; done ones end at once."""
+        """Return the commands that generate the proposal stores; they skip finished stores."""
         used = sorted({method.boxes for method in self._study.methods.values()}, key=BOXES.index)
         wanted = [('unlabelled', boxes) for boxes in used] + [('val', BOXES[0])]
         return [['tools/generate_proposals.py', str(self.list_of(what)), str(self.store(boxes, what)),
@@ -98,7 +110,7 @@ class StudyData:
     def _read(self, name: str) -> Any:
         path = self.root / name
         if not path.is_file():
-            raise FileNotFoundError(f'There is no {path}. --data must be the folder that holds '
+            raise FileNotFoundError(f'There is no {path}. --data must be the folder that contains '
                                     f'{", ".join(map(str, self._named()))}.')
         content = read_json(path)
         check_coco(content, path)
@@ -118,12 +130,12 @@ class StudyData:
                 names += [f'{part}/{name}' for name in open_source(self.root / part).names()]
             else:
                 raise FileNotFoundError(f'There is no folder {self.root / part}. --data must be the '
-                                        f'folder that holds {", ".join(self._named())}.')
+                                        f'folder that contains {", ".join(self._named())}.')
         return names
 
     @staticmethod
     def _write(path: Path, text: str) -> None:
-        if not path.is_file() or path.read_text() != text:  # jobs may be reading it
+        if not path.is_file() or path.read_text() != text:  # keep files that running jobs may read
             with whole_file(path) as file:
                 file.write(text)
 
@@ -132,16 +144,20 @@ def by_supercategory(content: dict, images: str) -> dict:
     """Return a COCO data set whose classes are its supercategories, in order of appearance.
 
     Args:
-        content (dict): A COCO data set; it is not changed.
-        images (str): Folder that is put before each `file_name`.
+        content (dict): A COCO data set. It is not changed.
+        images (str): Folder to prepend to each `file_name`.
+
+    Returns:
+        dict: The COCO data set.
 
     Raises:
-        ValueError: A category has no supercategory.
+        ValueError: If a category has no supercategory.
     """
     rows = content['categories']
     if not all(isinstance(row.get('supercategory'), str) for row in rows):
-        raise ValueError('A study judges by supercategories, and a category of the annotations has '
-                         "none: add the key 'supercategory' to each entry of categories.")
+        raise ValueError('A category of the annotations has no supercategory, but the classes of a '
+                         "study are the supercategories. Add the key 'supercategory' to each entry of "
+                         'categories.')
     names = list(dict.fromkeys(row['supercategory'] for row in rows))
     ids = {row['id']: names.index(row['supercategory']) + 1 for row in rows}
     return {**content,

@@ -1,4 +1,4 @@
-"""AP of kept predictions, and of them under draws of photos."""
+"""AP of saved predictions, also under bootstrap draws of photos."""
 import contextlib
 import io
 import json
@@ -18,25 +18,25 @@ KINDS = {'bbox': 'box', 'segm': 'mask'}
 
 def judge_predictions(labels: str | Path, folder: str | Path, resamples: int
                       ) -> tuple[dict[str, float], dict[str, np.ndarray]]:
-    """Evaluate what `KeepPredictionsHook` has left.
+    """Evaluate the predictions that `KeepPredictionsHook` saved.
 
     Args:
-        labels (str | Path): COCO json of the photos that were predicted.
+        labels (str | Path): COCO json of the validation photos.
         folder (str | Path): Work directory of the run.
-        resamples (int): R draws of photos; 0 for none.
+        resamples (int): Number of draws of photos, R; 0 for none.
 
     Returns:
-        tuple: AP and AP50 within [0, 1], named as `box_AP50@200` (kind, measure, iterations of
-        fine-tuning); and for each the (R,) values under draws of photos with replacement, the same
-        draws for all runs.
+        tuple[dict[str, float], dict[str, np.ndarray]]: AP and AP50 within [0, 1], with names such as
+        `box_AP50@200` (kind, measure, iterations of fine-tuning); and for each name the (R,) values
+        under draws of photos with replacement. The draws are the same for all runs.
 
     Raises:
-        FileNotFoundError: There are no predictions.
+        FileNotFoundError: If there are no predictions.
     """
     paths = sorted(Path(folder).glob('predictions/iter_*.*.json'))
     if not paths:
-        raise FileNotFoundError(f'There are no predictions in {folder}/predictions: the detector needs '
-                                'the KeepPredictionsHook, and a validation.')
+        raise FileNotFoundError(f'There are no predictions in {folder}/predictions. The detector needs '
+                                'the KeepPredictionsHook and a validation.')
     with contextlib.redirect_stdout(io.StringIO()):
         truth = COCO(str(labels))
     photos = len(truth.getImgIds())
@@ -57,13 +57,16 @@ def judge_predictions(labels: str | Path, folder: str | Path, resamples: int
 
 
 def lacks_points(folder: str | Path, points: Sequence[int]) -> bool:
-    """Tell whether a run's predictions are missing or torn at one of its points.
+    """Check whether a run's predictions of a validation are missing or incomplete.
 
-    A run that is killed while it validates goes on behind that point.
+    A run that was killed during a validation resumes after it, and so never repeats it.
 
     Args:
         folder (str | Path): Work directory of the run.
-        points (Sequence[int]): Iterations after which it validates.
+        points (Sequence[int]): Iterations after which the run validates.
+
+    Returns:
+        bool: Whether predictions are missing or incomplete.
     """
     for point in points:
         for kind in KINDS:
@@ -75,18 +78,21 @@ def lacks_points(folder: str | Path, points: Sequence[int]) -> bool:
 
 
 def match(truth: COCO, predictions: list[dict], kind: str) -> COCOeval | None:
-    """Match predictions with objects, photo by photo; None where nothing was predicted.
+    """Match predictions with annotated objects in each photo.
 
     Args:
         truth (COCO): The annotations.
         predictions (list[dict]): Rows of a COCO result file.
         kind (str): 'bbox' or 'segm'.
+
+    Returns:
+        COCOeval | None: The evaluator with its matches, or None if there are no predictions.
     """
     if not predictions:
         return None
     with contextlib.redirect_stdout(io.StringIO()):
         evaluator = COCOeval(truth, truth.loadRes(predictions), kind)
-        # only what is reported: objects of all sizes, 100 predictions a photo
+        # Only objects of all sizes and 100 predictions per photo are reported.
         evaluator.params.areaRng = evaluator.params.areaRng[:1]
         evaluator.params.areaRngLbl = evaluator.params.areaRngLbl[:1]
         evaluator.params.maxDets = [100]
@@ -95,20 +101,20 @@ def match(truth: COCO, predictions: list[dict], kind: str) -> COCOeval | None:
 
 
 def average_precision(matches: COCOeval | None, draw: np.ndarray | None = None) -> tuple[float, float]:
-    """Compute AP (IoU 0.5 to 0.95) and AP50, mean over the classes that have objects.
+    """Compute AP (IoU 0.5 to 0.95) and AP50, averaged over the classes that have objects.
 
     Args:
-        matches (COCOeval, optional): From `match`.
-        draw (np.ndarray, optional): Indices of the photos that count, each as often as it is there.
-            Defaults to None: every photo once.
+        matches (COCOeval | None): Output of `match`.
+        draw (np.ndarray, optional): Indices of the photos to use, with repetitions. Defaults to None:
+            every photo once.
 
     Returns:
-        tuple: Both within [0, 1]; NaN where the photos have no object.
+        tuple[float, float]: AP and AP50 within [0, 1]; NaN if the photos have no object.
     """
     if matches is None:
         return 0.0, 0.0
     photos = len(matches.params.imgIds)
-    # evaluate() lists class by class, and of each class photo by photo
+    # evalImgs is ordered by class, then by photo.
     listed = np.empty(len(matches.evalImgs), dtype=object)
     listed[:] = matches.evalImgs
     by_class = listed.reshape(-1, photos)
@@ -123,14 +129,14 @@ def average_precision(matches: COCOeval | None, draw: np.ndarray | None = None) 
 
 
 def class_precision(matches: list[dict], recalls: np.ndarray) -> np.ndarray | None:
-    """Average precision of one class at each IoU, as COCO computes it, from matched photos.
+    """Compute COCO's average precision of one class at each IoU from matched photos.
 
     Args:
-        matches (list[dict]): `COCOeval.evalImgs` of the photos; one may be there more than once.
-        recalls (np.ndarray): Recalls at which precision is read, rising.
+        matches (list[dict]): `COCOeval.evalImgs` of the photos, possibly with repetitions.
+        recalls (np.ndarray): Recalls at which the precision is sampled, in ascending order.
 
     Returns:
-        np.ndarray, optional: (IoUs,), or None where there is no object.
+        np.ndarray | None: (IoUs,) values, or None if there is no object.
     """
     objects = sum(int(np.count_nonzero(m['gtIgnore'] == 0)) for m in matches)
     if not objects:

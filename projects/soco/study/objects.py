@@ -1,4 +1,4 @@
-"""What a study's arms know of objects before any fine-tuning."""
+"""Object scores of a study's arms before fine-tuning."""
 from collections.abc import Mapping
 
 import numpy as np
@@ -17,19 +17,22 @@ from ..weights.match import match_weights
 from .resampling import DRAWS
 
 NEIGHBOURS = 5
-NUM_PHOTOS = 1000  # more than there are
+NUM_PHOTOS = 1000  # more than a study has, to use all
 
 
 def build_arm(cfg: Config, seed: int, parts: Mapping[str, Tensor]) -> SoCo:
-    """Build the network that a detector would start from: some parts pretrained, the rest random.
+    """Build the network that a detector would start from, with some parts pretrained, others random.
 
     Args:
         cfg (Config): Pretraining config with the network.
-        seed (int): Of what is random.
+        seed (int): Seed of the random parts.
         parts (Mapping[str, Tensor]): Tensors of the pretrained parts; empty for none.
 
+    Returns:
+        SoCo: The network.
+
     Raises:
-        ValueError: A tensor has no place in the network, or the parts leave one of theirs random.
+        ValueError: If a tensor is not in the network, or a pretrained part lacks a tensor.
     """
     model = build_model(cfg, None, seed)
     tops = sorted({key.split('.')[0] for key in parts})
@@ -37,7 +40,7 @@ def build_arm(cfg: Config, seed: int, parts: Mapping[str, Tensor]) -> SoCo:
     if report.unused or not report.complete:
         holes = [key for key in (*report.fresh, *report.mismatched) if report.is_required(key)]
         raise ValueError(f'The pretrained parts do not fit {cfg.filename}: '
-                         + ', '.join([f'{key} has no place' for key in report.unused[:3]]
+                         + ', '.join([f'{key} is not in the network' for key in report.unused[:3]]
                                      + [f'{key} does not match' for key in holes[:3]])
                          + '. All methods of a study must share its backbone.')
     model.load_state_dict(dict(parts), strict=False)
@@ -47,28 +50,34 @@ def build_arm(cfg: Config, seed: int, parts: Mapping[str, Tensor]) -> SoCo:
 
 def judge(model: SoCo, labelled: LabelledPhotos, seed: int, resamples: int,
           views: SoCoDataset | None = None) -> tuple[dict[str, float], dict[str, np.ndarray]]:
-    """Measure how well a network tells objects.
+    """Compute the object scores of a network.
+
+    The scores, all within [0, 1]:
+
+    - `knn_…`: share of objects whose class gets most votes of the 5 nearest objects in other photos.
+    - `knn_classes_…`: its mean over the classes.
+    - `map_…`: mean average precision of retrieving an object's class.
+    - `…_object`: with the RoI head's features, which the detector starts from.
+    - `…_backbone`: with the backbone's features.
+    - `found_again`: share of objects whose nearest object in another view is the same object.
+    - `found_again_own`: the same among the objects of the same photo.
+    - `place`: overlap (IoU) of an object's box with that of the nearest object of another photo, each
+      in its view. It is high for features that encode where an object is and not what it is.
+    - `place_chance`: the mean overlap with any object of another photo.
 
     Args:
         model (SoCo): The network.
         labelled (LabelledPhotos): Annotated photos.
-        seed (int): Of the draws of photos and of the views.
-        resamples (int): Draws of photos.
-        views (SoCoDataset, optional): Photos with proposals, to find objects again in another view.
+        seed (int): Seed of the views.
+        resamples (int): Number of draws of photos, R.
+        views (SoCoDataset, optional): Photos with proposals, for the scores in another view. Defaults
+            to None: no such scores.
 
     Returns:
-        tuple: Values within [0, 1] by name, and for each (R,) values when photos are drawn with
-        replacement; the draws are the same for all networks. `knn_…` is the share of objects whose
-        class the 5 nearest objects of other photos have, `knn_classes_…` its mean over the classes,
-        `map_…` the mean average precision of retrieving its class; `…_object` with the RoI head's
-        features, which the detector starts from, `…_backbone` with those of the backbone.
-        `found_again` is the share of objects that are nearest to themselves in another view,
-        `found_again_own` that among the objects of their own photo; `place` the overlap (IoU) of an
-        object's box with that of the nearest object of another photo, each in its view, and
-        `place_chance` that with any object of another photo: features that tell where an object is,
-        and not what it is, have a high one.
+        tuple[dict[str, float], dict[str, np.ndarray]]: Scores by name, and for each name the (R,)
+        scores under draws of photos with replacement. The draws are the same for all networks.
     """
-    # of each object value, photo and, for a mean over classes, class
+    # name: value and photo of each object, and its class for a mean over classes
     outcomes: dict[str, tuple[Tensor, Tensor, Tensor | None]] = {}
     for features in LABELLED_FEATURES:
         feats = embed_labelled(model, labelled, features=features)
@@ -81,7 +90,7 @@ def judge(model: SoCo, labelled: LabelledPhotos, seed: int, resamples: int,
     outcomes.update(again)
     values, samples = {}, {}
     for name, (value, photos, classes) in outcomes.items():
-        # over all photos, with or without an object, so that draws do not depend on the network
+        # Draw from all photos, also those without objects, so that draws are the same for all networks.
         total = len(views.store) if name in again else len(labelled.names)
         means = [value] if classes is None else [value[classes == c] for c in classes.unique()]
         values[name] = float(torch.stack([part.double().mean() for part in means]).mean())
@@ -92,7 +101,7 @@ def judge(model: SoCo, labelled: LabelledPhotos, seed: int, resamples: int,
 
 
 def _overlaps(objects: ViewObjects) -> tuple[Tensor, Tensor]:
-    """Each object's IoU (n,) with the nearest object of another photo, and its mean one with any."""
+    """Return each object's IoU (n,) with the nearest object of another photo, and the mean with any."""
     alien = objects.rows[:, None] != objects.rows
     iou = box_iou(objects.boxes[:, 0], objects.boxes[:, 1]) * alien
     nearest = (objects.feats[0] @ objects.feats[1].T).masked_fill(~alien, -2).argmax(dim=1)
@@ -100,7 +109,7 @@ def _overlaps(objects: ViewObjects) -> tuple[Tensor, Tensor]:
 
 
 def _found_again(model: SoCo, views: SoCoDataset, seed: int) -> dict[str, tuple[Tensor, Tensor, None]]:
-    """Value and photo of each object that is looked for in another view of the same size."""
+    """Return value and photo of each object for the scores in another view of the same size."""
     found: dict[str, list[tuple[Tensor, Tensor]]] = {
         name: [] for name in ('found_again', 'found_again_own', 'place', 'place_chance')}
     for objects in embed_objects(model, views, NUM_PHOTOS, 1, seed=seed, features='object'):

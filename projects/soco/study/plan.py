@@ -1,4 +1,4 @@
-"""What a study compares, and in which order: its config, read and checked."""
+"""The config of a study: what it compares, in which order, and the resulting jobs."""
 import hashlib
 import inspect
 import json
@@ -16,14 +16,14 @@ STAGES = ('objects', 'finetune')
 
 
 class Job(NamedTuple):
-    """A piece of work that leaves one record.
+    """A unit of work that results in one record.
 
     Args:
         kind (str): 'trial' (a short pretraining, to choose options), 'pretrain', 'objects',
             'finetune_trial' or 'finetune'.
-        name (str): The method of 'trial' and 'pretrain', else the arm.
-        number (int): The seed; of trials, which of the options to be tried.
-        share (int): Labels in percent, for 'finetune'. Defaults to 100.
+        name (str): The method for 'trial' and 'pretrain', else the arm.
+        number (int): The seed; for trials, the index of the options.
+        share (int): Percentage of the labels, for 'finetune'. Defaults to 100.
     """
     kind: str
     name: str
@@ -32,7 +32,7 @@ class Job(NamedTuple):
 
     @property
     def key(self) -> str:
-        """Name of the record, and of the folder in the work directory."""
+        """Key of the record, and path of the folder in the work directory."""
         last = f'{self.kind.endswith("trial") and "options" or "seed"}{self.number}'
         share = f'{self.share}percent/' if self.kind == 'finetune' else ''
         return f'{self.kind}/{self.name}/{share}{last}'
@@ -40,14 +40,14 @@ class Job(NamedTuple):
 
 @dataclass(frozen=True)
 class Method:
-    """A way to pretrain.
+    """A pretraining method.
 
     Args:
-        config (str): Pretraining config; its schedule is a warm-up and a cosine, in
-            epochs, and ends where the study does.
+        config (str): Pretraining config. Its schedule must be a warm-up and a cosine, in epochs; the
+            study sets the end.
         boxes (str): One of `BOXES`. Defaults to selective search.
-        options (list[dict]): What is tried before the first run, each a dict of dotted keys of the
-            config; the best is kept. Defaults to nothing.
+        options (Sequence[dict]): Options to try before the first run, each a dict of dotted keys of
+            the config. The best is used. Defaults to one without changes.
     """
     config: str
     boxes: str = BOXES[0]
@@ -56,12 +56,13 @@ class Method:
 
 @dataclass(frozen=True)
 class Arm:
-    """What a detector starts from.
+    """An initialisation of the detector.
 
     Args:
-        title (str): Its name in tables and pictures.
-        method (str, optional): Of whose weights it gets `parts`. Defaults to None: random weights.
-        parts (list[str]): Some of `PARTS`. Defaults to none.
+        title (str): Name of the arm in tables and pictures.
+        method (str, optional): Method whose weights initialise `parts`. Defaults to None: random
+            weights.
+        parts (Sequence[str]): Pretrained parts, some of `PARTS`. Defaults to none.
     """
     title: str
     method: str | None = None
@@ -70,28 +71,29 @@ class Arm:
 
 @dataclass(frozen=True)
 class Study:
-    """A study; field by field what its config holds.
+    """A study, with the fields of its config.
 
     Args:
-        name (str): Folder in work_dirs/ and in the records.
-        seeds (list[int]): Of pretraining, fresh weights, fine-tuning and the choice of labels.
-        data (dict): `unlabelled` (folders of photos and COCO jsons, whose photos are taken without
-            labels), `images` (folder of the annotated photos), `train` and `val` (COCO jsons), all
-            relative to the folder that is given on the command line; `tune_percent`, the share of
-            train's photos on which options are chosen.
-        methods (dict[str, Method]): Ways to pretrain.
-        arms (dict[str, Arm]): What is compared.
-        references (list[str]): Arms that all others are compared with.
-        epochs (int): Of pretraining.
-        trial_epochs (int): Of each trial of options.
-        object_config (str): Pretraining config whose network embeds objects; all methods share its
-            backbone. Annotated photos are squashed to the size of its first view.
-        detector (str): Config of a Mask R-CNN; it validates at the points that are reported.
-        detector_options (list[dict]): What is tried for each arm's fine-tuning. Defaults to nothing.
-        order (list[dict]): What is done first: dicts of `stage` ('objects' or 'finetune'), `arms`, and
-            for 'finetune' `share` (percent of the labels). Pretraining comes before what needs it.
-        workers (int): Jobs at a time. Defaults to 1.
-        resamples (int): Draws of the bootstrap. Defaults to 1000.
+        name (str): Name of the study, of its folder in work_dirs/ and in the records.
+        seeds (Sequence[int]): Seeds of pretraining, random weights, fine-tuning and shares of labels.
+        data (dict): `unlabelled` (folders of photos, and COCO jsons whose labels are not used),
+            `images` (folder of the annotated photos), `train` and `val` (COCO jsons), all relative to
+            the folder that is passed on the command line; and `tune_percent`, the share of train's
+            photos on which options are chosen.
+        methods (dict[str, Method]): Pretraining methods.
+        arms (dict[str, Arm]): Arms to compare.
+        references (Sequence[str]): Arms that all others are compared with.
+        epochs (int): Epochs of pretraining.
+        trial_epochs (int): Epochs of each pretraining trial.
+        object_config (str): Pretraining config whose network embeds objects. Its backbone must be that
+            of all methods. Annotated photos are resized to the size of its first view.
+        detector (str): Config of a Mask R-CNN. AP is reported for each of its validations.
+        order (Sequence[dict]): Steps in order, dicts of `stage` ('objects' or 'finetune'), `arms`, and
+            for 'finetune' `share` (percentage of the labels). Jobs that a step needs run before it.
+        detector_options (Sequence[dict]): Options to try for each arm's fine-tuning. Defaults to one
+            without changes.
+        workers (int): Number of concurrent jobs. Defaults to 1.
+        resamples (int): Number of bootstrap draws. Defaults to 1000.
     """
     name: str
     seeds: Sequence[int]
@@ -109,7 +111,7 @@ class Study:
     resamples: int = 1000
 
     def jobs(self) -> Iterator[Job]:
-        """Yield all jobs, each once, those that others need before them."""
+        """Yield all jobs once, each after the jobs that it needs."""
         seen: set[Job] = set()
         for step in self.order:
             for seed in self.seeds:
@@ -126,7 +128,10 @@ class Study:
         yield job
 
     def fingerprint(self) -> str:
-        """Describe in a few letters what results depend on: all but order, workers and titles."""
+        """Return a hash of 12 hex digits of all fields and configs that affect results.
+
+        Order, workers, references and titles do not affect results.
+        """
         configs = sorted({self.object_config, self.detector,
                           *(method.config for method in self.methods.values())})
         fields = {name: value for name, value in asdict(self).items()
@@ -134,17 +139,17 @@ class Study:
         fields['arms'] = {name: [arm.method, list(arm.parts)] for name, arm in self.arms.items()}
         contents = [Config.fromfile(path, import_custom_modules=False).to_dict() for path in configs]
         texts = [json.dumps(content, sort_keys=True) for content in (fields, *contents)]
-        # a checkout may be moved
+        # Independent of the checkout's path.
         return hashlib.sha256('\n'.join(texts).replace(os.getcwd(), '').encode()).hexdigest()[:12]
 
     def needs(self, job: Job) -> list[Job]:
-        """Tell which jobs come before one."""
+        """Return the jobs that must run before a job."""
         if job.kind == 'trial':
             return []
         if job.kind == 'pretrain':
             return _trials('trial', job.name, self.methods[job.name].options)
         method = self.arms[job.name].method
-        # options of fine-tuning are chosen with the first seed's weights
+        # Options of fine-tuning are chosen with the first seed's weights.
         seed = self.seeds[0] if job.kind == 'finetune_trial' else job.number
         pretraining = [Job('pretrain', method, seed)] if method else []
         if job.kind == 'finetune':
@@ -160,16 +165,19 @@ def read_study(path: str | Path) -> Study:
     """Read a study's config.
 
     Args:
-        path (str | Path): A text config with a dict `study`, which has the fields of `Study`, its
-            `methods` those of `Method` and `arms` those of `Arm`. Configs that it names are relative
-            to the current folder.
+        path (str | Path): A config with a dict `study`, which has the fields of `Study`. Entries of
+            `methods` have the fields of `Method`, entries of `arms` those of `Arm`. Paths of configs
+            are relative to the current folder.
+
+    Returns:
+        Study: The study.
 
     Raises:
-        FileNotFoundError: There is no such file, or none of a config that it names.
-        ValueError: A field is missing, unknown or does not fit the others.
+        FileNotFoundError: If the file, or a config that it refers to, does not exist.
+        ValueError: If a field is missing, unknown or inconsistent with the others.
     """
     if not Path(path).is_file():
-        raise FileNotFoundError(f'There is no study at {path}. The studies lie in '
+        raise FileNotFoundError(f'There is no study at {path}. The studies are in '
                                 'configs/benchmarks/transfer_study/.')
     content = Config.fromfile(path)._cfg_dict.to_dict().get('study')
     if not isinstance(content, dict):
@@ -211,14 +219,14 @@ def _check(study: Study, path: str | Path) -> None:
         if method.boxes not in BOXES:
             refuse(f'methods.{name}.boxes must be one of {", ".join(BOXES)}, not {method.boxes!r}.')
         if not method.options:
-            refuse(f'methods.{name}.options is empty: leave it out, or give at least one dict.')
+            refuse(f'methods.{name}.options is empty. Remove it, or add at least one dict.')
     for name, arm in study.arms.items():
         wrong = [part for part in arm.parts if part not in PARTS]
         if wrong:
-            refuse(f'arms.{name}.parts holds {wrong[0]!r}; the parts are {", ".join(PARTS)}.')
+            refuse(f'arms.{name}.parts contains {wrong[0]!r}; the parts are {", ".join(PARTS)}.')
         if bool(arm.method) != bool(arm.parts) or (arm.method and arm.method not in study.methods):
-            refuse(f'arms.{name}: give a method ({", ".join(study.methods)}) and the parts that are '
-                   'handed over, or neither.')
+            refuse(f'arms.{name}: set a method ({", ".join(study.methods)}) and its pretrained parts, '
+                   'or neither.')
     for i, step in enumerate(study.order):
         if step.get('stage') not in STAGES or not 0 < step.get('share', 100) <= 100:
             refuse(f'order[{i}] must have a stage ({", ".join(STAGES)}), arms, and for finetune a '
@@ -228,5 +236,5 @@ def _check(study: Study, path: str | Path) -> None:
             refuse(f'there is no arm {name!r}; the arms are {", ".join(study.arms)}.')
     for config in [study.object_config, study.detector, *(m.config for m in study.methods.values())]:
         if not Path(config).is_file():
-            raise FileNotFoundError(f'{path} names {config}, which is not there. Paths start from the '
-                                    "project's folder.")
+            raise FileNotFoundError(f'{path} refers to {config}, which does not exist. Paths are '
+                                    "relative to the project's folder.")

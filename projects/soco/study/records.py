@@ -1,4 +1,4 @@
-"""What a study has found so far: one JSON, written whole after each job."""
+"""The records of a study's results: one JSON file, rewritten after each job."""
 import fcntl
 import json
 import threading
@@ -14,29 +14,29 @@ VERSION = 1
 
 
 class Records:
-    """The records of a study's jobs by their keys, and their draws of photos beside them.
+    """The records of a study's jobs by key, with the scores under draws of photos in files beside it.
 
-    One process has them at a time. Trainings keep its lock open: one that outlives a killed study
-    holds off the next, which would write into the same folder.
+    A lock allows one process at a time. Trainings inherit the lock, so that one that outlives a killed
+    study blocks the next study, which would write into the same folder.
 
     Args:
-        path (str | Path): The JSON; made when the first record comes.
-        about (dict): What is being run; a file of another study is refused.
+        path (str | Path): The JSON. It is created with the first record.
+        about (dict): Values that identify the study. A file with other values is refused.
 
     Raises:
-        ValueError: The file is no such JSON, is of another study, or another process has it.
+        ValueError: If the file is invalid, belongs to another study, or is locked by another process.
     """
 
     def __init__(self, path: str | Path, about: dict) -> None:
         self.path = Path(path)
         self._lock = threading.Lock()
-        self._file = open(self.path.parent / 'lock', 'a')
-        self.lock = self._file.fileno()  # what trainings keep open
+        self._file = open(self.path.parent / 'lock', 'a')  # noqa: SIM115, the lock needs an open file
+        self.lock = self._file.fileno()  # trainings inherit it
         try:
             fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise ValueError(f'Another study writes into {self.path.parent}, or a training that it '
-                             'has started: wait for it, or stop it (ps aux | grep tools/train.py).'
+                             'started. Wait for it, or stop it (ps aux | grep tools/train.py).'
                              ) from error
         self.content: dict[str, Any] = dict(version=VERSION, **about, records={})
         if self.path.is_file():
@@ -46,7 +46,7 @@ class Records:
             if differs:
                 raise ValueError(
                     f'{self.path} is of a study with another {", ".join(differs)}; records of the two '
-                    'would mix. Give another --work-dir, or remove that folder to start anew.')
+                    'would mix. Use another --work-dir, or remove that folder to start again.')
 
     def __contains__(self, key: str) -> bool:
         return key in self.content['records']
@@ -56,7 +56,14 @@ class Records:
 
     def add(self, key: str, record: Mapping[str, Any],
             samples: Mapping[str, np.ndarray] | None = None) -> None:
-        """Write a record, after its draws."""
+        """Write a record.
+
+        Args:
+            key (str): Key of the job.
+            record (Mapping[str, Any]): The record.
+            samples (Mapping[str, np.ndarray], optional): Scores under draws of photos, (R,) by name;
+                they are written before the record. Defaults to None.
+        """
         if samples:
             path = self._samples(key)
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -67,12 +74,12 @@ class Records:
             self._write()
 
     def samples(self, key: str) -> dict[str, np.ndarray]:
-        """Read the draws of a record."""
+        """Read a record's scores under draws of photos, (R,) by name."""
         with np.load(self._samples(key), allow_pickle=False) as content:
             return dict(content)
 
     def set(self, key: str, value: Any) -> None:
-        """Write something that is made of the records."""
+        """Write a value that is derived from the records."""
         with self._lock:
             self.content[key] = value
             self._write()
@@ -88,9 +95,15 @@ class Records:
 def read_records(path: str | Path) -> dict[str, Any]:
     """Read the JSON of a study.
 
+    Args:
+        path (str | Path): The JSON.
+
+    Returns:
+        dict[str, Any]: Its content.
+
     Raises:
-        FileNotFoundError: There is none.
-        ValueError: It is no such JSON.
+        FileNotFoundError: If the file does not exist.
+        ValueError: If it does not contain the results of a study.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f'There are no results at {path}: '
@@ -100,6 +113,6 @@ def read_records(path: str | Path) -> dict[str, Any]:
         if content['version'] != VERSION or not isinstance(content['records'], dict):
             raise ValueError('another version')
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f'{path} does not hold the results of a study ({type(error).__name__}: '
-                         f'{error}). Move it away; the study then begins anew.') from error
+        raise ValueError(f'{path} does not contain the results of a study ({type(error).__name__}: '
+                         f'{error}). Move it away; the study then starts again.') from error
     return content

@@ -1,12 +1,12 @@
-"""Differences between arms, with what photos and seeds leave uncertain."""
+"""Differences between arms with intervals over photos and seeds."""
 import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-DRAWS = 0  # seed of the draws of photos: the same for all runs, that is what pairs them
-# Student's t, 97.5 %, by degrees of freedom; for more of them the normal's 1.96 is near enough
+DRAWS = 0  # seed of the draws of photos; the same for all runs, so that they are paired
+# 97.5 % quantiles of Student's t by degrees of freedom; above, the normal's 1.96 is close enough.
 T = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262}
 
 
@@ -25,21 +25,21 @@ class Interval(NamedTuple):
 
 def paired_difference(ours: Sequence[float], theirs: Sequence[float], our_samples: np.ndarray,
                       their_samples: np.ndarray) -> Interval:
-    """Compare two arms over the same seeds and the same draws of photos.
+    """Compute the difference of two arms over the same seeds and the same draws of photos.
 
-    What is common to both (hard photos, a lucky seed) cancels out. The photos' part of the interval is
-    a bootstrap: percentiles of the mean difference over draws of photos. A bootstrap over so few seeds
-    would promise too much, so theirs is Student's t on the seeds' differences. The two are independent
-    and are joined as such: the root of the sum of the squares.
+    Effects that both arms share (hard photos, a lucky seed) cancel out. The photos' part of the
+    interval is a bootstrap: percentiles of the mean difference over draws of photos. A bootstrap over
+    few seeds would underestimate the uncertainty, so the seeds' part is Student's t on the seeds'
+    differences. Both parts are combined as independent: the root of the sum of squares.
 
     Args:
         ours (Sequence[float]): S values of an arm, one for each seed.
-        theirs (Sequence[float]): S of the other arm, in the same order.
-        our_samples (np.ndarray): (S, R) values for draws of photos.
-        their_samples (np.ndarray): (S, R) for the same draws.
+        theirs (Sequence[float]): S values of the other arm, in the same order.
+        our_samples (np.ndarray): (S, R) values under draws of photos.
+        their_samples (np.ndarray): (S, R) values of the other arm under the same draws.
 
     Returns:
-        Interval: Of `ours - theirs`; of photos alone where there is one seed.
+        Interval: Interval of `ours - theirs`. With one seed, it covers the photos only.
     """
     differences = np.subtract(ours, theirs)
     value, seeds = float(differences.mean()), len(differences)

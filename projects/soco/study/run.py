@@ -1,4 +1,4 @@
-"""Do the jobs of a study, several at a time, and go on where it was stopped."""
+"""Execution of a study's jobs: concurrent, and resumed where the study was stopped."""
 import math
 import os
 import shutil
@@ -36,14 +36,14 @@ CHOSEN_BY = {'trial': 'knn_backbone', 'finetune_trial': 'box_AP50'}
 
 
 class StudyRun:
-    """A study in a work directory.
+    """A run of a study in a work directory.
 
     Args:
-        study (Study): What to do.
-        data (StudyData): Its data, prepared.
-        records (Records): What is done; what is new goes there.
+        study (Study): The study.
+        data (StudyData): Its prepared data.
+        records (Records): Records of finished jobs; new ones are added.
         folder (str | Path): The work directory.
-        console (Console): Where progress is shown.
+        console (Console): Console for the progress.
     """
 
     def __init__(self, study: Study, data: StudyData, records: Records, folder: str | Path,
@@ -54,23 +54,23 @@ class StudyRun:
         self._labelled: dict[str, LabelledPhotos] = {}
         self._views: SoCoDataset | None = None
         self._commit = code_version()
-        self._one_at_a_time = threading.Lock()  # for what this process computes itself
+        self._one_at_a_time = threading.Lock()  # for computations in this process
         self._do: dict[str, Callable[[Job, Callable], None]] = {
             'trial': self._trial, 'pretrain': self._pretrain, 'objects': self._objects,
             'finetune_trial': self._finetune_trial, 'finetune': self._finetune}
 
     def run(self, deadline: float = math.inf) -> bool:
-        """Do what is left.
+        """Run the jobs that are left.
 
         Args:
-            deadline (float): Of `time.monotonic()`; then what runs writes its checkpoint and stops.
-                Defaults to none.
+            deadline (float): Time of `time.monotonic()` at which running jobs write a checkpoint and
+                stop. Defaults to infinity.
 
         Returns:
-            bool: Whether all is done; else the next run goes on.
+            bool: Whether all jobs are done. Otherwise, the next run continues.
 
         Raises:
-            ValueError: A job failed; those beside it were stopped, and can go on.
+            ValueError: If a job failed. Concurrent jobs were stopped and can be resumed.
         """
         jobs = list(self.study.jobs())
         left = [job for job in jobs if job.key not in self.records]
@@ -100,7 +100,7 @@ class StudyRun:
         return not (left or stopped)
 
     def _ready(self, left: list[Job], running: dict[Future, Job]) -> list[Job]:
-        """The next jobs in order whose needs are there, as many as there are workers free."""
+        """Return the next jobs whose needs are done, at most one per free worker."""
         ready = [job for job in left
                  if all(need.key in self.records for need in self.study.needs(job))]
         return ready[:self.study.workers - len(running)]
@@ -150,7 +150,7 @@ class StudyRun:
 
     @contextmanager
     def _may_diverge(self, job: Job, options: dict) -> Iterator[None]:
-        """Have a trial whose numbers are not finite lost, and not the study."""
+        """Record a diverged trial instead of failing the study."""
         try:
             yield
         except DivergedError as error:
@@ -204,20 +204,21 @@ class StudyRun:
         train_cfg = load_config(self.study.detector, {}, register=False).train_cfg
         points = range(train_cfg.val_interval, train_cfg.max_iters + 1, train_cfg.val_interval)
         if lacks_points(folder, points) and again:
-            raise ValueError(f'{job.key} has left no predictions of boxes and masks at some of its '
-                             f'points, {", ".join(map(str, points))}: {self.study.detector} needs the '
-                             'KeepPredictionsHook, and a CocoMetric of bbox and segm.')
+            raise ValueError(f'{job.key} has no predictions of boxes and masks for some of its '
+                             f'validations at {", ".join(map(str, points))} iterations. '
+                             f'{self.study.detector} needs the KeepPredictionsHook, and a CocoMetric '
+                             'of bbox and segm.')
         if lacks_points(folder, points):
-            self.console.print(f'{job.key} was killed while it validated; it is done again.')
+            self.console.print(f'{job.key} was killed during a validation and is run again.')
             shutil.rmtree(folder)
             return self._fine_tune(job, options, resamples, report, again=True)
-        if self._stop.is_set():  # judging takes a while, and the predictions stay
+        if self._stop.is_set():  # the evaluation takes a while; the next run does it from the files
             raise Stopped(STOPPED)
         _, labels = training.judged_splits(self.data, job)
         values, samples = judge_predictions(labels, folder, resamples)
         self._add(job, dict(options=options, command=self._as_text(command), seconds=seconds,
                             values=values), samples if resamples else None)
-        for path in folder.glob('*.pth'):  # what was to be known of the detector is known
+        for path in folder.glob('*.pth'):  # not needed after the evaluation
             path.unlink()
 
     def _train(self, command: list[str], folder: Path, job: Job, report: Callable) -> float:
@@ -227,12 +228,12 @@ class StudyRun:
                               [self.records.lock])
 
     def _as_text(self, command: list[str]) -> str:
-        """A command for the record, which is read on other machines."""
+        """Return a command as text for the record, without paths of this machine."""
         return ('python ' + ' '.join(command)).replace(str(self.folder), 'WORK_DIR').replace(
             str(self.data.root), 'DATA')
 
     def _parts(self, job: Job) -> dict[str, torch.Tensor]:
-        """The pretrained tensors that an arm hands over."""
+        """Return the pretrained tensors that an arm transfers to the detector."""
         arm = self.study.arms[job.name]
         if arm.method is None:
             return {}
@@ -241,14 +242,14 @@ class StudyRun:
         return training.state_of(self.folder / record['checkpoint'], arm.parts)
 
     def _chosen(self, kind: str, name: str, options: Any) -> dict:
-        """The options of the best trial."""
+        """Return the options of the best trial."""
         if len(options) == 1:
             return dict(options[0])
         trials = [self.records[Job(kind, name, i).key] for i in range(len(options))]
         best = max(trials, key=lambda trial: score_of_trial(kind, trial['values']))
         if not best['values']:
-            raise ValueError(f'All trials of {name} were lost, such as: {best["lost"]} Give the study '
-                             'other options, and another --work-dir.')
+            raise ValueError(f'All trials of {name} diverged, such as: {best["lost"]} Change the '
+                             "study's options and use another --work-dir.")
         return best['options']
 
     def _object_config(self) -> Any:
@@ -272,7 +273,16 @@ class StudyRun:
 
 
 def score_of_trial(kind: str, values: dict[str, float]) -> float:
-    """Tell what trials are chosen by: of a detector, box AP50 at the last point; -inf if it is lost."""
+    """Return the score that trials are compared by.
+
+    Args:
+        kind (str): 'trial' or 'finetune_trial'.
+        values (dict[str, float]): Values of the trial's record; empty if it diverged.
+
+    Returns:
+        float: 5-NN of the backbone's features, or for a detector, box AP50 of the last validation;
+        -inf for a diverged trial.
+    """
     name = CHOSEN_BY[kind]
     if not values:
         return -math.inf

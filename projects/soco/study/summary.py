@@ -1,4 +1,4 @@
-"""From the records of a study to its tables and its picture."""
+"""Tables and picture of a study, made from its records."""
 import re
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
@@ -17,7 +17,7 @@ from .plan import Job, Study
 from .records import Records
 from .resampling import paired_difference
 
-# What is shown of object features, by what made them: measure to its name in tables.
+# Scores of the features of head and backbone: key of the score to its name in tables.
 OBJECTS = {
     'head': {
         'knn_object': '5-NN', 'knn_classes_object': '5-NN, mean of classes', 'map_object': 'mAP',
@@ -29,12 +29,16 @@ DETECTION = ('box_AP', 'box_AP50', 'mask_AP', 'mask_AP50')
 
 
 def compare(study: Study, records: Records) -> dict[str, dict[str, dict[str, list[float]]]]:
-    """Compare each arm with the reference arms, in all that both have for every seed.
+    """Compare each arm with the reference arms, in all measures that both have for all seeds.
+
+    Args:
+        study (Study): The study.
+        records (Records): Its records.
 
     Returns:
-        dict: By group of runs (such as 'objects' or 'finetune/100'), then 'arm - reference', each pair
-        once, then
-        measure: difference, and its 95 % interval (`resampling.paired_difference`).
+        dict: Keyed by group of runs (such as 'objects' or 'finetune/100'), then by 'arm - reference'
+        (each pair once), then by measure: the difference and both ends of its 95 % interval (see
+        `resampling.paired_difference`).
     """
     found: dict[str, dict[str, dict[str, list[float]]]] = {}
     for group, runs in _groups(study, records).items():
@@ -48,7 +52,7 @@ def compare(study: Study, records: Records) -> dict[str, dict[str, dict[str, lis
 
 
 def _groups(study: Study, records: Records) -> dict[str, dict[str, list[str]]]:
-    """Keys of the records, seed by seed, of each arm that has all seeds."""
+    """Return the keys of the records, one per seed, of each arm that has all seeds."""
     groups: dict[str, dict[str, list[str]]] = {}
     for step in study.order:
         share = step.get('share', 100)
@@ -75,8 +79,11 @@ def write_tables(content: dict[str, Any], path: Path) -> Path:
     """Write all tables as Markdown.
 
     Args:
-        content (dict): Of the results' JSON.
+        content (dict[str, Any]): Content of the results' JSON.
         path (Path): The file.
+
+    Returns:
+        Path: The file.
     """
     with whole_file(path) as file:
         file.write('\n\n'.join(tables(content)) + '\n')
@@ -84,10 +91,14 @@ def write_tables(content: dict[str, Any], path: Path) -> Path:
 
 
 def tables(content: dict[str, Any]) -> list[str]:
-    """Make the tables of a study from its JSON alone; those without a figure are left out.
+    """Make the tables of a study from its JSON.
+
+    Args:
+        content (dict[str, Any]): Content of the results' JSON.
 
     Returns:
-        list[str]: In Markdown: object scores, comparisons, AP, cost, and trials of options.
+        list[str]: Tables in Markdown: object scores, comparisons, AP, cost, and trials of options.
+        Empty tables are left out.
     """
     made = [make(content, features) for features in OBJECTS
             for make in (_object_table, _object_differences)]
@@ -111,14 +122,24 @@ def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def runs_of(content: dict[str, Any], kind: str, arm: str, share: int | None = None) -> list[dict]:
-    """Return the records of an arm or a method, seed by seed."""
+    """Return the records of an arm or a method, one per seed.
+
+    Args:
+        content (dict[str, Any]): Content of the results' JSON.
+        kind (str): Kind of the jobs.
+        arm (str): The arm or method.
+        share (int, optional): Percentage of the labels, for 'finetune'. Defaults to None.
+
+    Returns:
+        list[dict]: The records.
+    """
     middle = f'{share}percent/' if share else ''
     return [record for key, record in content['records'].items()
             if re.fullmatch(rf'{kind}/{arm}/{middle}seed\d+', key)]
 
 
 def _spread(values: Sequence[float], scale: float = 100) -> str:
-    """Mean and standard deviation over seeds."""
+    """Return mean and standard deviation over seeds as text."""
     if not values:
         return ''
     text = f'{scale * np.mean(values):.1f}'
@@ -136,7 +157,7 @@ def _object_table(content: dict[str, Any], features: str) -> str:
 
 
 def _arms(content: dict[str, Any], features: str = '') -> dict[str, str]:
-    """Titles of the arms; for backbone features one of each method, whose arms share their backbone."""
+    """Return the arms' titles; for backbone features one per method, whose arms share a backbone."""
     arms, titles = content['arms'], {}
     for name, arm in arms.items():
         earlier = [arms[other]['method'] for other in titles]
@@ -165,7 +186,15 @@ def _object_differences(content: dict[str, Any], features: str) -> str:
 
 
 def points_of(content: dict[str, Any], share: int) -> list[int]:
-    """Return the iterations of fine-tuning at which AP is there, rising."""
+    """Return the iterations of fine-tuning that have an AP, in ascending order.
+
+    Args:
+        content (dict[str, Any]): Content of the results' JSON.
+        share (int): Percentage of the labels.
+
+    Returns:
+        list[int]: The iterations.
+    """
     names = {name for key, record in content['records'].items()
              if key.startswith('finetune/') and _share(key) == share for name in record['values']}
     return sorted({int(name.partition('@')[2]) for name in names})
@@ -205,8 +234,8 @@ def _cost_table(content: dict[str, Any]) -> str:
             options = ', '.join(f'`{key}={value}`' for key, value in runs[0]['options'].items())
             rows.append([method, str(len(runs)), f'{runs[0]["gflop_per_image"]:.2f}',
                          f'{np.median([run["ms_per_image"] for run in runs]):.1f}', options])
-    return _table(['pretraining', 'seeds', 'GFLOP an image and step', 'ms an image', 'options chosen'],
-                  rows)
+    return _table(['pretraining', 'seeds', 'GFLOP per image and step', 'ms per image',
+                   'chosen options'], rows)
 
 
 def _trial_table(content: dict[str, Any]) -> str:
@@ -218,18 +247,18 @@ def _trial_table(content: dict[str, Any]) -> str:
                      if name in ('map_backbone', 'knn_backbone') or name.startswith('box_AP50')}
             rows.append(['/'.join(key.split('/')[:2]), options,
                          ', '.join(f'{name} {100 * value:.1f}' for name, value in shown.items())])
-    return _table(['trial', 'options', 'on a part of train'], rows)
+    return _table(['trial', 'options', 'scores on a part of train'], rows)
 
 
 def draw(content: dict[str, Any], path: Path) -> Path | None:
-    """Draw object scores of all arms, and AP50 along fine-tuning, into one picture.
+    """Draw object scores of all arms, and AP50 during fine-tuning, into one picture.
 
     Args:
-        content (dict): Of the results' JSON.
+        content (dict[str, Any]): Content of the results' JSON.
         path (Path): The picture, PNG.
 
     Returns:
-        Path, optional: None where there is nothing to draw.
+        Path | None: The picture, or None if there is nothing to draw.
     """
     arms = _arms(content)
     panels: list[Callable[[Axes], None]] = []

@@ -1,4 +1,4 @@
-"""Pretraining and fine-tuning of a study's arms, by tools/train.py."""
+"""Pretraining and fine-tuning of a study's arms with tools/train.py."""
 import contextlib
 import threading
 import time
@@ -23,8 +23,14 @@ def pretraining_command(study: Study, data: StudyData, job: Job, options: dict, 
     """Return the command that pretrains for a 'trial' or 'pretrain' job.
 
     Args:
-        options (dict): Dotted keys of the config that are tried, or were chosen.
+        study (Study): The study.
+        data (StudyData): Its data.
+        job (Job): The job.
+        options (dict): Dotted keys of the config with the values to try, or the chosen values.
         folder (Path): Work directory of the run.
+
+    Returns:
+        list[str]: Script and arguments.
     """
     method = study.methods[job.name]
     trial = job.kind == 'trial'
@@ -46,16 +52,22 @@ def finetuning_command(study: Study, data: StudyData, job: Job, options: dict, f
     """Return the command that fine-tunes for a 'finetune' or 'finetune_trial' job.
 
     Args:
-        options (dict): Dotted keys of the config that are tried, or were chosen.
+        study (Study): The study.
+        data (StudyData): Its data.
+        job (Job): The job.
+        options (dict): Dotted keys of the config with the values to try, or the chosen values.
         folder (Path): Work directory of the run.
-        weights (Path, optional): What the arm hands over; None for random weights.
+        weights (Path | None): Pretrained weights of the arm; None for random weights.
+
+    Returns:
+        list[str]: Script and arguments.
     """
     trial = job.kind == 'finetune_trial'
     train, judged = judged_splits(data, job)
     parts = ','.join(study.arms[job.name].parts)
     changes = {'randomness.seed': study.seeds[0] if trial else job.number,
                'train_dataloader.dataset.ann_file': train}
-    for split in ('val', 'test'):  # nothing is tested, but what a config names has to be there
+    for split in ('val', 'test'):  # there is no test, but the files that a config names must exist
         changes[f'{split}_dataloader.dataset.ann_file'] = judged
         changes[f'{split}_evaluator.ann_file'] = judged
     for split in ('train', 'val', 'test'):
@@ -67,7 +79,7 @@ def finetuning_command(study: Study, data: StudyData, job: Job, options: dict, f
 
 
 def judged_splits(data: StudyData, job: Job) -> tuple[Path, Path]:
-    """Return the labels that a detector is trained with, and those that it is judged by."""
+    """Return the labels for training a detector, and those for its evaluation."""
     if job.kind == 'finetune_trial':
         return data.labels('fit'), data.labels('tune')
     return data.labels(str(job.share), job.number), data.labels('val')
@@ -79,13 +91,16 @@ def _words(changes: dict) -> list[str]:
 
 def train(command: list[str], folder: Path, what: str, report: Callable[[int, str], None],
           stop: threading.Event, environment: dict, held: Sequence[int]) -> float:
-    """Run a training, or go on with it; return the seconds that it took, over all its sessions.
+    """Start or resume a training.
 
-    Arguments are those of `run_training`.
+    The arguments are those of `run_training`, with the work directory instead of the log.
+
+    Returns:
+        float: Seconds that the training took, summed over its sessions.
 
     Raises:
-        Stopped: It was stopped, and can go on.
-        ValueError: It failed.
+        Stopped: If it was stopped. It can be resumed.
+        ValueError: If it failed.
     """
     folder.mkdir(parents=True, exist_ok=True)
     clock, before = folder / 'seconds.txt', 0.
@@ -101,14 +116,20 @@ def train(command: list[str], folder: Path, what: str, report: Callable[[int, st
 
 
 def keep_last(folder: Path) -> Path:
-    """Return the last checkpoint of a run, and remove those before it.
+    """Return the last checkpoint of a run, and remove the earlier ones.
+
+    Args:
+        folder (Path): Work directory of the run.
+
+    Returns:
+        Path: The checkpoint.
 
     Raises:
-        ValueError: There is none.
+        ValueError: If there is no checkpoint.
     """
     last = find_newest_checkpoint(folder)
     if last is None:
-        raise ValueError(f'There is no checkpoint in {folder}; see output.log there.')
+        raise ValueError(f'There is no checkpoint in {folder}. See output.log there.')
     for path in folder.glob('*.pth'):
         if path != last:
             path.unlink()
@@ -116,9 +137,16 @@ def keep_last(folder: Path) -> Path:
 
 
 def ms_per_image(folder: Path, cfg: Config) -> float:
-    """Return the median of what a run logged of its pace, in milliseconds an image.
+    """Return the median of a run's logged times per image, in milliseconds.
 
-    A median, since it is not moved by pauses.
+    Pauses do not affect the median.
+
+    Args:
+        folder (Path): Work directory of the run.
+        cfg (Config): Config of the run.
+
+    Returns:
+        float: Milliseconds per image.
     """
     times = [record['time'] for record in read_run(folder) if 'time' in record]
     return 1000 * float(np.median(times)) / cfg.train_dataloader.batch_size
@@ -127,21 +155,36 @@ def ms_per_image(folder: Path, cfg: Config) -> float:
 def state_of(checkpoint: Path, parts: Sequence[str]) -> dict[str, torch.Tensor]:
     """Return the tensors of some parts of a pretrained network.
 
+    Args:
+        checkpoint (Path): The checkpoint.
+        parts (Sequence[str]): Names of the parts, some of `plan.PARTS`.
+
+    Returns:
+        dict[str, torch.Tensor]: Name to tensor.
+
     Raises:
-        ValueError: The checkpoint lacks a part.
+        ValueError: If the checkpoint lacks a part.
     """
     state = read_checkpoint(checkpoint)['state_dict']
     chosen = {}
     for part in parts:
         found = {key: value for key, value in state.items() if key.startswith(f'{part}.')}
         if not found:
-            raise ValueError(f'{checkpoint} holds no {part}, which an arm of the study hands over.')
+            raise ValueError(f'{checkpoint} contains no {part}, which an arm of the study transfers.')
         chosen.update(found)
     return chosen
 
 
 def write_weights(parts: dict[str, torch.Tensor], out: Path) -> Path:
-    """Write what a detector starts from."""
+    """Write the weights that a detector starts from.
+
+    Args:
+        parts (dict[str, torch.Tensor]): Name to tensor.
+        out (Path): The file.
+
+    Returns:
+        Path: The file.
+    """
     with whole_file(out, 'wb') as file:
         torch.save(dict(state_dict=parts), file)
     return out

@@ -1,1 +1,1 @@
-"""Files of weights: reading, names in other libraries, conversion, matching with a model."""
+"""Weight files: reading, key names in other libraries, conversion, and matching with a model."""

@@ -1,4 +1,4 @@
-"""Comparing the tensors of a checkpoint with those of a model."""
+"""Matching of the tensors of a checkpoint with those of a model."""
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -8,18 +8,18 @@ from torch import Tensor
 
 from .convert import describe, source_format
 
-# Predictors depend on the detector's classes: no pretraining has them, no requirement holds them.
+# Predictors depend on the detector's classes: no pretraining has them, so they are never required.
 _PREDICTORS = ('fc_cls', 'fc_reg')
 
 
-_SHARED = 'roi_head.shared_head.layer4.'  # where C4 detectors, and SoCo-C4, keep the last stage
+_SHARED = 'roi_head.shared_head.layer4.'  # the last stage in C4 detectors and SoCo-C4
 
 
 _COLUMNS = ('matched', 'fresh', 'unused', 'shape differs')
 
 
 def key_group(key: str) -> str:
-    """The part of a detector that a key belongs to, such as 'roi_head.bbox_head.shared_convs'."""
+    """Return the part of a detector that a key belongs to, e.g. 'roi_head.bbox_head.shared_convs'."""
     parts = key.split('.')
     depth = 1
     if parts[0] == 'roi_head':
@@ -29,7 +29,16 @@ def key_group(key: str) -> str:
 
 @dataclass(frozen=True)
 class WeightsReport:
-    """How the tensors of a checkpoint and those of a model fit, key by key; see `match_weights`."""
+    """Comparison of the tensors of a checkpoint with those of a model, see `match_weights`.
+
+    Attributes:
+        matched (tuple[str, ...]): Keys of both with the same shape.
+        fresh (tuple[str, ...]): Keys of the model that the checkpoint lacks.
+        unused (tuple[str, ...]): Keys of the checkpoint that the model lacks.
+        mismatched (dict): For each key of both with different shapes: the shape in the checkpoint and
+            the shape in the model.
+        require (tuple[str, ...]): Parts of the model of which every key must match.
+    """
 
     matched: tuple[str, ...]
     fresh: tuple[str, ...]
@@ -38,25 +47,25 @@ class WeightsReport:
     require: tuple[str, ...]
 
     def is_required(self, key: str) -> bool:
-        """Whether a key lies in a required part and is no classifier or regressor."""
+        """Return whether a key is in a required part and not in a classifier or regressor."""
         parts = key.split('.')
         return not any(p in _PREDICTORS for p in parts) and any(
             key.startswith(group + '.') for group in self.require)
 
     @property
     def required(self) -> tuple[int, int]:
-        """Keys of the required parts that matched, and all of them."""
+        """Number of required keys that matched, and number of all required keys."""
         found = sum(map(self.is_required, self.matched))
         return found, found + sum(map(self.is_required, [*self.fresh, *self.mismatched]))
 
     @property
     def complete(self) -> bool:
-        """Whether every required part is there (it has keys) and matched wholly."""
+        """Whether every required part has keys in the checkpoint and all of its keys matched."""
         all_there = all(any(k.startswith(g + '.') for k in self.matched) for g in self.require)
         return all_there and len(set(self.required)) == 1
 
     def table(self) -> str:
-        """A plain table of counts, one line for each part of the model or the checkpoint."""
+        """Return a table of counts, with one line per part of the model or the checkpoint."""
         counts = [Counter(map(key_group, keys))
                   for keys in (self.matched, self.fresh, self.unused, self.mismatched)]
         groups = sorted(set().union(*counts), key=lambda g: (counts[2][g] > 0, g))
@@ -69,19 +78,19 @@ class WeightsReport:
         lines = [header, rule, *body, rule, total]
         if self.require:
             found, needed = self.required
-            lines.append(f'{found} of {needed} keys matched that the detector has to get from its '
-                         f'checkpoint ({", ".join(self.require)}; never {", ".join(_PREDICTORS)})')
+            lines.append(f'{found} of {needed} keys matched in the parts that the checkpoint must '
+                         f'contain ({", ".join(self.require)}; without {", ".join(_PREDICTORS)})')
         return '\n'.join(lines)
 
     def explain(self) -> str:
-        """One paragraph for a report that is not complete: found, expected, and the way out."""
+        """Return a paragraph that says why the report is not complete, and what to do."""
         found, total = self.required
         wrong = [(k, *shapes) for k, shapes in self.mismatched.items() if self.is_required(k)]
         if wrong:
             key, theirs, ours = wrong[0]
             why = (f'{len(wrong)} of them have another shape, such as {key}: {list(theirs)} in '
-                   f'the checkpoint and {list(ours)} in the detector, so the two were made with '
-                   'another depth or other widths')
+                   f'the checkpoint and {list(ours)} in the detector, so the two differ in depth '
+                   'or widths')
         else:
             missing = [k for k in self.fresh if self.is_required(k)]
             example = f', such as {missing[0]}' if missing else ''
@@ -89,28 +98,30 @@ class WeightsReport:
                    f'{describe([*self.matched, *self.unused, *self.mismatched])}')
         return (
             f'The checkpoint does not fit this detector: {found} of {total} keys of '
-            f'{", ".join(self.require)} matched. {why[0].upper()}{why[1:]}. Give the checkpoint '
+            f'{", ".join(self.require)} matched. {why[0].upper()}{why[1:]}. Use a checkpoint '
             'that tools/train.py wrote for a SoCo config with the same backbone, neck and box '
-            'head as this detector. To fine-tune on purpose from weights without these parts, '
-            'leave them out of `require` of the PretrainedWeightsHook in the config.')
+            'head as this detector. To fine-tune from weights without these parts, remove '
+            'them from `require` of the PretrainedWeightsHook in the config.')
 
 
 def fit_names(model_state: Mapping[str, Tensor], checkpoint_state: Mapping[str, Tensor],
               supervised: bool = False) -> dict[str, str]:
-    """Tells under which name each tensor of a checkpoint belongs into a model.
+    """Return the name in a model of each tensor of a checkpoint.
 
-    A plain ResNet's stages go under `backbone`, or the last one where a C4 detector keeps it. Where
-    the model's pyramid starts at a coarser level than the checkpoint's (RetinaNet, FCOS: at P3), the
-    lateral and output convs move down so that each level meets itself; the ones below are set apart
-    under another name. A backbone alone (linear evaluation) takes SoCo-C4's last stage back.
+    The stages of a plain ResNet are mapped to `backbone`; in a C4 detector, the last one is mapped to
+    the RoI head. If the model's pyramid starts at a coarser level than the checkpoint's (RetinaNet,
+    FCOS: at P3), the lateral and output convs are renumbered so that the levels correspond; those of
+    the finer levels are renamed to `neck_finer_levels`. For a backbone alone (linear evaluation),
+    SoCo-C4's last stage is mapped back to the backbone.
 
     Args:
-        model_state: state dict of the detector or classifier.
-        checkpoint_state: state dict of the checkpoint.
-        supervised: whether the checkpoint is a classifier, whose last stage fits a C4 detector.
+        model_state (Mapping[str, Tensor]): State dict of the detector or classifier.
+        checkpoint_state (Mapping[str, Tensor]): State dict of the checkpoint.
+        supervised (bool): Whether the checkpoint is a classifier, whose last stage fits a C4
+            detector. Defaults to False.
 
     Returns:
-        Name in the checkpoint to name in the model, for every key of the checkpoint.
+        dict[str, str]: For every key of the checkpoint, its name in the model.
     """
     plain = source_format([key.removeprefix('module.') for key in checkpoint_state]) == 'torchvision'
     names = {}
@@ -142,7 +153,7 @@ def fit_names(model_state: Mapping[str, Tensor], checkpoint_state: Mapping[str, 
 
 
 def _pyramid_shift(theirs: Mapping[str, Tensor], ours: Mapping[str, Tensor]) -> int:
-    """How many levels higher our pyramid starts: its first lateral conv tells by its input."""
+    """Return how many levels higher our pyramid starts, from the shape of its first lateral conv."""
     name = 'neck.lateral_convs.{}.conv.weight'
     if name.format(0) not in ours:
         return 0
@@ -153,17 +164,18 @@ def _pyramid_shift(theirs: Mapping[str, Tensor], ours: Mapping[str, Tensor]) -> 
 
 def match_weights(model_state: Mapping[str, Tensor], checkpoint_state: Mapping[str, Tensor],
                   require: Sequence[str] = ()) -> WeightsReport:
-    """Compares the tensors of a checkpoint with those of a model, by name and shape.
+    """Compare the tensors of a checkpoint with those of a model, by name and shape.
 
     Args:
-        model_state: state dict of the detector.
-        checkpoint_state: state dict of the checkpoint; a leading 'module.' of its keys (as a
-            parallel wrapper writes it) is passed over.
-        require: parts of the detector, such as 'neck' or 'roi_head.bbox_head', of which every
-            key must match but those of the classifier (fc_cls) and the regressor (fc_reg).
+        model_state (Mapping[str, Tensor]): State dict of the detector.
+        checkpoint_state (Mapping[str, Tensor]): State dict of the checkpoint; a leading 'module.' of
+            its keys (from a parallel wrapper) is ignored.
+        require (Sequence[str]): Parts of the detector, such as 'neck' or 'roi_head.bbox_head', of
+            which every key must match except those of the classifier (fc_cls) and the regressor
+            (fc_reg). Defaults to none.
 
     Returns:
-        The report; nothing is raised, and neither state dict is changed.
+        WeightsReport: The comparison. Missing keys raise no error, and the state dicts are not changed.
     """
     theirs = {k.removeprefix('module.'): tuple(getattr(v, 'shape', ()))
               for k, v in checkpoint_state.items()}

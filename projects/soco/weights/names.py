@@ -1,6 +1,6 @@
-"""What weights are called in each format: our own SoCo, official code, mmdet, detectron2, torchvision.
+"""Names of weights in each format: this project, official code, mmdet, detectron2, torchvision.
 
-Every table has our names on the left. They are a detector's already, so that mmdet's are the same.
+Every table has this project's names on the left. They follow a detector's, so mmdet's are the same.
 """
 import itertools
 import string
@@ -8,8 +8,8 @@ from functools import cache
 
 Rows = list[tuple[str, str]]  # (our name, the other format's name), both templates
 
-# What the fields of a template stand for. detectron2 and the official head count from elsewhere:
-# {res} is our {stage}, {p} our {level} and {nth} our {layer}. In C4 the backbone ends early.
+# Values of the template fields. detectron2 and the official head start counting at other numbers:
+# {res} is our {stage}, {p} our {level} and {nth} our {layer}. In C4 the backbone has {early} stages.
 _FIELDS = {
     'stage': [dict(stage=i, res=i + 1) for i in (1, 2, 3, 4)],
     'early': [dict(early=i, res=i + 1) for i in (1, 2, 3)],
@@ -26,7 +26,7 @@ def _under(ours: str, theirs: str, rows: Rows) -> Rows:
     return [(ours + a, theirs + b) for a, b in rows]
 
 
-# What ResNet and its blocks hold. The official code and torchvision name it as mmdet does.
+# Layers of ResNet and its blocks. The official code and torchvision use the same names as mmdet.
 _STEM_D2 = [('conv1.{leaf}', 'stem.conv1.{leaf}'), ('bn1.{leaf}', 'stem.conv1.norm.{leaf}')]
 _BLOCK_D2 = [('conv{conv}.{leaf}', 'conv{conv}.{leaf}'),
              ('bn{conv}.{leaf}', 'conv{conv}.norm.{leaf}'),
@@ -51,7 +51,7 @@ _MLP_OFFICIAL = [('fc0.{leaf}', 'linear1.{leaf}'), ('bn0.{leaf}', 'bn1.{leaf}'),
 
 
 def _resnet(family: str, prefix: str = '') -> Rows:
-    """A whole ResNet; with us the last stage of C4 belongs to the RoI head."""
+    """Return the rows of a whole ResNet; in our C4, the last stage belongs to the RoI head."""
     stage = _STAGE[family]
     rows = _under('backbone.', prefix, _STEM) + _under('backbone.' + stage, prefix + stage, _BLOCK)
     return rows + (_under(_RES5, f'{prefix}layer4.{{block}}.', _BLOCK) if family == 'C4' else [])
@@ -86,11 +86,14 @@ TARGETS = ('mmdet', 'detectron2', 'torchvision', 'soco')
 
 @cache
 def name_table(format_name: str, family: str) -> dict[str, str]:
-    """Return every name that our model can have, with the name it has in another format.
+    """Return every possible name of our model's weights, with its name in another format.
 
     Args:
         format_name (str): 'official' or one of `TARGETS`.
         family (str): 'FPN' or 'C4'.
+
+    Returns:
+        dict[str, str]: For each of our names, the other format's name.
     """
     table = {}
     for ours, theirs in _TABLES[format_name](family):
@@ -101,7 +104,8 @@ def name_table(format_name: str, family: str) -> dict[str, str]:
     return table
 
 
-# Why a format leaves keys out, by how they begin: on the way in, its own names; on the way out, ours.
+# Keys to drop: the reason, and a pattern of how they begin. LEFT_IN has a format's own names and
+# applies to its weights as input; LEFT_OUT has our names and applies to it as the target.
 LEFT_IN = {
     'official': {'queue, which SoCo does not use': r'queue(_ptr)?$'},
     'torchvision': {'classifier': r'fc\.'},
@@ -118,7 +122,7 @@ LEFT_OUT = {
         **_PRETRAINING, 'neck and box head (torchvision has none)': r'neck\.|roi_head\.bbox_head\.'},
 }
 
-# How keys begin in each format; the first format that any key fits is taken.
+# How keys begin in each format; the first format that matches any key is used.
 SIGNS = {
     'official': r'encoder(_k)?\.',
     'detectron2': r'backbone\.(bottom_up\.)?(stem|res\d)\.',
@@ -126,7 +130,7 @@ SIGNS = {
     'soco': r'(projector|target|head\.predictor)\.',
     'mmdet': r'backbone\.(conv1|layer1)\.',
 }
-# Keys that weights with a pyramid have, and those for C4 have not. A plain ResNet may be either.
+# Keys that weights with a pyramid have and weights for C4 do not. A plain ResNet may be either.
 _OUR_FPN = r'backbone\.layer4\.|neck\.|roi_head\.bbox_head\.'
 FPN_SIGNS = {
     'official': r'(neck|head)(_k)?\.',
@@ -136,15 +140,15 @@ FPN_SIGNS = {
     'mmdet': _OUR_FPN,
 }
 _DETECTORS = 'configs/benchmarks/mmdetection/coco/mask-rcnn_r50_{}_ms-1x_coco.py'
-# What other names tell of weights; the first that any key fits is taken.
+# Other kinds of weights, with the keys that identify them; the first that matches any key is used.
 OTHER_KINDS = {
     'a whole detector': r'rpn_head\.|proposal_generator\.|bbox_head\.|roi_head\.mask_head\.|'
                         r'roi_head\.bbox_head\.fc_(cls|reg)|roi_heads\.(box_predictor|mask_head)',
-    'a classifier; a detector takes a ResNet that was trained to classify as supervised:FILE':
+    'a classifier; to use a ResNet trained to classify in a detector, give it as supervised:FILE':
         r'head\.(fc|layers)\.|fc\.|classifier\.',
     'a SoCo-C4 checkpoint, which has no neck and fits detectors such as ' + _DETECTORS.format('c4'):
         r'roi_head\.shared_head\.',
     'a SoCo-FPN checkpoint, which fits detectors such as ' + _DETECTORS.format('fpn'): r'neck\.',
-    'a backbone without neck and box head; a ResNet that was trained to classify is given as '
+    'a backbone without neck and box head; give a ResNet trained to classify as '
     'supervised:FILE': r'backbone\.',
 }

@@ -1,4 +1,4 @@
-"""Reading weights and checkpoints without running anything that a file may contain."""
+"""Functions that read weights and checkpoints without running code that a file contains."""
 import argparse
 import pickle
 import re
@@ -20,41 +20,42 @@ def _first_line(error: Exception) -> str:
 
 
 def load_plain(path: PathLike, map_location: str = 'cpu', allow: Sequence[type] = ()) -> dict:
-    """Read a file of tensors and plain values without running anything that it may contain.
+    """Read a file of tensors and plain values without running code that it contains.
 
     Args:
         path (PathLike): A file written by `torch.save`.
         map_location (str): Device of the tensors. Defaults to 'cpu'.
-        allow (Sequence[type]): Harmless classes that it may hold besides. Defaults to none.
+        allow (Sequence[type]): Harmless classes that it may also contain. Defaults to none.
 
     Returns:
-        dict: Its content, which is not empty.
+        dict: Content of the file, which is not empty.
 
     Raises:
-        FileNotFoundError: No such file.
-        ValueError: It is no checkpoint, is cut off, or holds more than tensors and plain values.
+        FileNotFoundError: If the file does not exist.
+        ValueError: If the file is not a checkpoint, is cut off, or contains more than tensors and
+            plain values.
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f'There is no checkpoint at {path}. Check the path; the checkpoints '
-                                'of a run lie in its work directory as epoch_*.pth or iter_*.pth.')
+                                'of a run are in its work directory as epoch_*.pth or iter_*.pth.')
     try:
         with torch.serialization.safe_globals(list(allow)):
             content = torch.load(path, map_location=map_location, weights_only=True)
     except pickle.UnpicklingError as error:
-        official = (' An official SoCo checkpoint is to be converted first: python '
+        official = (' Convert an official SoCo checkpoint first: python '
                     f'tools/convert_weights.py {path} OUT.pth --to mmdet'
                     if 'argparse.Namespace' in str(error) else '')
-        raise ValueError(f'{path} holds more than tensors and plain Python values, which could run '
-                         'code when loaded, or is no checkpoint at all; it was not loaded '
+        raise ValueError(f'{path} contains more than tensors and plain Python values, which could run '
+                         'code when loaded, or is not a checkpoint; it was not loaded '
                          f'({_first_line(error)}).{official}') from error
     except OSError:
         raise
-    except Exception as error:  # bytes that are no checkpoint make the unpickler fail in any way
+    except Exception as error:  # on other bytes the unpickler may raise any error
         raise ValueError(f'{path} is not a checkpoint or is cut off ({_first_line(error)}). Use '
-                         'another one of the run, or copy the file again.') from error
+                         'another checkpoint of the run, or copy the file again.') from error
     if not isinstance(content, dict) or not content:
-        raise ValueError(f'{path} holds a {type(content).__name__}, not a checkpoint with weights.')
+        raise ValueError(f'{path} contains a {type(content).__name__}, not a checkpoint with weights.')
     return content
 
 
@@ -66,29 +67,32 @@ def read_checkpoint(path: PathLike, map_location: str = 'cpu') -> dict:
         map_location (str): Device of the tensors. Defaults to 'cpu'.
 
     Returns:
-        dict: Its content; a bare state dict comes back as `dict(state_dict=...)`.
+        dict: Content of the file; a bare state dict is returned as `dict(state_dict=...)`.
 
     Raises:
-        FileNotFoundError: No such file.
-        ValueError: See `load_plain`, or it holds no weights.
+        FileNotFoundError: If the file does not exist.
+        ValueError: See `load_plain`; also if the file contains no weights.
     """
     content = load_plain(path, map_location)
     if 'state_dict' not in content:
         if not all(isinstance(v, torch.Tensor) for v in content.values()):
-            raise ValueError(f'{path} has no `state_dict`; it holds {sorted(map(str, content))[:8]}. '
-                             'If it is of the official SoCo code or for detectron2, convert it '
+            raise ValueError(f'{path} has no `state_dict`; it has {sorted(map(str, content))[:8]}. '
+                             'If it is from the official SoCo code or for detectron2, convert it '
                              f'first: python tools/convert_weights.py {path} OUT.pth --to mmdet')
         content = dict(state_dict=content)
     return content
 
 
 def find_newest_checkpoint(work_dir: PathLike) -> Path | None:
-    """Return the checkpoint of a run that is furthest along and can be opened, or None.
+    """Return the checkpoint of a run with the most iterations that can be opened, or None.
 
-    Torn and foreign files are named in the log and passed over.
+    Damaged and other files are skipped with a warning in the log.
 
     Args:
         work_dir (PathLike): Work directory of a run.
+
+    Returns:
+        Path, optional: The checkpoint, or None if there is none.
     """
     found = []
     for path in Path(work_dir).glob('*.pth'):
@@ -97,26 +101,29 @@ def find_newest_checkpoint(work_dir: PathLike) -> Path | None:
         try:
             found.append((int(read_checkpoint(path)['meta']['iter']), path))
         except (ValueError, KeyError, TypeError) as error:
-            MMLogger.get_current_instance().warning(f'Passed over: {path} ({error})')
+            MMLogger.get_current_instance().warning(f'Skipped {path} ({error})')
     return max(found)[1] if found else None
 
 
 def read_weights(path: PathLike) -> dict[str, Tensor]:
-    """Read the weights of a checkpoint or a .safetensors file without running anything in it.
+    """Read the weights of a checkpoint or a .safetensors file without running code in it.
+
+    Args:
+        path (PathLike): A file written by `torch.save`, or a .safetensors file.
 
     Returns:
-        dict: Name to tensor: what lies under `state_dict` (this project, mmdet) or `model` (official
-        SoCo, detectron2), or else the whole file.
+        dict[str, Tensor]: Tensors by name: the content of `state_dict` (this project, mmdet) or
+        `model` (official SoCo, detectron2), or else of the whole file.
 
     Raises:
-        FileNotFoundError: No such file.
-        ValueError: A pickle, a file that is no checkpoint, or one that holds no weights.
+        FileNotFoundError: If the file does not exist.
+        ValueError: If the file is a pickle, is not a checkpoint, or contains no weights.
     """
     path = Path(path)
     if path.suffix.lower() in ('.pkl', '.pickle'):
-        raise ValueError(f'{path} is a pickle, which can run any code when it is opened: it is not '
-                         'read. Give the .pth that it was made of (the official release has both), '
-                         'or a .safetensors.')
+        raise ValueError(f'{path} is a pickle, which can run any code when it is opened, and was not '
+                         'read. Use the .pth file that it was made from (the official release has '
+                         'both), or a .safetensors file.')
     if path.suffix == '.safetensors':
         try:
             return safetensors.torch.load_file(path)
@@ -128,6 +135,6 @@ def read_weights(path: PathLike) -> dict[str, Tensor]:
     other = [str(key) for key, value in weights.items()
              if not (isinstance(key, str) and isinstance(value, Tensor))]
     if other or not weights:
-        raise ValueError(f'{path} holds no weights: expected tensors under `state_dict`, `model`, or '
-                         f'at the top, found {", ".join(other[:8]) or "nothing"}.')
+        raise ValueError(f'{path} contains no weights: expected tensors under `state_dict`, `model` '
+                         f'or at the top, found {", ".join(other[:8]) or "nothing"}.')
     return dict(weights)

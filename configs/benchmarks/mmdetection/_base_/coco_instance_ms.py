@@ -1,4 +1,4 @@
-# COCO instances, 2 images per GPU, short side 640-800 in training and 800 in testing.
+# COCO instance segmentation, 2 images per GPU, short side 640-800 in training and 800 in testing.
 _base_ = 'mmdet::_base_/datasets/coco_instance.py'
 
 train_pipeline = [
@@ -12,5 +12,5 @@ train_pipeline = [
     dict(type='PackDetInputs')
 ]
 train_dataloader = dict(
-    sampler=dict(_delete_=True, type='InfiniteSampler', shuffle=True),  # the loop counts iterations
+    sampler=dict(_delete_=True, type='InfiniteSampler', shuffle=True),  # for an iteration-based loop
     dataset=dict(pipeline=train_pipeline))

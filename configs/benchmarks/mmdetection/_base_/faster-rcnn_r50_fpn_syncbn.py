@@ -1,4 +1,4 @@
-# Faster R-CNN R50-FPN with the parts of mask-rcnn_r50_fpn_syncbn.py.
+# Faster R-CNN R50-FPN with the settings of mask-rcnn_r50_fpn_syncbn.py.
 _base_ = 'mask-rcnn_r50_fpn_syncbn.py'
 model = dict(
     type='FasterRCNN',

@@ -1,5 +1,5 @@
-# FCOS R50-FPN as mmdet has it (GN in the head, P3 to P7), with SyncBN in backbone and FPN, nothing
-# frozen, and torchvision's kind of ResNet, for which SoCo's weights are.
+# FCOS R50-FPN as in mmdet (GN in the head, P3 to P7), with SyncBN in backbone and FPN, no frozen
+# layers, and the torchvision variant of ResNet, which SoCo's weights are for.
 norm_cfg = dict(type='SyncBN', requires_grad=True)
 model = dict(
     type='FCOS',

@@ -1,6 +1,6 @@
-# Mask R-CNN R50-C4 as the official runs fine-tune it: SyncBN in the backbone and in its last stage,
-# which is the RoI heads' shared head (SoCo-C4 pretrains it) and has one BN more at its end
-# (detectron2's `Res5ROIHeadsExtraNorm` of the MoCo authors), nothing frozen.
+# Mask R-CNN R50-C4 as fine-tuned in the official runs: SyncBN in the backbone and in its last stage,
+# no frozen layers. The last stage is the shared head of the RoI heads (SoCo-C4 pretrains it) and has
+# an additional BN at its end (`Res5ROIHeadsExtraNorm`, written by the MoCo authors for detectron2).
 _base_ = 'mmdet::_base_/models/mask-rcnn_r50-caffe-c4.py'
 
 norm_cfg = dict(type='SyncBN', requires_grad=True)
@@ -12,7 +12,7 @@ model = dict(
         norm_cfg=norm_cfg,
         norm_eval=False,
         style='pytorch',
-        init_cfg=None),  # else mmdet downloads another ResNet first
+        init_cfg=None),  # otherwise mmdet first downloads another ResNet
     roi_head=dict(
         shared_head=dict(
             type='ResLayerExtraNorm', style='pytorch', norm_cfg=norm_cfg, norm_eval=False)))

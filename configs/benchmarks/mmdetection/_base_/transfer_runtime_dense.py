@@ -1,5 +1,5 @@
-# As transfer_runtime.py, for RetinaNet and FCOS: their pyramid starts at P3, so that of SoCo's FPN
-# the lateral and output convs of P3 to P5 arrive, each at its own level; there is no box head.
+# transfer_runtime.py for RetinaNet and FCOS. Their FPN starts at P3, so the lateral and output convs of
+# P3 to P5 are loaded from SoCo's FPN, each at its own level. There is no box head to load.
 _base_ = 'transfer_runtime.py'
 default_hooks = dict(
     pretrained=dict(require=[

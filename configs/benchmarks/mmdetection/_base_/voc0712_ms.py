@@ -1,4 +1,4 @@
-# VOC 2007 and 2012 trainval, tested on 2007, 2 images per GPU, short side 480-800 (test 800).
+# VOC 2007 and 2012 trainval, tested on 2007, 2 images per GPU, short side 480-800 (800 in testing).
 #
 # data/VOCdevkit/{VOC2007,VOC2012}/: Annotations/, ImageSets/Main/, JPEGImages/
 _base_ = 'mmdet::_base_/datasets/voc0712.py'
@@ -14,7 +14,7 @@ train_pipeline = [
     dict(type='PackDetInputs')
 ]
 train_dataloader = dict(
-    sampler=dict(_delete_=True, type='InfiniteSampler', shuffle=True),  # the loop counts iterations
+    sampler=dict(_delete_=True, type='InfiniteSampler', shuffle=True),  # for an iteration-based loop
     dataset=dict(
         _delete_=True,
         type='ConcatDataset',
@@ -31,6 +31,6 @@ train_dataloader = dict(
 _base_.val_dataloader.dataset.pipeline[1].scale = (1333, 800)
 _base_.test_dataloader.dataset.pipeline[1].scale = (1333, 800)
 
-# As detectron2 reports it: AP over IoU 0.5 to 0.95 and AP50, of 11 points.
+# As reported by detectron2: AP over IoU 0.5 to 0.95 and AP50, with 11-point interpolation.
 _base_.val_evaluator.iou_thrs = [0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95]
 _base_.test_evaluator.iou_thrs = [0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95]

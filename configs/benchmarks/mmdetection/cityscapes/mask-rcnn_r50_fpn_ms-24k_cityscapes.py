@@ -5,7 +5,7 @@
 #
 # Hardware: 8 GPUs x 1 image. Schedule and learning rate as in detectron2's Cityscapes config.
 # Evaluation needs the package cityscapesscripts (requirements/datasets.txt). PRETRAIN: see
-# coco/mask-rcnn_r50_fpn_ms-1x_coco.py. No official result of it is sourced here.
+# coco/mask-rcnn_r50_fpn_ms-1x_coco.py. We have no source for an official result.
 _base_ = [
     '../_base_/mask-rcnn_r50_fpn_syncbn.py',
     '../_base_/cityscapes_instance_ms.py',

@@ -3,9 +3,9 @@
 #   bash tools/benchmarks/mmdetection/dist_train_fpn.sh \
 #       configs/benchmarks/mmdetection/coco/fcos_r50_fpn_ms-1x_coco.py PRETRAIN 8
 #
-# PRETRAIN, hardware, data: see mask-rcnn_r50_fpn_ms-1x_coco.py. Learning rate 0.01, doubled for biases,
-# and clipped gradients as in mmdet's FCOS; norm, sizes, schedule and weight decay as in the official
-# Mask R-CNN runs.
+# PRETRAIN, hardware, data: see mask-rcnn_r50_fpn_ms-1x_coco.py. The learning rate of 0.01, doubled for
+# biases, and gradient clipping are those of mmdet's FCOS. Norm layers, image sizes, schedule and weight
+# decay are those of the official Mask R-CNN runs.
 _base_ = [
     '../_base_/fcos_r50_fpn_syncbn.py',
     '../_base_/coco_detection_ms.py',

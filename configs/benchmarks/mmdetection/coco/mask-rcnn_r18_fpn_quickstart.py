@@ -1,19 +1,19 @@
-# The quickstart's Mask R-CNN: small enough to be fine-tuned and evaluated on two CPU cores.
+# Mask R-CNN for the quickstart, small enough to be fine-tuned and evaluated on two CPU cores.
 #
 #   bash tools/benchmarks/mmdetection/dist_train_fpn.sh \
 #       configs/benchmarks/mmdetection/coco/mask-rcnn_r18_fpn_quickstart.py \
 #       work_dirs/quickstart/pretrain/epoch_N.pth 1
 #
-# It demonstrates the way, and measures nothing: it trains and evaluates on the same eight photos.
+# This is a demonstration, not a measurement: it trains and evaluates on the same eight photos.
 # Backbone, FPN and box head have the widths of configs/soco_r18_fpn_quickstart.py.
-# For photos and annotations of your own, set SOCO_QUICKSTART_PHOTOS (a folder) and
+# To use your own photos and annotations, set SOCO_QUICKSTART_PHOTOS (a folder) and
 # SOCO_QUICKSTART_ANNOTATIONS (a COCO json; the classes are read from it) before the command.
 _base_ = [
     'mmdet::_base_/models/mask-rcnn_r50_fpn.py',
     '../_base_/transfer_runtime.py',
 ]
 
-# Not above: MMEngine takes a text config that begins with an import for another kind.
+# After `_base_`, since MMEngine takes a config that begins with an import for a pure Python config.
 import json  # noqa: E402
 import os  # noqa: E402
 
@@ -21,7 +21,7 @@ root = os.path.abspath('{{ fileDirname }}/../../../..')
 photos = os.environ.get('SOCO_QUICKSTART_PHOTOS', f'{root}/work_dirs/quickstart/photos')
 ann_file = os.environ.get('SOCO_QUICKSTART_ANNOTATIONS',
                           f'{root}/configs/_base_/datasets/quickstart_coco.json')
-classes = [category['name'] for category in json.load(open(ann_file))['categories']]
+classes = [category['name'] for category in json.load(open(ann_file))['categories']]  # noqa: SIM115
 
 norm_cfg = dict(type='BN', requires_grad=True)
 model = dict(
@@ -37,7 +37,7 @@ model = dict(
         mask_roi_extractor=dict(out_channels=64),
         mask_head=dict(
             in_channels=64, conv_out_channels=64, num_classes=len(classes), norm_cfg=norm_cfg)),
-    # Few RoIs: the 4conv1fc head takes most of the time on a CPU.
+    # Few RoIs, since the 4conv1fc head takes most of the time on a CPU.
     train_cfg=dict(
         rpn_proposal=dict(nms_pre=500, max_per_img=100), rcnn=dict(sampler=dict(num=32))),
     test_cfg=dict(rpn=dict(nms_pre=500, max_per_img=50), rcnn=dict(max_per_img=20)))

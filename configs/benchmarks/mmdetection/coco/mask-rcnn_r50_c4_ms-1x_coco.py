@@ -1,4 +1,4 @@
-# Mask R-CNN R50-C4, COCO, 1x, from SoCo-C4's backbone with its last stage.
+# Mask R-CNN R50-C4, COCO, 1x, from SoCo-C4's backbone including its last stage.
 #
 #   bash tools/benchmarks/mmdetection/dist_train_c4.sh \
 #       configs/benchmarks/mmdetection/coco/mask-rcnn_r50_c4_ms-1x_coco.py PRETRAIN 8

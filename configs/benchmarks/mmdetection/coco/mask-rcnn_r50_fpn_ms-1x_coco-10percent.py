@@ -5,8 +5,8 @@
 #   bash tools/benchmarks/mmdetection/dist_train_fpn.sh \
 #       configs/benchmarks/mmdetection/coco/mask-rcnn_r50_fpn_ms-1x_coco-10percent.py PRETRAIN 8
 #
-# As many epochs as 1x has, so 10 % of its iterations, with the steps at the same places (our choice:
-# the paper's schedule for mini-COCO is not sourced here).
+# Same number of epochs as 1x, so 10 % of its iterations, with steps at the same relative positions (our
+# choice; we have no source for the paper's mini-COCO schedule).
 _base_ = 'mask-rcnn_r50_fpn_ms-1x_coco.py'
 train_dataloader = dict(
     dataset=dict(ann_file='annotations/instances_train2017_10percent.json'))

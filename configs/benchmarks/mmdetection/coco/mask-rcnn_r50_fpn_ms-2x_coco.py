@@ -3,7 +3,7 @@
 #   bash tools/benchmarks/mmdetection/dist_train_fpn.sh \
 #       configs/benchmarks/mmdetection/coco/mask-rcnn_r50_fpn_ms-2x_coco.py PRETRAIN 8
 #
-# PRETRAIN, hardware, data: see the 1x config. No official result of it is sourced here.
+# PRETRAIN, hardware, data: see the 1x config. We have no source for an official result.
 _base_ = [
     '../_base_/mask-rcnn_r50_fpn_syncbn.py',
     '../_base_/coco_instance_ms.py',

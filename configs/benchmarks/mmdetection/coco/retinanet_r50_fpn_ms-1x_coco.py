@@ -3,8 +3,9 @@
 #   bash tools/benchmarks/mmdetection/dist_train_fpn.sh \
 #       configs/benchmarks/mmdetection/coco/retinanet_r50_fpn_ms-1x_coco.py PRETRAIN 8
 #
-# PRETRAIN, hardware, data: see mask-rcnn_r50_fpn_ms-1x_coco.py. Learning rate 0.01, as mmdet and
-# detectron2 have it; norm, sizes, schedule and weight decay as in the official Mask R-CNN runs.
+# PRETRAIN, hardware, data: see mask-rcnn_r50_fpn_ms-1x_coco.py. The learning rate of 0.01 is that of
+# mmdet and detectron2. Norm layers, image sizes, schedule and weight decay are those of the official
+# Mask R-CNN runs.
 _base_ = [
     'mmdet::_base_/models/retinanet_r50_fpn.py',
     '../_base_/coco_detection_ms.py',

@@ -1,9 +1,9 @@
-# Faster R-CNN R50-C4, VOC 07+12, 24k iterations, from SoCo-C4's backbone with its last stage.
+# Faster R-CNN R50-C4, VOC 07+12, 24k iterations, from SoCo-C4's backbone including its last stage.
 #
 #   bash tools/benchmarks/mmdetection/dist_train_c4.sh \
 #       configs/benchmarks/mmdetection/voc0712/faster-rcnn_r50_c4_ms-24k_voc0712.py PRETRAIN 8
 #
-# PRETRAIN and hardware: see the COCO configs. No official result of it is sourced here.
+# PRETRAIN and hardware: see the COCO configs. We have no source for an official result.
 _base_ = [
     '../_base_/faster-rcnn_r50_c4_syncbn.py',
     '../_base_/voc0712_ms.py',

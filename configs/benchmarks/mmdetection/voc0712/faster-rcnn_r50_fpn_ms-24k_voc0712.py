@@ -3,7 +3,7 @@
 #   bash tools/benchmarks/mmdetection/dist_train_fpn.sh \
 #       configs/benchmarks/mmdetection/voc0712/faster-rcnn_r50_fpn_ms-24k_voc0712.py PRETRAIN 8
 #
-# PRETRAIN and hardware: see the COCO configs. No official result of it is sourced here.
+# PRETRAIN and hardware: see the COCO configs. We have no source for an official result.
 _base_ = [
     '../_base_/faster-rcnn_r50_fpn_syncbn.py',
     '../_base_/voc0712_ms.py',
