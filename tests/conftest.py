@@ -12,7 +12,8 @@ import hypothesis
 import numpy as np
 import pytest
 import torch
-from warm_python import stop_server, write_interpreter
+import warm_python
+from mmengine.runner import Runner
 
 import projects.soco.compat  # noqa: F401  before any test imports mmdet
 
@@ -29,14 +30,14 @@ def pytest_configure(config: pytest.Config) -> None:
     """Write the interpreter that `scripts.PYTHON` names; the processes of pytest-xdist share it."""
     if not hasattr(config, 'workerinput'):
         os.environ['SOCO_WARM_PYTHON'] = tempfile.mkdtemp(prefix='soco_python_')
-        write_interpreter(Path(os.environ['SOCO_WARM_PYTHON']))
+        warm_python.write_interpreter(Path(os.environ['SOCO_WARM_PYTHON']))
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
     """End its server."""
     if not hasattr(config, 'workerinput'):
         folder = os.environ.pop('SOCO_WARM_PYTHON')
-        stop_server(Path(folder))
+        warm_python.stop_server(Path(folder))
         shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -81,6 +82,33 @@ def same_signals() -> Generator:
     before = signal.getsignal(signal.SIGTERM)
     yield
     signal.signal(signal.SIGTERM, before)
+
+
+@pytest.fixture(autouse=True)
+def workers_end_with_their_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stop the data workers of a Runner when it ends.
+
+    Otherwise they stop when the Runner is collected as cyclic garbage, and torch then waits five
+    seconds for each of them, because the queues that should tell them are garbage too.
+    """
+    train = Runner.train
+
+    def train_and_stop(runner: Runner) -> torch.nn.Module:
+        try:
+            return train(runner)
+        finally:
+            loop = runner._train_loop
+            iterator = getattr(getattr(loop, 'dataloader', None), '_iterator', None)
+            if iterator is not None:
+                iterator._shutdown_workers()
+
+    monkeypatch.setattr(Runner, 'train', train_and_stop)
+
+
+@pytest.fixture(autouse=True)
+def configs_without_layout(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave the text of configs as it is: yapf searches a second for the best breaks of long paths."""
+    monkeypatch.setattr('mmengine.config.config.FormatCode', warm_python.as_it_is)
 
 
 @pytest.fixture(autouse=True)

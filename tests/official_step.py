@@ -39,7 +39,8 @@ class OfficialSoCo(reference.SoCo):
         mask = torch.arange(len(of_level), device=own.device)[:, None] == own  # (levels, R)
         return (torch.stack(of_level) * mask[..., None]).sum(dim=0)
 
-    def loss(self, inputs: list[Tensor], bboxes: Tensor) -> dict[str, Tensor]:
+    def loss(self, inputs: list[Tensor], bboxes: Tensor,
+             finest_levels: object = None) -> dict[str, Tensor]:
         """Return the losses per view pair, like the project's model."""
         bboxes = bboxes.to(inputs[0].device, non_blocking=True)
         inputs = [view.contiguous(memory_format=self.memory_format) for view in inputs]

@@ -39,7 +39,7 @@ def make_store(path: Path, photos: Path, boxes_per_photo: int = 6, seed: int = 0
     return path
 
 
-def tiny_config(folder: Path, photos: int = 12, **changes) -> Config:
+def tiny_config(folder: Path, photos: int = 12, narrow: bool = True, **changes) -> Config:
     """The quickstart's config with small views, on generated photos; `changes` are dotted keys."""
     make_photos(folder / 'photos', photos)
     store = make_store(folder / 'proposals.arrow', folder / 'photos')
@@ -55,6 +55,9 @@ def tiny_config(folder: Path, photos: int = 12, **changes) -> Config:
         'work_dir': str(folder / 'work'),
         'log_level': 'WARNING',
     })
+    if narrow:  # a quarter of the backbone's channels: it is built, saved and compared in no time
+        cfg.model.backbone.base_channels = 16
+        cfg.model.neck.in_channels = [16, 32, 64, 128]
     cfg.merge_from_dict({key.replace('__', '.'): value for key, value in changes.items()})
     return cfg
 

@@ -1,6 +1,7 @@
 """The benchmarks of scaling and start-up run and report the documented values."""
 import json
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -45,7 +46,7 @@ def test_the_generator_starts_without_torch():
             'try:\n    runpy.run_path("tools/generate_proposals.py", run_name="__main__")\n'
             'except SystemExit:\n    pass\n'
             'assert not {"torch", "mmengine", "numba"} & set(sys.modules)')
-    assert run('-c', code).returncode == 0
+    assert subprocess.run([sys.executable, '-c', code], cwd=ROOT).returncode == 0
 
 
 @pytest.mark.slow

@@ -17,4 +17,4 @@ soco_find_python
 cd "$SOCO_ROOT"
 # One thread per process: the same numbers on any machine, and processes do not slow each other down.
 export OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 NUMBA_NUM_THREADS=1 PYTHONHASHSEED=0
-exec "$SOCO_PYTHON" -m pytest -n 2 --dist loadfile "${arguments[@]}"
+exec "$SOCO_PYTHON" -m pytest -n 2 --dist loadgroup "${arguments[@]}"

@@ -66,6 +66,8 @@ find_base_python() {
     local names=(python3.12 python3.11 python3 python)
     [ -z "${PYTHON:-}" ] || names=("$PYTHON")
     while read -r candidate; do
+        # An activated environment is on the PATH, and is about to be emptied.
+        [[ $candidate != "$SOCO_VENV"/* ]] || continue
         answer=$("$candidate" -c 'import sys
 print("{}.{}".format(*sys.version_info))
 import ensurepip, venv' 2>/dev/null) && [[ $answer == 3.11 || $answer == 3.12 ]] &&

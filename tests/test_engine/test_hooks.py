@@ -85,9 +85,12 @@ def test_shares_are_of_the_levels_that_are_made():
 def test_nothing_waits_for_the_device():
     runner, hook = runner_of('waits'), BatchInfoHook()
     bboxes = batch([[[[20, 60], [20, 200]], [[20, 20], [20, 60]]]])
-    with HostSyncs([bboxes]) as syncs:
+    batch_of = dict(bboxes=bboxes, finest_levels=torch.tensor([[1, 1, 0]]))
+    with HostSyncs(list(batch_of.values())) as syncs:
         for _ in range(4):
-            iterate(hook, runner, bboxes, 1., (1, 1, 0))
+            runner.message_hub.update_scalar('train/time', 1.)
+            hook.after_train_iter(runner, runner.iter % 6, batch_of, {})
+            runner.iter += 1
     assert syncs.found == [] and len(runner.written) == 2
 
 

@@ -133,7 +133,8 @@ def step(tmp_path) -> SimpleNamespace:
     sampler = ResumableBatchSampler(DefaultSampler(drawer.dataset, seed=3), 3)
     keys = list(sampler)[1]
     shown, told = [], []
-    model = SimpleNamespace(data_preprocessor=drawer.preprocessor, box_levels=drawer.levels_of)
+    model = SimpleNamespace(data_preprocessor=drawer.preprocessor, box_levels=drawer.levels_of,
+                            level_names=drawer.level_names)
     runner = SimpleNamespace(
         iter=0, model=model, logger=SimpleNamespace(warning=told.append),
         train_dataloader=SimpleNamespace(dataset=drawer.dataset, batch_sampler=sampler),

@@ -4,6 +4,7 @@ import io
 import os
 import re
 import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -251,4 +252,4 @@ def test_help_needs_neither_numba_nor_torch():
             f'try: runpy.run_path({str(TOOL)!r}, run_name="__main__")\n'
             'except SystemExit: pass\n'
             'assert not {"numba", "torch", "pyarrow", "rich"} & set(sys.modules)')
-    assert subprocess.run([PYTHON, '-c', code], capture_output=True).returncode == 0
+    assert subprocess.run([sys.executable, '-c', code], capture_output=True).returncode == 0

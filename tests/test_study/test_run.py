@@ -10,6 +10,7 @@ from rich.console import Console
 from scripts import PYTHON
 from small import ROOT, make_photos
 
+from projects.soco.runs.follow import DivergedError
 from projects.soco.study.data import StudyData
 from projects.soco.study.plan import Job, read_study
 from projects.soco.study.records import Records
@@ -227,8 +228,10 @@ def test_a_detector_that_was_killed_while_it_validated_is_done_again(
 def test_a_trial_that_diverges_is_lost_and_the_study_is_not(study_run: StudyRun):
     job, options = Job('trial', 'soco', 0), study_run.study.methods['soco'].options
     with study_run._may_diverge(job, options[0]):
-        raise ValueError('trial failed. Its end: error: The loss is not\nfinite since iteration 7.')
+        raise DivergedError('trial failed. Its end: error: The loss is not finite since iteration 7.')
     assert 'since iteration 7' in study_run.records[job.key]['lost']
+    with pytest.raises(ValueError, match='not finite'), study_run._may_diverge(job, options[0]):
+        raise ValueError('whatever a log says of not finite, another failure fails the study')
     for i, knn in ((1, 0.2), (2, 0.3)):
         study_run.records.add(Job('trial', 'soco', i).key,
                               dict(options=options[i], values={'knn_backbone': knn}))

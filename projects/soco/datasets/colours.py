@@ -39,8 +39,8 @@ class PhotometricPolicy:
             raise ValueError(f'hue must be within [0, 0.5] turns, not {hue}.')
         low, high = blur_sigma
         # one row per view; `of_views` stacks the rows of several views
-        self.rows = np.float32([[brightness, contrast, saturation, hue, jitter_prob, grey_prob,
-                                 blur_prob, low, high - low, solarize_prob]])
+        self.rows = np.array([[brightness, contrast, saturation, hue, jitter_prob, grey_prob, blur_prob,
+                               low, high - low, solarize_prob]], dtype=np.float32)
 
     @classmethod
     def of_views(cls, views: Sequence[Mapping[str, Any]]) -> 'PhotometricPolicy':

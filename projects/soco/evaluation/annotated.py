@@ -126,8 +126,8 @@ def read_labelled(path: str | Path, source: ImageSource, view_size: int,
     if unreadable:
         left_out.append(f'{len(unreadable)} photos that cannot be read: {_some(unreadable)}')
     titles = {row['id']: str(row.get('name', row['id'])) for row in categories}
-    found = _without_single(names, views, view_boxes, objects, photos, titles, left_out, path)
-    return found._replace(finest_level=finest_level)
+    labelled = _without_single(names, views, view_boxes, objects, photos, titles, left_out, path)
+    return labelled._replace(finest_level=finest_level)
 
 
 def _read_objects(annotations: list[dict], images: set, path: str | Path

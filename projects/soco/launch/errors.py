@@ -36,19 +36,11 @@ def run_tool(main: Callable[[], None]) -> None:
             torch.distributed.barrier()
             torch.distributed.destroy_process_group()
     except (ValueError, OSError, ArithmeticError, TypeError, LookupError, AttributeError) as error:
-        cause = root_cause(error)
-        if os.environ.get('SOCO_TRACEBACK') == '1' or not is_for_the_user(cause):
+        if os.environ.get('SOCO_TRACEBACK') == '1' or not is_for_the_user(error):
             raise
         sys.stdout.flush()
-        print(f'\nerror: {error_text(cause)}', file=sys.stderr)
-        sys.exit(DIVERGED if isinstance(cause, FloatingPointError) else REFUSED)
-
-
-def root_cause(error: BaseException) -> BaseException:
-    """Return the error that a class raised, without those that MMEngine's registries wrap it in."""
-    while error.__context__ is not None and _is_registry(_frames(error)[-1]):
-        error = error.__context__
-    return error
+        print(f'\nerror: {error_text(error)}', file=sys.stderr)
+        sys.exit(DIVERGED if isinstance(error, FloatingPointError) else REFUSED)
 
 
 def is_for_the_user(error: BaseException) -> bool:
@@ -66,7 +58,7 @@ def error_text(error: BaseException) -> str:
     """Return the paragraph that a user sees for an error.
 
     Args:
-        error (BaseException): See `root_cause`.
+        error (BaseException): An error for which `is_for_the_user` is True.
     """
     text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
     if 'Original Traceback' in text:  # from a DataLoader worker: its last line is the message

@@ -84,7 +84,8 @@ class SoCo(BaseModel):
         torch._foreach_lerp_(list(self.target.parameters()), online, 1 - momentum)
 
     def forward(self, inputs: list[Tensor], bboxes: Tensor,
-                finest_levels: Sequence[int] | None = None, mode: str = 'tensor'):
+                finest_levels: Sequence[int] | None = None,
+                mode: str = 'tensor') -> dict[str, Tensor] | list[Tensor]:
         """Run the model on a prepared batch.
 
         Args:
@@ -102,7 +103,7 @@ class SoCo(BaseModel):
 
         Returns:
             dict[str, Tensor] | list[Tensor]: The output of `loss`, or the object features of each
-            view, see `extract_feat`.
+                view, see `extract_feat`.
 
         Raises:
             ValueError: If `mode` is neither of the two.
