@@ -1,4 +1,5 @@
 """What all tests share: operators before mmdet, fixed seeds, devices, order, a quick interpreter."""
+import gc
 import os
 import random
 import shutil
@@ -42,19 +43,28 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the longest tests first, and keep tests that share a fixture of their file in one process.
+    """Put the longest tests first; tests that share a fixture of their file stay together.
 
     `@pytest.mark.slow(seconds)` says how long a test takes, about.
     """
-    def seconds(item: pytest.Item) -> float:
-        mark = item.get_closest_marker('slow')
-        return (mark.args or (10, ))[0] if mark else 0
-
-    items.sort(key=seconds, reverse=True)
+    longest: dict[str, float] = {}
+    groups = []
     for item in items:
+        mark = item.get_closest_marker('slow')
+        seconds = (mark.args or (5, ))[0] if mark else 0
         fixtures = item._fixtureinfo.name2fixturedefs.values()
-        if any(fixture.scope == 'module' for found in fixtures for fixture in found):
-            item.add_marker(pytest.mark.xdist_group(item.path.name))
+        shared = any(fixture.scope == 'module' for found in fixtures for fixture in found)
+        group = str(item.path) if shared else item.nodeid
+        groups.append(group)
+        longest[group] = max(seconds, longest.get(group, 0))
+    order = sorted(range(len(items)), key=lambda i: (-longest[groups[i]], groups[i]))
+    items[:] = [items[i] for i in order]
+
+
+def pytest_collection_finish() -> None:
+    """Keep what was imported out of later garbage collections, which would go through all of it."""
+    gc.collect()
+    gc.freeze()
 
 
 def skipped_fails_in_ci(node: pytest.Item | pytest.Collector, report: Any) -> Any:

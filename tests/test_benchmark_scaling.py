@@ -16,7 +16,7 @@ def run(*command: str) -> subprocess.CompletedProcess:
                           timeout=600)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(30)
 def test_scaling_with_and_without_data(tmp_path: Path):
     make_photos(tmp_path / 'photos', 16)
     store = make_store(tmp_path / 'proposals.arrow', tmp_path / 'photos')

@@ -253,7 +253,7 @@ def annotated(folder: Path) -> dict:
         categories=[dict(id=1, name='cat'), dict(id=2, name='dog')])
 
 
-@pytest.mark.slow
+@pytest.mark.slow(25)
 @pytest.mark.parametrize('page', [page for page in PAGE_NAMES if any(
     block.language == 'bash' and not block.marks for block in blocks(page))])
 def test_commands_run(page: str, sandbox: Path):

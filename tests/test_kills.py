@@ -54,14 +54,14 @@ def kill_at(process: subprocess.Popen, work_dir: Path, seconds: float, in_write:
     while process.poll() is None:
         if time.monotonic() - began > seconds and (
                 not in_write or any(work_dir.glob('.iter_*.pth.*'))):
-            os.kill(int(Path(f'{work_dir}.pid').read_text()), signal.SIGKILL)
+            os.kill(int(Path(f'{work_dir}.pid.{process.pid}').read_text()), signal.SIGKILL)
             process.wait()
             return True
         time.sleep(0.0005)
     return False
 
 
-@pytest.mark.slow
+@pytest.mark.slow(35)
 def test_killed_training_ends_to_the_bit_as_training_that_was_not(tmp_path: Path) -> None:
     epochs = 3 * KILLS
     config, work_dir = write_config(tmp_path, epochs)
@@ -94,7 +94,7 @@ def test_killed_training_ends_to_the_bit_as_training_that_was_not(tmp_path: Path
     print(f'survived {killed} of {killed} kills, {torn} of them during the write of a checkpoint')
 
 
-@pytest.mark.slow
+@pytest.mark.slow(14)
 def test_a_full_disk_leaves_the_last_good_checkpoint(tmp_path: Path) -> None:
     config, work_dir = write_config(tmp_path, 1)
     first = start(config, '--cfg-options', 'train_cfg.max_epochs=1')

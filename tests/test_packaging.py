@@ -114,7 +114,7 @@ def test_an_editable_install_links_configs_and_tools(source: Path, tmp_path: Pat
     assert (source.parent / 'source' / MIM / 'configs/metafile.yml').is_file()
 
 
-@pytest.mark.slow
+@pytest.mark.slow(22)
 def test_the_wheel_works_outside_of_the_repository_beside_another_project(
         installed: Path, tmp_path: Path):
     python = installed / 'bin/python'
@@ -217,6 +217,6 @@ def test_ruff_finds_nothing():
     run(sys.executable, '-m', 'ruff', 'check', '--no-cache', ROOT)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(22)
 def test_mypy_finds_nothing(tmp_path: Path):
     run(sys.executable, '-m', 'mypy', '--cache-dir', tmp_path)

@@ -22,7 +22,7 @@ def quickstart(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
                               **os.environ, 'PYTHONPATH': str(ROOT), 'COLUMNS': '120'})
 
 
-@pytest.mark.slow
+@pytest.mark.slow(150)
 def test_the_whole_way(tmp_path):
     done = quickstart(tmp_path)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]

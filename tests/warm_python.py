@@ -4,8 +4,8 @@ Importing torch and OpenMMLab takes 4 to 7 CPU seconds, and the tests start the 
 hundred times. `write_interpreter` writes an executable that is called like `python`. It sends its
 arguments, environment, folder and standard streams to a server that has imported everything, and the
 server forks a process that runs the script in the caller's process group. The exit code, the output
-and the effect of signals (SIGKILL too) are those of a real process. If SOCO_WARM_PID names a file, the
-id of the forked process is written there.
+and the effect of signals (SIGKILL too) are those of a real process. If SOCO_WARM_PID is set to a path,
+the id of the forked process is written to PATH.n, where n is the id of the calling process.
 
 A call that starts with an option other than -c, -m and -u is run by the real interpreter.
 `sys.executable` of a forked process is the executable, so that the processes which a tool starts are
@@ -13,6 +13,7 @@ quick as well.
 """
 import atexit
 import contextlib
+import gc
 import json
 import os
 import random
@@ -64,7 +65,7 @@ connection.sendall(call)
 stream = connection.makefile()
 pid = int(stream.readline())
 if os.environ.get('SOCO_WARM_PID'):
-    with open(os.environ['SOCO_WARM_PID'], 'w') as file:
+    with open(os.environ['SOCO_WARM_PID'] + '.' + str(os.getpid()), 'w') as file:
         file.write(str(pid))
 def forward(number, frame):
     try:
@@ -248,4 +249,6 @@ if __name__ == '__main__':
     import_everything()
     warnings.resetwarnings()
     sys.path.pop(0)  # this folder
+    gc.collect()
+    gc.freeze()  # collections of the forked processes leave all this alone
     serve(sys.argv[1])

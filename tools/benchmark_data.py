@@ -116,7 +116,8 @@ def run_stages(dataset: SoCoDataset, preprocessor: SoCoDataPreprocessor,
                 if isinstance(transform, ProposalViews):
                     windows, flips, results['bboxes'] = transform.choose(results)
                     stages.end('windows and boxes')
-                    results['views'] = []
+                    results.update(views=[], policy=transform.policy,
+                                   finest_levels=transform.finest_levels)
                     for v, view in enumerate(transform.views):
                         results['views'].append(cut_view(results['img'], windows[v], view['size'],
                                                          flips[v], results['reduction']))

@@ -16,7 +16,7 @@ from projects.soco.datasets import SampleKey
 from projects.soco.engine import ViewDrawer
 from projects.soco.launch.configs import load_config
 from projects.soco.launch.errors import run_tool
-from projects.soco.pictures.canvas import save_image
+from projects.soco.pictures.canvas import resize_picture, save_image
 
 
 def parse_args() -> argparse.Namespace:
@@ -26,6 +26,8 @@ def parse_args() -> argparse.Namespace:
                         'the data set (default: 8)')
     parser.add_argument('--out', type=Path, help='folder for the pictures (default: '
                         'work_dirs/<name of the config>/views)')
+    parser.add_argument('--width', type=int, metavar='PIXELS', help='width of the pictures (default: '
+                        'as they are drawn)')
     parser.add_argument('--epoch', type=int, default=0, help='epoch of the samples, from 0 on '
                         '(default: 0)')
     parser.add_argument('--seed', type=int, help='seed of the run (default: that of the config)')
@@ -34,8 +36,8 @@ def parse_args() -> argparse.Namespace:
                         'train_dataloader.dataset.data_root=FOLDER '
                         'train_dataloader.dataset.proposals=FILE')
     args = parser.parse_args()
-    if args.num < 1 or args.epoch < 0 or (args.seed or 0) < 0:
-        raise ValueError('--num must be at least 1, --epoch and --seed at least 0.')
+    if args.num < 1 or args.epoch < 0 or (args.seed or 0) < 0 or (args.width or 1) < 1:
+        raise ValueError('--num and --width must be at least 1, --epoch and --seed at least 0.')
     if args.out is None:
         args.out = Path('work_dirs', Path(args.config).stem, 'views')
     if args.out.exists() and not args.out.is_dir():
@@ -51,7 +53,10 @@ def main() -> None:
     photos = len(drawer.dataset.store)
     chosen = np.unique(np.linspace(0, photos - 1, args.num).round().astype(int)).tolist()
     for index in track(chosen, description='drawing', transient=True):
-        save_image(drawer.draw(SampleKey(index, args.epoch, seed)), args.out / f'views_{index}.png')
+        picture = drawer.draw(SampleKey(index, args.epoch, seed))
+        if args.width:
+            picture = resize_picture(picture, args.width)
+        save_image(picture, args.out / f'views_{index}.png')
     print(f'{len(chosen)} of {photos} photos, epoch {args.epoch}, seed {seed}: '
           f'{args.out}/views_*.png')
 

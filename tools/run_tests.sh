@@ -17,4 +17,5 @@ soco_find_python
 cd "$SOCO_ROOT"
 # One thread per process: the same numbers on any machine, and processes do not slow each other down.
 export OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 NUMBA_NUM_THREADS=1 PYTHONHASHSEED=0
-exec "$SOCO_PYTHON" -m pytest -n 2 --dist loadgroup "${arguments[@]}"
+# Tests go to the processes one at a time, the longest first (tests/conftest.py).
+exec "$SOCO_PYTHON" -m pytest -n 2 --dist load --maxschedchunk 1 --durations 20 "${arguments[@]}"

@@ -161,7 +161,7 @@ METRICS = dict(coco=('coco/bbox_mAP', 'coco/segm_mAP'), lvis=('lvis/bbox_AP', 'l
                cityscapes=('coco/segm_mAP', 'cityscapes/mAP'))
 
 
-@pytest.mark.slow
+@pytest.mark.slow(20)
 @pytest.mark.parametrize('name, script', [
     ('coco/mask-rcnn_r50_fpn_ms-1x_coco.py', 'dist_train_fpn.sh'),
     ('coco/mask-rcnn_r50_c4_ms-1x_coco.py', 'slurm_train_c4.sh'),

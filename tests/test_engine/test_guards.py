@@ -3,7 +3,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import time
 from contextlib import nullcontext
 from pathlib import Path
@@ -39,10 +38,7 @@ def dumped(folder: Path, **changes) -> tuple[Path, Path]:
 
 
 def start(config: Path, *arguments: str, processes: int = 1, **env: str) -> subprocess.Popen:
-    """Train in a process group of its own, whose first process hands the call to the training's.
-
-    Ranks are real processes, so that their children are theirs.
-    """
+    """Train in a process group of its own, whose first process hands the call to the training's."""
     launcher = [] if processes == 1 else [
         '-m', 'torch.distributed.run', f'--nproc_per_node={processes}', '--master_addr=127.0.0.1',
         f'--master_port={free_port()}']
@@ -50,8 +46,14 @@ def start(config: Path, *arguments: str, processes: int = 1, **env: str) -> subp
     return subprocess.Popen(
         [PYTHON, *launcher, str(ROOT / 'tools/train.py'), str(config), *launched, *arguments],
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env={
-            **ENV, **env, 'PYTHON_EXEC': sys.executable, 'SOCO_WARM_PID': f'{config}.pid'},
+            **ENV, **env, 'SOCO_WARM_PID': f'{config}.pid'},
         process_group=0)
+
+
+def ranks_of(config: Path, process: subprocess.Popen) -> list[int]:
+    """Return the process ids of the ranks of a run in two processes; each leads its own group."""
+    agent = Path(f'{config}.pid.{process.pid}').read_text()
+    return [int(Path(f'{config}.pid.{caller}').read_text()) for caller in pids('-P', agent)]
 
 
 def finish(process: subprocess.Popen, code: int = 0) -> str:
@@ -125,20 +127,20 @@ TWO_RANKS = {'train_cfg.max_epochs': 4, 'train_dataloader.num_workers': 1,
              'train_dataloader.persistent_workers': True}
 
 
-@pytest.mark.slow
+@pytest.mark.slow(30)
 @pytest.mark.parametrize('whom', ['rank 0', 'rank 1', 'all'])
 def test_a_signal_stops_all_ranks_after_the_same_step(tmp_path, whole_of_two, whom):
     """torchrun turns 75 into 1, and signals all processes of a rank when another rank has exited."""
     config, work_dir = dumped(tmp_path, **TWO_RANKS)
     process = start(config, processes=2, SOCO_STOPPED=str(tmp_path / 'mark'))
     wait_for_iteration(process, 1)
-    ranks = pids('-P', Path(f'{config}.pid').read_text())
+    ranks = ranks_of(config, process)
     assert len(ranks) == 2 and all(len(pids('-g', str(rank))) == 2 for rank in ranks)
     if whom == 'all':
         for group in (process.pid, *ranks):
             os.killpg(group, signal.SIGTERM)
     else:
-        os.kill(sorted(ranks)[int(whom[-1])], signal.SIGTERM)
+        os.kill(ranks[int(whom[-1])], signal.SIGTERM)
     output = finish(process, 1)
     assert_gone([process.pid, *ranks], seconds=1)
     checkpoint = find_newest_checkpoint(work_dir)
@@ -150,7 +152,7 @@ def test_a_signal_stops_all_ranks_after_the_same_step(tmp_path, whole_of_two, wh
     assert_same_end(work_dir, whole_of_two, name='epoch_4.pth')
 
 
-@pytest.mark.slow
+@pytest.mark.slow(25)
 def test_a_detector_stops_and_goes_on_and_is_evaluated(tmp_path):
     """MMEngine's own loop; the VOC metric's pool still ends after the hook has set its handlers."""
     cfg = Config.fromfile(ROOT / 'configs/benchmarks/mmdetection/voc0712/'
@@ -233,14 +235,15 @@ def test_a_run_that_is_about_to_validate_does_so_before_it_stops(monkeypatch):
     assert stopped == [3, 5, 6]
 
 
+@pytest.mark.slow(30)
 def test_a_killed_rank_ends_the_other_and_is_named_and_resume_goes_on(tmp_path, whole_of_two):
     config, work_dir = dumped(tmp_path, **{**TWO_RANKS, 'default_hooks.checkpoint.by_epoch': False,
                                            'default_hooks.checkpoint.interval': 1})
     process = start(config, processes=2)
     wait_for_iteration(process, 2)
-    ranks = pids('-P', Path(f'{config}.pid').read_text())
+    ranks = ranks_of(config, process)
     began = time.monotonic()
-    os.kill(sorted(ranks)[1], signal.SIGKILL)
+    os.kill(ranks[1], signal.SIGKILL)
     output = finish(process, 1)
     assert time.monotonic() - began < 60
     assert 'Signal 9 (SIGKILL)' in output and 'rank      : 1' in output
@@ -253,7 +256,7 @@ def test_a_killed_rank_ends_the_other_and_is_named_and_resume_goes_on(tmp_path, 
     assert_same(*ends)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(18)
 def test_a_rank_whose_photos_have_no_usable_box_does_not_hang_the_other(tmp_path):
     """Every batch of rank 1 contains only photos without a box, or with a box of one pixel."""
     config, work_dir = dumped(tmp_path, **{'train_dataloader.sampler.shuffle': False,
@@ -269,7 +272,7 @@ def test_a_rank_whose_photos_have_no_usable_box_does_not_hang_the_other(tmp_path
     assert all(value.isfinite().all() for value in weights.values())
 
 
-@pytest.mark.slow
+@pytest.mark.slow(15)
 def test_ranks_that_disagree_stop_before_the_first_step(tmp_path):
     config, work_dir = dumped(tmp_path)
     child = tmp_path / 'child.py'

@@ -87,7 +87,7 @@ def train(folder: Path, accumulation: int, workers: int, kill_after: int | None 
     return torch.load(find_newest_checkpoint(cfg.work_dir), weights_only=True)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(15)
 @pytest.mark.parametrize('workers', [0, 2])
 @pytest.mark.parametrize('accumulation', [1, 2])
 def test_resumed_training_is_the_same_to_the_bit(tmp_path, accumulation, workers):

@@ -231,7 +231,7 @@ def test_two_processes_share_the_average_of_all_their_batches(tmp_path: Path) ->
     with socket.socket() as sock:
         sock.bind(('127.0.0.1', 0))
         port = sock.getsockname()[1]
-    env = {**os.environ, 'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1'}
+    env = {**os.environ, 'PYTHONPATH': f'{ROOT}:{ROOT}/tests', 'OMP_NUM_THREADS': '1'}
     ranks = [subprocess.Popen([PYTHON, __file__, str(rank), str(tmp_path), str(port)],
                               env=env, stdout=subprocess.DEVNULL) for rank in (0, 1)]
     assert [process.wait(timeout=300) for process in ranks] == [0, 0]

@@ -72,7 +72,7 @@ def test_weights_for_a_detector_have_no_projector(cfg, state, tmp_path):
     (lambda s: s.update({'backbone.layer3.5.conv1.weight': torch.zeros(1)}),
      'backbone.layer3.5.conv1.weight is not in the model'),
     (lambda s: s.update({'target.backbone.conv1.weight': torch.zeros(2, 2)}),
-     r'target.backbone.conv1.weight is \[2, 2\] in the checkpoint and \[64, 3, 7, 7\] in the model'),
+     r'target.backbone.conv1.weight is \[2, 2\] in the checkpoint and \[16, 3, 7, 7\] in the model'),
     (lambda s: s.update({'rpn_head.rpn_cls.weight': torch.zeros(1)}), 'epoch.pth: .* whole detector')])
 def test_weights_that_do_not_fit(cfg, model, state, tmp_path, change, message):
     state = dict(state)

@@ -10,8 +10,9 @@ from scripts import PYTHON, WARM
 from small import ROOT, make_photos, make_store
 
 from projects.soco.datasets import SoCoDataset  # noqa: F401  (registers it)
+from projects.soco.datasets.transforms import GEOMETRY
 from projects.soco.launch.checks import check_devices, check_inputs
-from projects.soco.launch.configs import check_key, load_config
+from projects.soco.launch.configs import check_key, find_hook, load_config
 from projects.soco.launch.errors import (
     DIVERGED,
     REFUSED,
@@ -69,6 +70,30 @@ def test_a_config_that_cannot_be_read(tmp_path):
     (tmp_path / 'a.py').write_text(f"_base_ = '{R50}'\n_base_.model.nek.out_channels = 4\n")
     with pytest.raises(ValueError, match='a.py cannot be read.*nek'):
         load_config(str(tmp_path / 'a.py'), {})
+
+
+@pytest.mark.parametrize('name', ['soco_r50_fpn_without_p2_400e', 'soco_r50_fpn_star_400e',
+                                  'soco_r18_fpn_quickstart'])
+def test_a_config_of_an_earlier_version_is_brought_up_to_date(name, tmp_path):
+    """Three lists of views, hooks in a list, and a class with another name."""
+    new = load_config(str(ROOT / f'configs/{name}.py'), {}, register=False)
+    old = Config(new._cfg_dict.to_dict())
+    views = old.train_dataloader.dataset.pipeline[1].views
+    old.model.data_preprocessor.views = [
+        {key: view.pop(key) for key in list(view) if key not in GEOMETRY} for view in views]
+    old.model.finest_levels = [view.pop('finest_level', 0) for view in views]
+    old.optim_wrapper.type = 'Bf16OptimWrapper'
+    old.custom_hooks = [old.default_hooks.pop('momentum'), old.default_hooks.pop('collapse')]
+    old.custom_imports.imports.remove('projects.soco.evaluation')
+    old.dump(tmp_path / 'old.py')
+    found = load_config(str(tmp_path / 'old.py'), {})
+    assert 'views' not in found.model.data_preprocessor and 'finest_levels' not in found.model
+    for ours, theirs in zip(found.train_dataloader.dataset.pipeline[1].views,
+                            new.train_dataloader.dataset.pipeline[1].views):
+        assert dict(ours) == {**theirs, 'finest_level': theirs.get('finest_level', 0)}
+    assert found.optim_wrapper.type == 'AutocastOptimWrapper'
+    assert 'projects.soco.evaluation' in found.custom_imports.imports
+    assert find_hook(found, 'MomentumUpdateHook') == new.default_hooks.momentum
 
 
 class TestDevices:

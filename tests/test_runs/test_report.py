@@ -356,7 +356,7 @@ def region(shot: np.ndarray, box: tuple[int, ...]) -> np.ndarray:
     return shot[top:bottom, left:min(right, shot.shape[1] - 16)]
 
 
-@pytest.mark.slow
+@pytest.mark.slow(15)
 def test_a_real_run_is_reported_and_goes_on_by_the_command_of_its_report(tmp_path):
     cfg = tiny_config(tmp_path, narrow=False, train_cfg__max_epochs=2,
                       default_hooks__logger__interval=2, default_hooks__checkpoint__interval=1)

@@ -84,7 +84,7 @@ def run_tool(*arguments: str | Path) -> tuple[int, str]:
     return done.returncode, done.stdout + done.stderr
 
 
-@pytest.mark.slow
+@pytest.mark.slow(130)
 def test_a_whole_study(tmp_path: Path):
     write_data(tmp_path / 'data')
     study = write_study(tmp_path)

@@ -67,7 +67,7 @@ def test_every_part_reaches_the_detector(name: str, monkeypatch: pytest.MonkeyPa
     assert last == detector.train_cfg.max_iters
 
 
-@pytest.mark.slow
+@pytest.mark.slow(12)
 @pytest.mark.parametrize('name', PRETRAINING)
 def test_it_trains(name: str, tmp_path: Path):
     make_photos(tmp_path / 'photos', 4, size=(256, 224))
@@ -79,6 +79,8 @@ def test_it_trains(name: str, tmp_path: Path):
         'train_dataloader.num_workers': 0, 'train_dataloader.persistent_workers': False,
         'train_dataloader.pin_memory': False, 'train_cfg.max_epochs': 1,
         'work_dir': str(tmp_path / 'work'), 'log_level': 'WARNING'})
+    for view in cfg.train_dataloader.dataset.pipeline[1].views:
+        view.size //= 2
     runner = Runner.from_cfg(cfg)
     before = {key: value.clone() for key, value in runner.model.backbone.state_dict().items()}
     runner.train()

@@ -10,6 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from ..compat.cpu import cpu_config
 from ..datasets.transforms import transform_in
 from ..launch.configs import find_hook
+from ..models.soco import SoCo
 from ..weights.match import WeightsReport, fit_names, match_weights
 
 
@@ -69,8 +70,12 @@ def measure_cost(cfg: Config, batch_size: int = 2) -> Cost:
         model = MODELS.build(cfg.model)
     model.train()
     views, boxes = made_up_batch(cfg, batch_size)
+    levels = {}
+    if isinstance(model, SoCo):
+        levels['finest_levels'] = [
+            view.get('finest_level', 0) for view in transform_in(cfg, 'ProposalViews').views]
     with FlopCounterMode(display=False) as counter:
-        losses = model(views, boxes, mode='loss')  # a method without boxes ignores them
+        losses = model(views, boxes, mode='loss', **levels)  # a method without boxes ignores them
         sum(value for key, value in losses.items() if key.startswith('loss')).backward()
     parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
     return Cost(parameters, counter.get_total_flops() / batch_size / 1e9, model.state_dict())

@@ -93,8 +93,9 @@ def update_config(cfg: Config) -> None:
         cfg (Config): Any config; it is changed in place. A config of this version does not change.
     """
     names = {'Bf16OptimWrapper': 'AutocastOptimWrapper'}
-    wrapper = cfg.get('optim_wrapper', {})
-    wrapper.update(type=names.get(wrapper.get('type'), wrapper.get('type')))
+    wrapper = cfg.get('optim_wrapper') or {}
+    if wrapper.get('type') in names:
+        wrapper.type = names[wrapper.type]
     if cfg.get('custom_imports'):
         modules = [{'projects.soco.evaluation.old_metrics': 'projects.soco.compat.metrics'}.get(m, m)
                    for m in cfg.custom_imports.imports]

@@ -2,7 +2,7 @@
 import importlib.util
 import os
 from collections.abc import Iterator
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from mmengine.config import Config
@@ -112,7 +112,7 @@ def _check_class_folders(cfg: Config) -> None:
         for dataset in leaf_datasets(cfg[name].dataset) if cfg.get(name) else ():
             if dataset['type'].split('.')[-1] == 'ImageNet' and not dataset.get('ann_file'):
                 folder = next(_dataset_files(dataset))
-                if not any(entry.is_dir() for entry in os.scandir(folder)):
+                if not any(entry.is_dir() for entry in Path(folder).iterdir()):
                     raise ValueError(f'{folder} has no folder for each class, such as n01440764/. Sort '
                                      'its photos into such folders.')
 

@@ -43,6 +43,20 @@ def join_pictures(parts: Sequence[np.ndarray], axis: int, gap: int = MARGIN) -> 
     return np.concatenate(filled, axis)
 
 
+def resize_picture(picture: np.ndarray, width: int) -> np.ndarray:
+    """Resize a picture to a width, with its proportions.
+
+    Args:
+        picture (np.ndarray): RGB, uint8, (H, W, 3).
+        width (int): In pixels.
+
+    Returns:
+        np.ndarray: uint8, (h, width, 3).
+    """
+    height = max(1, round(picture.shape[0] * width / picture.shape[1]))
+    return np.asarray(Image.fromarray(picture).resize((width, height), Image.Resampling.LANCZOS))
+
+
 def save_image(array: np.ndarray, path: str | Path) -> Path:
     """Write a picture as a PNG file atomically, and create missing folders.
 
