@@ -1,11 +1,13 @@
 """What all tests share: operators before mmdet, fixed seeds, devices, order, a quick interpreter."""
+import contextlib
 import gc
+import logging
 import os
 import random
 import shutil
 import signal
 import tempfile
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,10 @@ import numpy as np
 import pytest
 import torch
 import warm_python
+from mmengine.logging import MessageHub, MMLogger
+from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
+from mmengine.visualization import Visualizer
 
 import projects.soco.compat  # noqa: F401  before any test imports mmdet
 
@@ -119,6 +124,19 @@ def workers_end_with_their_run(monkeypatch: pytest.MonkeyPatch) -> None:
 def configs_without_layout(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave the text of configs as it is: yapf searches a second for the best breaks of long paths."""
     monkeypatch.setattr('mmengine.config.config.FormatCode', warm_python.as_it_is)
+
+
+@pytest.fixture(autouse=True)
+def no_current_runner() -> Iterator[None]:
+    """Forget the loggers and scopes of Runners, or the next test would write to their files."""
+    yield
+    for logger in MMLogger._instance_dict.values():
+        for handler in [h for h in logger.handlers if isinstance(h, logging.FileHandler)]:
+            logger.removeHandler(handler)
+            with contextlib.suppress(OSError):  # of a full disk
+                handler.close()
+    for registered in (MMLogger, MessageHub, Visualizer, DefaultScope):
+        registered._instance_dict.clear()
 
 
 @pytest.fixture(autouse=True)

@@ -63,7 +63,7 @@ def kill_at(process: subprocess.Popen, work_dir: Path, seconds: float, in_write:
 
 @pytest.mark.slow(35)
 def test_killed_training_ends_to_the_bit_as_training_that_was_not(tmp_path: Path) -> None:
-    epochs = 3 * KILLS
+    epochs = 2 * KILLS
     config, work_dir = write_config(tmp_path, epochs)
     whole = start(config, '--work-dir', str(tmp_path / 'whole'))
     output, _ = whole.communicate(timeout=3600)
