@@ -64,8 +64,9 @@ def gradient_worker(folder: Path) -> None:
     torch.save(grads, folder / f'grads_{rank}.pth')
 
 
-def test_two_ranks_average_to_the_gradient_of_the_joint_batch(tmp_path):
-    tiny_config(tmp_path).dump(tmp_path / 'config.py')
+@pytest.mark.parametrize('regulariser', [None, dict(type='VarianceCovariance')], ids=['off', 'on'])
+def test_two_ranks_average_to_the_gradient_of_the_joint_batch(tmp_path, regulariser):
+    tiny_config(tmp_path, **{'model.regulariser': regulariser}).dump(tmp_path / 'config.py')
     launch('gradient', str(tmp_path))
     cfg, model = build(tmp_path)
     joint = loss_and_gradient(model, fixed_batch(cfg, [0, 1, 2, 3]))

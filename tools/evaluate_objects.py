@@ -38,7 +38,8 @@ from projects.soco.evaluation.objects import (
     held_out_dataset,
     summarise,
 )
-from projects.soco.evaluation.tables import class_tables, view_table
+from projects.soco.evaluation.rank import FeatureRank, rank_of_model
+from projects.soco.evaluation.tables import class_tables, rank_table, view_table
 from projects.soco.files import write_whole
 from projects.soco.launch.configs import load_config
 from projects.soco.launch.errors import run_tool
@@ -189,6 +190,7 @@ def judge_views(args: argparse.Namespace, cfg: Config) -> dict[str, Any]:
         empty = int((dataset.store.box_counts() == 0).sum())
         left_out += [f'{empty} photos without boxes'] * bool(empty)
         scores: dict[str, ObjectScore] = {}
+        ranks: dict[str, dict[str, FeatureRank]] = {}
         photos = args.num_photos or NUM_PHOTOS
         with progress() as bar:
             for name, model in models(args, cfg):
@@ -196,14 +198,20 @@ def judge_views(args: argparse.Namespace, cfg: Config) -> dict[str, Any]:
                 found = embed_objects(model, dataset, photos, args.repeats, args.batch_size, args.seed,
                                       args.features, lambda done, task=task: bar.advance(task, done))
                 scores[name] = summarise(found)
+                ranks[name] = rank_of_model(model, dataset, args.features,
+                                            batch_size=args.batch_size, seed=args.seed)
                 if args.out:
                     save_image(draw_view_neighbours(model, dataset, found[0], args.seed,
                                                     args.num_queries, name), picture_path(args, name))
     console.print(view_table(scores, args.features))
+    for kind in ('', 'online '):
+        console.print(rank_table(ranks, kind))
     settings = dict(features=args.features, repeats=args.repeats, batch_size=args.batch_size,
                     proposals=args.proposals or 'selective search')
     return dict(settings=settings, left_out=left_out,
-                models={name: score._asdict() for name, score in scores.items()})
+                models={name: {**score._asdict(), 'ranks': {
+                    kind: rank._asdict() for kind, rank in ranks[name].items()}}
+                        for name, score in scores.items()})
 
 
 def judge_classes(args: argparse.Namespace, cfg: Config) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 import importlib.util
 import json
 import sys
+from functools import partial
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from PIL import Image
 from small import ROOT, make_photos, make_store, tiny_config
 
 from projects.soco.evaluation.loading import build_model
+from projects.soco.evaluation.rank import rank_of_model
 
 SPEC = importlib.util.spec_from_file_location('evaluate_objects', ROOT / 'tools/evaluate_objects.py')
 
@@ -18,6 +20,7 @@ SPEC = importlib.util.spec_from_file_location('evaluate_objects', ROOT / 'tools/
 def tool():
     module = importlib.util.module_from_spec(SPEC)
     SPEC.loader.exec_module(module)
+    module.rank_of_model = partial(rank_of_model, num_objects=200)  # four photos, drawn ten times
     return module
 
 
@@ -70,6 +73,14 @@ def test_without_labels(run, folder, tmp_path):
     other = json.loads((tmp_path / 'b.json').read_text())
     assert list(other['models']) == ['epoch_1.pth'] and other['settings']['features'] == 'object'
     assert other['models']['epoch_1.pth']['top1'] != trained['top1']
+
+    # the rank: of both networks, and without the projector where there may be none
+    assert list(trained['ranks']) == ['object', 'projection', 'online object', 'online projection']
+    assert list(other['models']['epoch_1.pth']['ranks']) == ['object', 'online object']
+    rank = trained['ranks']['object']
+    assert 200 <= rank['num_objects'] < 300 and rank['dimensions'] == 256
+    assert 1 <= rank['effective_rank'] < 256 and f'{rank["effective_rank"]:.1f}' in told
+    assert told.count('Directions in which features differ') == 2
 
 
 def test_boxes_are_made_where_none_are_given_and_unusable_photos_named(run, folder, tmp_path):

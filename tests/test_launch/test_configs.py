@@ -2,6 +2,8 @@
 import os
 import re
 import subprocess
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from mmengine.config import Config
@@ -222,3 +224,21 @@ def test_slurm_train_calls_srun(tmp_path):
     for part in ('-p part', '--job-name=job', '--gres=gpu:8', '--ntasks=16', '--ntasks-per-node=8',
                  'configs/soco_r50_fpn_400e.py --launcher slurm --resume'):
         assert part in done.stdout
+
+
+def test_threads_read_configs_one_after_another(monkeypatch):
+    """As the jobs of a study do: MMEngine reloads a package meanwhile, which fails for two at once."""
+    read, inside, overlaps = Config.fromfile, [], []
+
+    def slowly(*args, **kwargs):
+        overlaps.append(len(inside))
+        inside.append(1)
+        time.sleep(0.02)
+        cfg = read(*args, **kwargs)
+        inside.pop()
+        return cfg
+
+    monkeypatch.setattr(Config, 'fromfile', slowly)
+    with ThreadPoolExecutor(4) as pool:
+        configs = list(pool.map(lambda _: load_config(QUICKSTART, {}, register=False), range(8)))
+    assert overlaps == [0] * 8 and all(cfg.model.type == 'SoCo' for cfg in configs)

@@ -118,6 +118,21 @@ def test_weights_without_a_target_start_it_and_weights_with_one_keep_it():
     assert torch.equal(model.target.backbone.conv1.weight, source.target.backbone.conv1.weight)
 
 
+def test_a_regulariser_adds_its_terms_for_each_view_and_changes_nothing_else(inputs):
+    torch.manual_seed(0)
+    plain = build()
+    regularised = build(dict(regulariser=dict(type='VarianceCovariance')))
+    regularised.load_state_dict(plain.state_dict())
+    losses, others = plain.loss(*inputs), regularised.loss(*inputs)
+    added = others.pop('loss_regulariser')
+    assert losses.keys() == others.keys()
+    for key, value in losses.items():
+        assert torch.equal(value, others[key]), key
+    _, projections = plain.extract_feat(*inputs)
+    assert torch.equal(added, sum(regularised.regulariser(z.flatten(0, 2)) for z in projections))
+    assert added > 0
+
+
 def test_loss_is_lowest_where_predictions_agree(inputs):
     model = build()
     losses = model.loss(*inputs)

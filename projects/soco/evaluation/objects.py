@@ -216,7 +216,7 @@ def _embed_batch(model: SoCo, batch: dict, rows: Tensor, kind: int) -> list[tupl
     bboxes = prepared['bboxes'].cpu()  # (N, P, 2, K, 4)
     found = []
     for p in range(bboxes.shape[1]):
-        keep = torch.stack([_distinct(boxes) for boxes in bboxes[:, p, 0]])  # (N, K)
+        keep = torch.stack([distinct_boxes(boxes) for boxes in bboxes[:, p, 0]])  # (N, K)
         both = torch.stack([feats[0][p].cpu()[keep], feats[p + 1][0].cpu()[keep]])
         found.append((p + 1, (rows[:, None].expand_as(keep)[keep],
                               bboxes[:, p].transpose(1, 2)[keep], both, obj_feats[0][p].cpu()[keep])))
@@ -235,7 +235,7 @@ def unit(features: Tensor) -> Tensor:
     return F.normalize(features.float(), dim=-1)
 
 
-def _distinct(boxes: Tensor) -> Tensor:
+def distinct_boxes(boxes: Tensor) -> Tensor:
     """Return a (K,) bool mask of the boxes (K, 4) whose IoU with all earlier ones is at most 0.5."""
     order = torch.arange(len(boxes), 0, -1, device=boxes.device, dtype=boxes.dtype)
     keep = torch.zeros(len(boxes), dtype=torch.bool, device=boxes.device)

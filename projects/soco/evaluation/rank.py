@@ -7,6 +7,11 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.utils.data import default_collate
+
+from ..datasets.dataset import SampleKey, SoCoDataset
+from ..models.soco import SoCo
+from .objects import HELD_OUT_EPOCH, distinct_boxes, working_copy
 
 
 class FeatureRank(NamedTuple):
@@ -132,6 +137,58 @@ def measure_rank(features: Tensor, boxes: Tensor | None = None,
         int((features == 0).all(dim=0).sum()),
         None if boxes is None else explained_by_boxes(features, boxes, photos),
         features.shape[1], len(features))
+
+
+@torch.no_grad()
+def rank_of_model(model: SoCo, dataset: SoCoDataset, features: str = 'projection',
+                  num_objects: int = 1024, batch_size: int = 8,
+                  seed: int = 0) -> dict[str, FeatureRank]:
+    """Measure the rank of a model's features on held-out photos.
+
+    The objects are those of the first view. Of proposals that overlap by more than half (IoU) only the
+    first counts. The photos are drawn again, with other views, until there are enough objects. For
+    BatchNorm see `objects.working_copy`.
+
+    Args:
+        model (SoCo): The model, on any device; it is not changed.
+        dataset (SoCoDataset): Photos and proposals; see `objects.held_out_dataset`.
+        features (str): 'projection' for object features and projections, 'object' for object features
+            alone, for weights without a projector. Defaults to 'projection'.
+        num_objects (int): Objects to measure with, at least. Defaults to 1024.
+        batch_size (int): Photos at a time, and for the statistics of BN. Defaults to 8.
+        seed (int): Seed of the views. Defaults to 0.
+
+    Returns:
+        dict[str, FeatureRank]: 'object' and 'projection' of the target network, 'online object' and
+        'online projection' of the online network.
+
+    Raises:
+        ValueError: If a photo cannot be read, or features are not finite.
+    """
+    model = working_copy(model)
+    rows = torch.from_numpy(dataset.store.box_counts()).nonzero().flatten()
+    feats: dict[str, list[Tensor]] = {}
+    boxes, photos, found, epoch = [], [], 0, HELD_OUT_EPOCH
+    while found < num_objects:
+        for part in rows.tensor_split(-(-len(rows) // batch_size)):
+            batch = default_collate([dataset[SampleKey(row, epoch, seed)] for row in part.tolist()])
+            prepared = model.data_preprocessor(batch, True)
+            first = prepared['bboxes'][:, :, 0].flatten(1, 2).cpu()  # (N, P * K, 4)
+            keep = torch.stack([distinct_boxes(own) for own in first])
+            for prefix, target in (('', True), ('online ', False)):
+                both = model.extract_feat(**prepared, target=target)
+                names = ('object', 'projection') if features == 'projection' else ('object', )
+                for name, (values, *_) in zip(names, both):
+                    own = values.transpose(0, 1).flatten(1, 2).cpu()  # (N, P * K, D)
+                    feats.setdefault(prefix + name, []).append(own[keep])
+            boxes.append(first[keep])
+            photos.append(part[:, None].expand_as(keep)[keep])
+            found += len(boxes[-1])
+            if found >= num_objects and epoch > HELD_OUT_EPOCH:
+                break
+        epoch += 1
+    where = (torch.cat(boxes), torch.cat(photos)) if len(rows) > 1 else (None, None)
+    return {name: measure_rank(torch.cat(parts), *where) for name, parts in feats.items()}
 
 
 def _checked(features: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ from rich.table import Table
 from .annotated import SIZES, LabelledPhotos
 from .class_score import Figures, LabelledScore
 from .objects import ObjectScore
+from .rank import FeatureRank
 
 VIEW_ROWS = {  # rows of the table without labels: title, and the field with the chance of one guess
     'top1': ('top-1: the nearest is itself', 'chance'),
@@ -43,6 +44,36 @@ def view_table(scores: dict[str, ObjectScore], features: str) -> Table:
             places = 5 if key.startswith('top5') else 1
             guess = format(min(1, places * getattr(some, chance)), unit) if chance else ''
             table.add_row(title, guess, *('–' if v is None else format(v, unit) for v in values))
+    return table
+
+
+def rank_table(ranks: dict[str, dict[str, FeatureRank]], kind: str = '') -> Table:
+    """Show the rank of object features and projections, one column per model.
+
+    Args:
+        ranks (dict[str, dict[str, FeatureRank]]): Name of a model to `rank.rank_of_model`'s result.
+        kind (str): '' for the target network, 'online ' for the online network. Defaults to ''.
+
+    Returns:
+        Table: The measures.
+    """
+    some = next(iter(ranks.values()))
+    table = Table(title=f'Directions in which features differ ({kind or "target "}network)',
+                  caption=f'{some[f"{kind}object"].num_objects} objects')
+    for column in ('', *ranks):
+        table.add_column(column, justify='right' if column else 'left', overflow='fold')
+    for name, title in (('object', 'object features'), ('projection', 'projections')):
+        if f'{kind}{name}' not in some:
+            continue
+        found = [rank[f'{kind}{name}'] for rank in ranks.values()]
+        table.add_row(f'effective rank of {title}, of {found[0].dimensions}',
+                      *(f'{rank.effective_rank:.1f}' for rank in found))
+        table.add_row(f'RankMe of {title}', *(f'{rank.rankme:.1f}' for rank in found))
+        table.add_row('variance in the first five directions',
+                      *(f'{rank.leading_share:.1%}' for rank in found))
+        table.add_row('variance explained by place and size of the box',
+                      *('–' if rank.by_box is None else f'{rank.by_box:.1%}' for rank in found))
+        table.add_row('units that never fire', *(str(rank.silent) for rank in found), end_section=True)
     return table
 
 

@@ -3,6 +3,7 @@ import argparse
 import difflib
 import inspect
 import os
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ SCOPES = ('mmengine', 'mmcv', 'mmdet', 'mmcls', 'mmselfsup')
 # Keys that a Runner accepts although the configs do not list them.
 RUNNER_KEYS = {*inspect.signature(Runner.__init__).parameters, 'activation_checkpointing',
                'compile', 'efficient_conv_bn_eval', 'find_unused_parameters', 'model_wrapper_cfg'}
+# MMEngine reloads pkg_resources while it reads a config: two threads that read at once fail.
+_READING = threading.Lock()
 
 
 def add_config_arguments(parser: argparse.ArgumentParser) -> None:
@@ -66,10 +69,11 @@ def load_config(path: str, options: dict[str, Any], register: bool = True,
         hint = f' Did you mean {near[0]}?' if near else ' The configs are in configs/.'
         raise FileNotFoundError(f'There is no config at {path}.{hint}')
     try:
-        cfg = Config.fromfile(path, import_custom_modules=False)
-        update_config(cfg)
-        if register and cfg.get('custom_imports'):
-            import_modules_from_strings(**cfg.custom_imports)
+        with _READING:
+            cfg = Config.fromfile(path, import_custom_modules=False)
+            update_config(cfg)
+            if register and cfg.get('custom_imports'):
+                import_modules_from_strings(**cfg.custom_imports)
     except (KeyError, AttributeError, IndexError, SyntaxError) as error:
         raise ValueError(f'{path} cannot be read as a config: {type(error).__name__}: {error}. '
                          'Check the line that it names, and the keys of its _base_ files.'

@@ -33,6 +33,9 @@ class SoCo(BaseModel):
         head (dict): Config of predictor and loss, a `LatentPredictHead`.
         neck (dict, optional): Config of a `SoCoFPN`. Defaults to None (C4).
         data_preprocessor (dict, optional): Config of a `SoCoDataPreprocessor`. Defaults to None.
+        regulariser (dict, optional): A term on the online projections of each view that keeps them
+            from collapsing into a few directions, such as `VarianceCovariance`. Defaults to None:
+            the paper's loss alone.
         channels_last (bool): Whether to keep weights and views in channels_last memory, in which
             convolutions are faster. BN sums in another order, so results differ by rounding. Defaults
             to False.
@@ -41,11 +44,13 @@ class SoCo(BaseModel):
 
     def __init__(self, backbone: dict, roi_head: dict, projector: dict, head: dict,
                  neck: dict | None = None, data_preprocessor: dict | None = None,
-                 channels_last: bool = False, init_cfg: dict | None = None) -> None:
+                 regulariser: dict | None = None, channels_last: bool = False,
+                 init_cfg: dict | None = None) -> None:
         super().__init__(backbone=backbone, neck=neck, head=head,
                          data_preprocessor=data_preprocessor, init_cfg=init_cfg)
         self.roi_head = MODELS.build(roi_head)
         self.projector = MODELS.build(projector)
+        self.regulariser = MODELS.build(regulariser) if regulariser else None
         self.target = nn.ModuleDict(
             {part: copy.deepcopy(getattr(self, part)) for part in ONLINE_PARTS if hasattr(self, part)})
         self.target.requires_grad_(False)
@@ -180,7 +185,8 @@ class SoCo(BaseModel):
             finest_levels (Sequence[int], optional): See `forward`. Defaults to None.
 
         Returns:
-            dict[str, Tensor]: `loss_12`, `loss_13`, ...: one per pair, each within [-4, 4]; and the
+            dict[str, Tensor]: `loss_12`, `loss_13`, ...: one per pair, each within [-4, 4];
+            `loss_regulariser`, the sum over the views, where the model has a regulariser; and the
             spread of the first view's object features (see `feature_spread`): `obj_std` of the online
             network, `obj_std_target` of the target.
         """
@@ -193,6 +199,9 @@ class SoCo(BaseModel):
             losses[f'loss_1{p + 2}'] = (
                 self.head(first, target[p + 1][0].flatten(0, 1)) +
                 self.head(other, target[0][p].flatten(0, 1)))
+        if self.regulariser is not None:
+            losses['loss_regulariser'] = sum(
+                self.regulariser(projections.flatten(0, 2)) for projections in online)
         losses['obj_std'] = feature_spread(obj_feats[0].detach().flatten(0, 2))
         losses['obj_std_target'] = feature_spread(target_feats[0].flatten(0, 2))
         return losses

@@ -141,6 +141,8 @@ def _place(key: str) -> tuple[str, str] | None:
     """Return the panel of a key and its name there, or None if the key is not drawn."""
     if pair := re.fullmatch(r'loss_(\d)(\d)', key):
         return 'Loss', f'views {pair[1]}, {pair[2]}'
+    if key == 'loss_regulariser':  # of another size than the losses of the pairs
+        return 'Terms against collapse', ''
     if re.fullmatch(r'[\w.]*loss[\w.]*', key):
         return 'Loss', 'total' if key == 'loss' else key
     if share := re.fullmatch(r'share_v(\d+)_p(\d+)', key):

@@ -2,6 +2,7 @@
 import base64
 import io
 import math
+import re
 import shlex
 from collections.abc import Sequence
 from datetime import datetime
@@ -179,7 +180,7 @@ def score_table(records: Sequence[dict]) -> dict[str, Any]:
 def _summary(run: Run) -> list[tuple[str, str, str]]:
     """Return title, value and explanation of each card of the summary."""
     losses, spreads = _values(run.records, 'loss'), _values(run.records, 'obj_std')
-    pairs = len({key for r in run.records for key in r if key.startswith('loss_')})
+    pairs = len({key for r in run.records for key in r if re.fullmatch(r'loss_\d\d', key)})
     best, chances = score_table(run.records)['best'], _values(run.records, 'objects/chance')
     chance = f', chance {chances[-1]:.1%}' if chances else ''
     return [
