@@ -9,7 +9,7 @@ from small import make_photos, tiny_config
 from projects.soco.evaluation import held_out_dataset, score_objects
 from projects.soco.evaluation.objects import (
     ViewObjects,
-    _distinct,
+    distinct_boxes,
     embed_objects,
     found_again,
     same_photo_counts,
@@ -31,7 +31,7 @@ def parts(tmp_path_factory):
 
 def test_boxes_that_overlap_by_more_than_half_count_once():
     boxes = torch.tensor([[0, 0, 10, 10], [0, 0, 10, 10], [0, 0, 10, 4], [0, 1, 10, 10.]])
-    assert _distinct(boxes).tolist() == [True, False, True, False]
+    assert distinct_boxes(boxes).tolist() == [True, False, True, False]
 
 
 def directions(*degrees: float) -> torch.Tensor:
