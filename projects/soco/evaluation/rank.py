@@ -13,6 +13,8 @@ from ..datasets.dataset import SampleKey, SoCoDataset
 from ..models.soco import SoCo
 from .objects import HELD_OUT_EPOCH, distinct_boxes, working_copy
 
+MAX_DRAWS = 10  # of each photo; more views of the same few photos say little
+
 
 class FeatureRank(NamedTuple):
     """What `measure_rank` returns.
@@ -146,15 +148,16 @@ def rank_of_model(model: SoCo, dataset: SoCoDataset, features: str = 'projection
     """Measure the rank of a model's features on held-out photos.
 
     The objects are those of the first view. Of proposals that overlap by more than half (IoU) only the
-    first counts. The photos are drawn again, with other views, until there are enough objects. For
-    BatchNorm see `objects.working_copy`.
+    first counts. The photos are drawn again, with other views, until there are enough objects, at most
+    ten times (our choice). For BatchNorm see `objects.working_copy`.
 
     Args:
         model (SoCo): The model, on any device; it is not changed.
         dataset (SoCoDataset): Photos and proposals; see `objects.held_out_dataset`.
         features (str): 'projection' for object features and projections, 'object' for object features
             alone, for weights without a projector. Defaults to 'projection'.
-        num_objects (int): Objects to measure with, at least. Defaults to 1024.
+        num_objects (int): Objects to measure with; fewer if ten draws do not give them. Defaults to
+            1024.
         batch_size (int): Photos at a time, and for the statistics of BN. Defaults to 8.
         seed (int): Seed of the views. Defaults to 0.
 
@@ -169,7 +172,7 @@ def rank_of_model(model: SoCo, dataset: SoCoDataset, features: str = 'projection
     rows = torch.from_numpy(dataset.store.box_counts()).nonzero().flatten()
     feats: dict[str, list[Tensor]] = {}
     boxes, photos, found, epoch = [], [], 0, HELD_OUT_EPOCH
-    while found < num_objects:
+    while found < num_objects and epoch < HELD_OUT_EPOCH + MAX_DRAWS:
         for part in rows.tensor_split(-(-len(rows) // batch_size)):
             batch = default_collate([dataset[SampleKey(row, epoch, seed)] for row in part.tolist()])
             prepared = model.data_preprocessor(batch, True)
