@@ -198,8 +198,8 @@ def judge_views(args: argparse.Namespace, cfg: Config) -> dict[str, Any]:
                 found = embed_objects(model, dataset, photos, args.repeats, args.batch_size, args.seed,
                                       args.features, lambda done, task=task: bar.advance(task, done))
                 scores[name] = summarise(found)
-                ranks[name] = rank_of_model(model, dataset, args.features,
-                                            batch_size=args.batch_size, seed=args.seed)
+                ranks[name] = rank_of_model(model, dataset, photos, args.batch_size, args.seed,
+                                            args.features)
                 if args.out:
                     save_image(draw_view_neighbours(model, dataset, found[0], args.seed,
                                                     args.num_queries, name), picture_path(args, name))
@@ -209,8 +209,7 @@ def judge_views(args: argparse.Namespace, cfg: Config) -> dict[str, Any]:
     settings = dict(features=args.features, repeats=args.repeats, batch_size=args.batch_size,
                     proposals=args.proposals or 'selective search')
     return dict(settings=settings, left_out=left_out,
-                models={name: {**score._asdict(), 'ranks': {
-                    kind: rank._asdict() for kind, rank in ranks[name].items()}}
+                models={name: plain({**score._asdict(), 'ranks': ranks[name]})
                         for name, score in scores.items()})
 
 

@@ -5,14 +5,21 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from small import tiny_config
 
+from projects.soco.datasets.dataset import SoCoDataset
+from projects.soco.evaluation.loading import build_model
+from projects.soco.evaluation.objects import held_out_dataset
 from projects.soco.evaluation.rank import (
+    MAX_DRAWS,
     effective_rank,
     explained_by_boxes,
     leading_share,
     measure_rank,
+    rank_of_model,
     rankme,
 )
+from projects.soco.launch.configs import load_config
 
 
 def along(directions: int, dimensions: int = 8, repeats: int = 1) -> torch.Tensor:
@@ -120,3 +127,23 @@ class TestBoxes:
 def test_what_has_no_rank(features, message):
     with pytest.raises(ValueError, match=message):
         measure_rank(features)
+
+
+@pytest.mark.parametrize('num_photos, rows', [(2, [0, 3]), (64, [0, 1, 2, 3])])
+def test_a_model_is_measured_on_the_photos_that_are_asked_for(num_photos, rows, tmp_path, monkeypatch):
+    tiny_config(tmp_path, photos=4).dump(tmp_path / 'config.py')
+    cfg = load_config(str(tmp_path / 'config.py'), {})
+    dataset = held_out_dataset(cfg, tmp_path / 'photos', tmp_path / 'proposals.arrow')
+    read, drawn = SoCoDataset.__getitem__, []
+    monkeypatch.setattr(SoCoDataset, '__getitem__',
+                        lambda self, key: drawn.append(key) or read(self, key))
+    ranks = rank_of_model(build_model(cfg), dataset, num_photos, num_objects=1)
+    assert [key.index for key in drawn] == rows  # one draw is enough for one object
+    assert list(ranks) == ['object', 'projection', 'online object', 'online projection']
+    # at the start, the target is a copy of the online network
+    assert ranks['object'] == ranks['online object']
+    drawn.clear()
+    ranks = rank_of_model(build_model(cfg), dataset, num_photos, features='object',
+                          num_objects=10**6)
+    assert list(ranks) == ['object', 'online object']
+    assert len(drawn) == MAX_DRAWS * len(rows) and len(set(drawn)) == len(drawn)

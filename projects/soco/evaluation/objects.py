@@ -1,7 +1,7 @@
 """Object scores without labels: matching objects between views by their features."""
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -182,35 +182,56 @@ def embed_objects(model: SoCo, dataset: SoCoDataset, num_photos: int = 64, repea
     if features not in FEATURES:
         raise ValueError(f'features must be one of {", ".join(FEATURES)}, not {features!r}.')
     model = working_copy(model)
-    usable = torch.from_numpy(dataset.store.box_counts()).nonzero().flatten()
-    rows = usable[torch.linspace(0, len(usable) - 1, min(num_photos, len(usable))).long()]
-    # Batches of nearly equal size: a small last batch would have different BN statistics.
-    parts = rows.tensor_split(math.ceil(len(rows) / batch_size))
     found = []
-    for epoch in range(HELD_OUT_EPOCH, HELD_OUT_EPOCH + repeats):
+    for draw in range(repeats):
         pairs: dict[int, list[tuple]] = {}
-        for part in parts:
-            batch = default_collate([dataset[SampleKey(row, epoch, seed)] for row in part.tolist()])
-            for view, objects in _embed_batch(model, batch, part, FEATURES.index(features)):
+        for rows, prepared in held_out_batches(model, dataset, num_photos, draw, batch_size, seed):
+            for view, objects in _embed_batch(model, prepared, rows, FEATURES.index(features)):
                 pairs.setdefault(view, []).append(objects)
-            report(len(part))
-        sizes = [views.shape[-1] for views in batch['inputs']]
+            report(len(rows))
+        sizes = [views.shape[-1] for views in prepared['inputs']]
         for view, batches in pairs.items():
             rows_of, boxes, feats, obj_feats = (list(values) for values in zip(*batches))
-            found.append(ViewObjects(epoch, view, (sizes[0], sizes[view]), torch.cat(rows_of),
-                                     torch.cat(boxes), unit(torch.cat(feats, dim=1)),
+            found.append(ViewObjects(HELD_OUT_EPOCH + draw, view, (sizes[0], sizes[view]),
+                                     torch.cat(rows_of), torch.cat(boxes),
+                                     unit(torch.cat(feats, dim=1)),
                                      float(feature_spread(torch.cat(obj_feats)))))
     return found
 
 
-def _embed_batch(model: SoCo, batch: dict, rows: Tensor, kind: int) -> list[tuple[int, tuple]]:
+def held_out_batches(model: SoCo, dataset: SoCoDataset, num_photos: int, draw: int, batch_size: int,
+                     seed: int) -> Iterator[tuple[Tensor, dict]]:
+    """Yield the photos of one draw of the views, in batches that are ready for the model.
+
+    Args:
+        model (SoCo): The model, whose preprocessor is used.
+        dataset (SoCoDataset): Photos and proposals; see `held_out_dataset`.
+        num_photos (int): Photos to use, evenly spread over those that have boxes.
+        draw (int): Which draw of the views, from 0; none of them is used in training.
+        batch_size (int): Photos per batch.
+        seed (int): Seed of the views.
+
+    Yields:
+        tuple[Tensor, dict]: Rows of the photos in the store, (N,), and the preprocessor's output.
+
+    Raises:
+        ValueError: If a photo cannot be read.
+    """
+    usable = torch.from_numpy(dataset.store.box_counts()).nonzero().flatten()
+    rows = usable[torch.linspace(0, len(usable) - 1, min(num_photos, len(usable))).long()]
+    # Batches of nearly equal size: a small last batch would have different BN statistics.
+    for part in rows.tensor_split(math.ceil(len(rows) / batch_size)):
+        keys = [SampleKey(row, HELD_OUT_EPOCH + draw, seed) for row in part.tolist()]
+        yield part, model.data_preprocessor(default_collate([dataset[key] for key in keys]), True)
+
+
+def _embed_batch(model: SoCo, prepared: dict, rows: Tensor, kind: int) -> list[tuple[int, tuple]]:
     """Embed a batch's objects in the first view and in each other view.
 
     Returns:
         list[tuple]: For each other view, its index and a tuple of photos (n,), boxes (n, 2, 4),
         features (2, n, D) and the first view's object features (n, D).
     """
-    prepared = model.data_preprocessor(batch, True)
     obj_feats, projs = model.extract_feat(**prepared, target=True)
     feats = (projs, obj_feats)[kind]
     bboxes = prepared['bboxes'].cpu()  # (N, P, 2, K, 4)
@@ -229,10 +250,19 @@ def unit(features: Tensor) -> Tensor:
     Raises:
         ValueError: If the features are not finite.
     """
+    return F.normalize(finite(features).float(), dim=-1)
+
+
+def finite(features: Tensor) -> Tensor:
+    """Return features.
+
+    Raises:
+        ValueError: If they are not finite.
+    """
     if not features.isfinite().all():
         raise ValueError('Features of objects are not finite: the weights are broken, or their '
                          'training diverged. Use an earlier checkpoint.')
-    return F.normalize(features.float(), dim=-1)
+    return features
 
 
 def distinct_boxes(boxes: Tensor) -> Tensor:

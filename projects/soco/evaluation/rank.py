@@ -7,19 +7,18 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils.data import default_collate
 
-from ..datasets.dataset import SampleKey, SoCoDataset
+from ..datasets.dataset import SoCoDataset
 from ..models.soco import SoCo
-from .objects import HELD_OUT_EPOCH, distinct_boxes, working_copy
+from .objects import distinct_boxes, finite, held_out_batches, working_copy
 
 MAX_DRAWS = 10  # of each photo; more views of the same few photos say little
 
 
 class FeatureRank(NamedTuple):
-    """What `measure_rank` returns.
+    """In how many directions features differ; see `measure_rank`.
 
-    Attributes:
+    Args:
         effective_rank (float): See `effective_rank`.
         rankme (float): See `rankme`.
         leading_share (float): See `leading_share`, of the first five directions.
@@ -70,8 +69,7 @@ def effective_rank(features: Tensor) -> float:
     Raises:
         ValueError: See `rankme`.
     """
-    share = _variance_shares(features)
-    return float(torch.exp(-torch.special.xlogy(share, share).sum())) if share.sum() else 0.
+    return _rank_of(_variance_shares(features))
 
 
 def leading_share(features: Tensor, directions: int = 5) -> float:
@@ -134,32 +132,34 @@ def measure_rank(features: Tensor, boxes: Tensor | None = None,
     Raises:
         ValueError: See `rankme` and `explained_by_boxes`.
     """
+    shares = _variance_shares(features)
     return FeatureRank(
-        effective_rank(features), rankme(features), leading_share(features),
+        _rank_of(shares), rankme(features), float(shares[:5].sum()),
         int((features == 0).all(dim=0).sum()),
         None if boxes is None else explained_by_boxes(features, boxes, photos),
         features.shape[1], len(features))
 
 
 @torch.no_grad()
-def rank_of_model(model: SoCo, dataset: SoCoDataset, features: str = 'projection',
-                  num_objects: int = 1024, batch_size: int = 8,
-                  seed: int = 0) -> dict[str, FeatureRank]:
+def rank_of_model(model: SoCo, dataset: SoCoDataset, num_photos: int = 64, batch_size: int = 8,
+                  seed: int = 0, features: str = 'projection',
+                  num_objects: int = 1024) -> dict[str, FeatureRank]:
     """Measure the rank of a model's features on held-out photos.
 
-    The objects are those of the first view. Of proposals that overlap by more than half (IoU) only the
-    first counts. The photos are drawn again, with other views, until there are enough objects, at most
+    The objects are those of the first view. Of proposals that overlap with an IoU above 0.5, only the
+    first is used. The photos are drawn again, with other views, until there are enough objects, at most
     ten times (our choice). For BatchNorm see `objects.working_copy`.
 
     Args:
-        model (SoCo): The model, on any device; it is not changed.
+        model (SoCo): The model, on any device. It is not changed.
         dataset (SoCoDataset): Photos and proposals; see `objects.held_out_dataset`.
+        num_photos (int): Photos to use, evenly spread over those that have boxes. Defaults to 64.
+        batch_size (int): Photos per batch, also for BN's statistics. Defaults to 8.
+        seed (int): Seed of the views. Defaults to 0.
         features (str): 'projection' for object features and projections, 'object' for object features
             alone, for weights without a projector. Defaults to 'projection'.
         num_objects (int): Objects to measure with; fewer if ten draws do not give them. Defaults to
             1024.
-        batch_size (int): Photos at a time, and for the statistics of BN. Defaults to 8.
-        seed (int): Seed of the views. Defaults to 0.
 
     Returns:
         dict[str, FeatureRank]: 'object' and 'projection' of the target network, 'online object' and
@@ -169,38 +169,36 @@ def rank_of_model(model: SoCo, dataset: SoCoDataset, features: str = 'projection
         ValueError: If a photo cannot be read, or features are not finite.
     """
     model = working_copy(model)
-    rows = torch.from_numpy(dataset.store.box_counts()).nonzero().flatten()
+    names = ('object', 'projection') if features == 'projection' else ('object', )
     feats: dict[str, list[Tensor]] = {}
-    boxes, photos, found, epoch = [], [], 0, HELD_OUT_EPOCH
-    while found < num_objects and epoch < HELD_OUT_EPOCH + MAX_DRAWS:
-        for part in rows.tensor_split(-(-len(rows) // batch_size)):
-            batch = default_collate([dataset[SampleKey(row, epoch, seed)] for row in part.tolist()])
-            prepared = model.data_preprocessor(batch, True)
+    boxes: list[Tensor] = []
+    photos: list[Tensor] = []
+    for draw in range(MAX_DRAWS):
+        for rows, prepared in held_out_batches(model, dataset, num_photos, draw, batch_size, seed):
             first = prepared['bboxes'][:, :, 0].flatten(1, 2).cpu()  # (N, P * K, 4)
             keep = torch.stack([distinct_boxes(own) for own in first])
             for prefix, target in (('', True), ('online ', False)):
-                both = model.extract_feat(**prepared, target=target)
-                names = ('object', 'projection') if features == 'projection' else ('object', )
-                for name, (values, *_) in zip(names, both):
+                for name, (values, *_) in zip(names, model.extract_feat(**prepared, target=target)):
                     own = values.transpose(0, 1).flatten(1, 2).cpu()  # (N, P * K, D)
                     feats.setdefault(prefix + name, []).append(own[keep])
             boxes.append(first[keep])
-            photos.append(part[:, None].expand_as(keep)[keep])
-            found += len(boxes[-1])
-            if found >= num_objects and epoch > HELD_OUT_EPOCH:
-                break
-        epoch += 1
-    where = (torch.cat(boxes), torch.cat(photos)) if len(rows) > 1 else (None, None)
+            photos.append(rows[:, None].expand_as(keep)[keep])
+        if sum(map(len, boxes)) >= num_objects:
+            break
+    photo = torch.cat(photos)
+    where = (torch.cat(boxes), photo) if len(photo.unique()) > 1 else (None, None)
     return {name: measure_rank(torch.cat(parts), *where) for name, parts in feats.items()}
 
 
 def _checked(features: Tensor) -> Tensor:
     if features.ndim != 2 or not features.numel():
         raise ValueError(f'Features must have shape (n, D), not {tuple(features.shape)}.')
-    if not features.isfinite().all():
-        raise ValueError('Features are not finite: the weights are broken, or the training that made '
-                         'them had diverged. Use an earlier checkpoint.')
-    return features.double()
+    return finite(features).double()
+
+
+def _rank_of(shares: Tensor) -> float:
+    """Return exp of the entropy of the shares of the variance; 0 when nothing varies."""
+    return float(torch.exp(-torch.special.xlogy(shares, shares).sum())) if shares.sum() else 0.
 
 
 def _variance_shares(features: Tensor) -> Tensor:
