@@ -89,6 +89,9 @@ class TransferToyDetector(BaseModel):
         return dict(loss=head.fc_cls(head.norm(head.shared_fcs(feats))).square().mean())
 
 
+HOOKS = {'PreciseBNHook': 'precise_bn', 'PretrainedWeightsHook': 'pretrained'}
+
+
 def toy_config(work_dir: Path, hooks: Sequence[dict], by_epoch: bool = True, length: int = 2,
                size: int = 12, batch_size: int = 2, val_interval: int = 1, validate: bool = True,
                lr: float = 0., sync: bool = False, **kwargs) -> Config:
@@ -104,9 +107,10 @@ def toy_config(work_dir: Path, hooks: Sequence[dict], by_epoch: bool = True, len
             sampler=dict(type='DefaultSampler' if by_epoch else 'InfiniteSampler',
                          shuffle=False)),
         train_cfg=loop, optim_wrapper=dict(optimizer=dict(type='SGD', lr=lr)),
-        default_hooks=dict(checkpoint=dict(type='PlainCheckpointHook', interval=1,
-                                           by_epoch=by_epoch)),
-        custom_hooks=list(hooks), randomness=dict(seed=0), default_scope='mmengine', **kwargs)
+        default_hooks=dict(
+            checkpoint=dict(type='PlainCheckpointHook', interval=1, by_epoch=by_epoch),
+            **{HOOKS[hook['type']]: hook for hook in hooks}),
+        randomness=dict(seed=0), default_scope='mmengine', **kwargs)
     if validate:
         cfg.update(
             val_cfg=dict(), val_evaluator=dict(type='TransferToyMetric'),
@@ -322,7 +326,7 @@ def test_supervised_weights_need_the_backbone_only(tmp_path: Path) -> None:
     cfg = toy_config(tmp_path, [WEIGHTS_HOOK], length=1, load_from=str(path))
     with pytest.raises(ValueError, match='of 17 keys'):
         trained(cfg)
-    cfg.custom_hooks[0].source = 'supervised'
+    cfg.default_hooks.pretrained.source = 'supervised'
     runner = trained(cfg)
     assert (runner.model.backbone.weight == 5).all()
     with pytest.raises(ValueError, match='one of soco, supervised, random'):

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__
-from ..proposals.formats import read_json, write_json
+from ..files import write_whole
+from ..proposals.formats import read_json
 
 _TABLES = ('images', 'annotations', 'categories')
 
@@ -203,9 +204,8 @@ def write_subset(source: str | Path, out: str | Path, percent: float, seed: int 
     report('choosing images')
     subset = subset_coco(content, percent, seed, source)
     report(f'writing {out}')
-    out.parent.mkdir(parents=True, exist_ok=True)
     # json.dumps, because json.dump encodes row by row in Python code
-    write_json(out, lambda file: file.write(json.dumps(subset)))
+    write_whole(out, json.dumps(subset).encode())
     used = {row['category_id'] for row in subset['annotations']}
     return SubsetSummary(
         out, len(subset['images']), len(content['images']), len(subset['annotations']),

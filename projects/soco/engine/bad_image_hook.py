@@ -62,11 +62,11 @@ class BadImageHook(Hook):
                 if photo.image not in self._found:
                     self._untold[photo.image] = photo
         if get_world_size() == 1 or self.every_n_train_iters(runner, self.interval):
-            self._tell(runner)
+            self._report(runner)
 
     def after_train_epoch(self, runner: Runner) -> None:
         """Report the remaining bad photos."""
-        self._tell(runner)
+        self._report(runner)
 
     def after_train(self, runner: Runner) -> None:
         """Log the number of bad photos."""
@@ -74,7 +74,7 @@ class BadImageHook(Hook):
         where = f', listed in {self._table}' if self._listed else ''
         runner.logger.info(f'Photos that could not be used: {len(self._found)} of {total}{where}.')
 
-    def _tell(self, runner: Runner) -> None:
+    def _report(self, runner: Runner) -> None:
         if get_world_size() == 1:
             new = self._untold
         else:

@@ -1,5 +1,4 @@
 """Hooks that log a pretraining run: model outputs, speed and level shares."""
-
 import torch
 from mmengine.dist import get_world_size
 from mmengine.hooks import Hook, RuntimeInfoHook

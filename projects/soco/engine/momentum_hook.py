@@ -1,5 +1,4 @@
 """A hook that updates the target network."""
-
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner

@@ -134,7 +134,7 @@ class StopSignalHook(Hook):
 _LISTENERS: 'weakref.WeakSet[StopSignalHook]' = weakref.WeakSet()
 
 
-def _heed_the_parent() -> None:
+def _ignore_all_but_the_parent() -> None:
     """Make a forked helper process exit only on a signal of its parent.
 
     A step needs its data workers and a metric its pool, but the signal of a cluster reaches them too.
@@ -142,13 +142,13 @@ def _heed_the_parent() -> None:
     signals = {number for hook in _LISTENERS for number in hook.signals}
     if signals:
         signal.pthread_sigmask(signal.SIG_BLOCK, signals)
-        threading.Thread(target=_end_with_the_parent, args=(signals, ), daemon=True).start()
+        threading.Thread(target=_exit_when_the_parent_signals, args=(signals, ), daemon=True).start()
 
 
-def _end_with_the_parent(signals: set[signal.Signals]) -> None:
+def _exit_when_the_parent_signals(signals: set[signal.Signals]) -> None:
     while signal.sigwaitinfo(signals).si_pid != os.getppid():
         pass
     os._exit(0)  # as torch's data workers do: another code would count as a failure
 
 
-os.register_at_fork(after_in_child=_heed_the_parent)
+os.register_at_fork(after_in_child=_ignore_all_but_the_parent)

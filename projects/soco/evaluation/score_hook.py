@@ -1,5 +1,4 @@
 """A hook that scores held-out objects during training."""
-
 from mmengine.dist import barrier, is_main_process
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS

@@ -50,13 +50,18 @@ def expected_files(cfg: Config) -> list[str]:
         list[str]: Sorted paths; those of folders end with a slash.
     """
     paths: set[str] = set()
-    for name in LOADERS:
-        for dataset in leaf_datasets(cfg[name].dataset) if cfg.get(name) else ():
-            paths.update(_dataset_files(dataset))
+    for dataset in _datasets(cfg):
+        paths.update(_dataset_files(dataset))
     for evaluator in _evaluators(cfg):
         paths.update(f'{evaluator[key]}{slash}' for key, slash in
                      (('ann_file', ''), ('seg_prefix', '/')) if evaluator.get(key))
     return sorted({os.path.normpath(p) + ('/' if p.endswith('/') else '') for p in paths})
+
+
+def _datasets(cfg: Config) -> Iterator[dict]:
+    for name in LOADERS:
+        if cfg.get(name):
+            yield from leaf_datasets(cfg[name].dataset)
 
 
 def _evaluators(cfg: Config) -> Iterator[dict]:
@@ -108,13 +113,12 @@ def check_layout(cfg: Config) -> None:
 
 
 def _check_class_folders(cfg: Config) -> None:
-    for name in LOADERS:
-        for dataset in leaf_datasets(cfg[name].dataset) if cfg.get(name) else ():
-            if dataset['type'].split('.')[-1] == 'ImageNet' and not dataset.get('ann_file'):
-                folder = next(_dataset_files(dataset))
-                if not any(entry.is_dir() for entry in Path(folder).iterdir()):
-                    raise ValueError(f'{folder} has no folder for each class, such as n01440764/. Sort '
-                                     'its photos into such folders.')
+    for dataset in _datasets(cfg):
+        if dataset['type'].split('.')[-1] == 'ImageNet' and not dataset.get('ann_file'):
+            folder = next(_dataset_files(dataset))
+            if not any(entry.is_dir() for entry in Path(folder).iterdir()):
+                raise ValueError(f'{folder} has no folder for each class, such as n01440764/. Sort '
+                                 'its photos into such folders.')
 
 
 def draw_tree(paths: list[str], missing: set[str]) -> str:

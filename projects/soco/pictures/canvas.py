@@ -11,7 +11,7 @@ import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from ..files import whole_file
+from ..files import write_whole
 
 # Okabe and Ito's colour-blind-safe palette without black; the first four differ most.
 PALETTE = ((213, 94, 0), (86, 180, 233), (240, 228, 66), (0, 158, 115), (204, 121, 167),
@@ -75,9 +75,7 @@ def save_image(array: np.ndarray, path: str | Path) -> Path:
         raise ValueError(f'Pictures are written as PNG: use a path that ends in .png, not {path}.')
     buffer = BytesIO()
     Image.fromarray(check_image(array, 'array')).save(buffer, 'PNG')
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with whole_file(path, 'wb') as file:
-        file.write(buffer.getvalue())
+    write_whole(path, buffer.getvalue())
     return path
 
 

@@ -18,6 +18,7 @@ COLORS = [np.divide(PALETTE[i], 255) for i in (5, 0, 3, 4, 6, 1)]
 STYLES = ('-', '--', ':')  # the second one from the seventh curve of a panel on
 # Key in the log: title of its panel, and its label there.
 PANELS = {
+    'loss_regulariser': ('Terms against collapse', ''),
     'lr': ('Learning rate', ''),
     'momentum': ('Momentum of the target network', ''),
     'grad_norm': ('Gradient norm', ''),
@@ -139,15 +140,15 @@ def _points(name: str, records: Sequence[dict]) -> dict[str, np.ndarray]:
 
 def _place(key: str) -> tuple[str, str] | None:
     """Return the panel of a key and its name there, or None if the key is not drawn."""
+    if key in PANELS:
+        return PANELS[key]
     if pair := re.fullmatch(r'loss_(\d)(\d)', key):
         return 'Loss', f'views {pair[1]}, {pair[2]}'
-    if key == 'loss_regulariser':  # of another size than the losses of the pairs
-        return 'Terms against collapse', ''
     if re.fullmatch(r'[\w.]*loss[\w.]*', key):
         return 'Loss', 'total' if key == 'loss' else key
     if share := re.fullmatch(r'share_v(\d+)_p(\d+)', key):
         return f'Share of the boxes of view {share[1]}', f'P{share[2]}'
-    return PANELS.get(key)
+    return None
 
 
 def _panels(runs: Mapping[str, Mapping[str, np.ndarray]]) -> dict[str, list[Curve]]:

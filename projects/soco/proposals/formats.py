@@ -5,7 +5,6 @@ list of x, y, w, h. The COCO json has `images`, `annotations` with `bbox` x, y, 
 """
 import json
 import os
-from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -37,17 +36,6 @@ def read_json(path: str | Path) -> Any:
         raise ValueError(f'{path} is not a json file, or it is truncated: {error}.') from error
 
 
-def write_json(path: str | Path, write: Callable) -> None:
-    """Write a text file completely or not at all.
-
-    Args:
-        path (str | Path): The file to write.
-        write (Callable): Called with the open file; writes the content.
-    """
-    with whole_file(path) as file:
-        write(file)
-
-
 def _numbers(regions: np.ndarray) -> list[list[float]]:
     if regions.dtype == np.float32:
         return [[float(str(value)) for value in box] for box in regions]
@@ -72,14 +60,11 @@ def export_official(store: ProposalStore, path: str | Path) -> None:
             raise ValueError(f'{seen[stem]} and {name} have the same base name: an official json '
                              f'cannot contain both.')
         seen[stem] = name
-
-    def write(file: Any) -> None:
+    with whole_file(path) as file:
         for row, stem in enumerate(seen):
             file.write(f'{"," if row else "{"}\n{json.dumps(stem)}: '
                        f'{json.dumps(_numbers(store.regions(row)))}')
         file.write('\n}\n' if seen else '{}\n')
-
-    write_json(path, write)
 
 
 def export_coco(store: ProposalStore, path: str | Path) -> None:
@@ -89,7 +74,7 @@ def export_coco(store: ProposalStore, path: str | Path) -> None:
         store (ProposalStore): The store.
         path (str | Path): The json file to write.
     """
-    def write(file: Any) -> None:
+    with whole_file(path) as file:
         file.write('{"categories": [{"id": 1, "name": "object"}],\n"images": [')
         for row in range(len(store)):
             width, height = store.size(row)
@@ -104,5 +89,3 @@ def export_coco(store: ProposalStore, path: str | Path) -> None:
                                   area=box[2] * box[3], iscrowd=0)
                 file.write((',\n' if number > 1 else '\n') + json.dumps(annotation))
         file.write(']}\n')
-
-    write_json(path, write)

@@ -10,12 +10,11 @@ from pathlib import Path
 
 from ..launch.errors import DIVERGED, STOPPED, Stopped
 
+LOOK = 0.5  # seconds between two checks of the stop event
+
 
 class DivergedError(ValueError):
     """A training ended because its loss or its weights were no longer finite."""
-
-
-LOOK = 0.5  # seconds between two checks of the stop event
 
 
 def run_training(command: Sequence[str], log: str | Path, what: str,

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from ..datasets.dataset import BadPhoto
 from ..engine.bad_image_hook import TABLE
-from ..weights.read import find_newest_checkpoint, read_checkpoint
+from ..weights.read import find_newest_checkpoint, read_checkpoint, run_checkpoints
 from .config_changes import changes_between, read_dumped
 from .log import read_run
 from .record import RECORD, read_record
@@ -110,8 +110,7 @@ def read_work_dir(work_dir: str | Path) -> Run:
                                 'tools/train.py wrote to, such as work_dirs/soco_r50_fpn_400e.')
     run = Run(work_dir)
     folders = sorted(path for path in work_dir.glob('*/vis_data') if path.is_dir())
-    checkpoints = [path for path in work_dir.glob('*.pth')
-                   if re.fullmatch(r'(epoch|iter)_\d+\.pth', path.name)]
+    checkpoints = run_checkpoints(work_dir)
     if not folders and not checkpoints and not (work_dir / RECORD).is_file():
         raise ValueError(f'{work_dir} contains no run: no TIMESTAMP/vis_data, no epoch_*.pth or '
                          f'iter_*.pth and no {RECORD}. Pass the work directory of a run, such as '

@@ -10,11 +10,7 @@ from .convert import describe, source_format
 
 # Predictors depend on the detector's classes: no pretraining has them, so they are never required.
 _PREDICTORS = ('fc_cls', 'fc_reg')
-
-
 _SHARED = 'roi_head.shared_head.layer4.'  # the last stage in C4 detectors and SoCo-C4
-
-
 _COLUMNS = ('matched', 'fresh', 'unused', 'shape differs')
 
 

@@ -83,6 +83,12 @@ def read_checkpoint(path: PathLike, map_location: str = 'cpu') -> dict:
     return content
 
 
+def run_checkpoints(work_dir: PathLike) -> list[Path]:
+    """Return the files of a work directory that are named as a run names its checkpoints."""
+    return [path for path in Path(work_dir).glob('*.pth')
+            if re.fullmatch(r'(epoch|iter)_\d+\.pth', path.name)]
+
+
 def find_newest_checkpoint(work_dir: PathLike) -> Path | None:
     """Return the checkpoint of a run with the most iterations that can be opened, or None.
 
@@ -95,9 +101,7 @@ def find_newest_checkpoint(work_dir: PathLike) -> Path | None:
         Path, optional: The checkpoint, or None if there is none.
     """
     found = []
-    for path in Path(work_dir).glob('*.pth'):
-        if not re.fullmatch(r'(epoch|iter)_\d+\.pth', path.name):
-            continue
+    for path in run_checkpoints(work_dir):
         try:
             found.append((int(read_checkpoint(path)['meta']['iter']), path))
         except (ValueError, KeyError, TypeError) as error:
