@@ -1,4 +1,6 @@
 """The whole quickstart: photos, proposals, pretraining, a detector, pictures."""
+import importlib.util
+import json
 import os
 import re
 import subprocess
@@ -6,10 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from scripts import PYTHON
-from small import ROOT
+from small import ROOT, make_photos, make_store
 
+from projects.soco.evaluation.loading import build_model
+from projects.soco.launch.configs import load_config
 from projects.soco.proposals.store import ProposalStore
 
 
@@ -41,6 +46,28 @@ def test_the_whole_way(tmp_path):
         with Image.open(out / f'pictures/{name}.png') as picture:
             pixels = np.asarray(picture.convert('RGB'))
         assert pixels.shape[0] > 300 and pixels.std() > 20, name
+
+
+@pytest.mark.slow
+def test_a_network_that_did_not_learn_is_said_to(tmp_path, monkeypatch, capsys):
+    """The weights are those of the start, and the loss does not fall."""
+    monkeypatch.chdir(tmp_path)
+    spec = importlib.util.spec_from_file_location('quickstart', ROOT / 'tools/quickstart.py')
+    tool = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tool)
+    monkeypatch.setattr(tool, 'PRETRAINING', str(ROOT / tool.PRETRAINING))
+    make_photos(tool.OUT / 'photos', 3)
+    store = make_store(tool.OUT / 'proposals.arrow', tool.OUT / 'photos')
+    options = {f'train_dataloader.dataset.{key}': str(value) for key, value in
+               dict(data_root=tool.OUT / 'photos', proposals=store).items()}
+    cfg = load_config(tool.PRETRAINING, options)
+    log = tool.OUT / 'pretrain/20260102_030405/vis_data/scalars.json'
+    log.parent.mkdir(parents=True)
+    log.write_text('\n'.join(json.dumps(dict(loss=-1, step=step)) for step in (1, 2)) + '\n')
+    weights = tool.OUT / 'start.pth'
+    torch.save(dict(state_dict=build_model(cfg, seed=cfg.randomness.seed).state_dict()), weights)
+    assert not tool.judge(weights, options)
+    assert capsys.readouterr().out.count(' NO ') == 3  # all but the spread
 
 
 def test_a_folder_without_photos_loses_nothing(tmp_path):
