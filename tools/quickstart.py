@@ -112,23 +112,28 @@ def pretrain(num_photos: int) -> tuple[Path, dict]:
 def judge(checkpoint: Path, options: dict) -> bool:
     """Print and return whether pretraining learned, compared with the random initialisation."""
     from projects.soco.evaluation import held_out_dataset, score_objects
+    from projects.soco.engine import CollapseHook
     from projects.soco.evaluation.loading import build_model
+    from projects.soco.evaluation.rank import rank_of_model
     from projects.soco.launch.configs import load_config
     from projects.soco.pictures.curves import draw_training
     from projects.soco.runs.log import read_run
 
     cfg = load_config(PRETRAINING, options)
     dataset = held_out_dataset(cfg, OUT / 'photos', OUT / 'proposals.arrow')
-    scores = {}
+    scores, ranks = {}, {}
     for name, weights in (('random', None), ('pretrained', checkpoint)):
         model = build_model(cfg, weights, cfg.randomness.seed)
         scores[name] = score_objects(model, dataset, features='object')
+        ranks[name] = rank_of_model(model, dataset, features='object')['object']
     draw_views_of(options)
 
     records = read_run(OUT / 'pretrain')
     draw_training(records, OUT / 'pictures/training.png', obj_std_floor=SPREAD_FLOOR)
     losses = [record['loss'] for record in records if 'loss' in record]
     random, learned = scores['random'], scores['pretrained']
+    start, end = ranks['random'].effective_rank, ranks['pretrained'].effective_rank
+    rank_floor = CollapseHook().rank_share * start
     table = Table(title='Did pretraining learn?')
     for column in ('', 'before', 'after', 'expected', ''):
         table.add_column(column, justify='left' if not column else 'right')
@@ -136,6 +141,8 @@ def judge(checkpoint: Path, options: dict) -> bool:
         ('loss (lowest possible: -8)', losses[0], losses[-1], 'falls', losses[-1] < losses[0]),
         ('spread of object features (0: collapse)', random.spread, learned.spread,
          f'above {SPREAD_FLOOR}', learned.spread > SPREAD_FLOOR),
+        (f'effective rank of object features (of {ranks["random"].dimensions})', start, end,
+         f'above {rank_floor:.1f}', end > rank_floor),
         (f'object found again in another view (chance {learned.chance:.1%})', random.top1,
          learned.top1, 'rises', learned.top1 > random.top1),
     ]
@@ -146,7 +153,11 @@ def judge(checkpoint: Path, options: dict) -> bool:
     for what, before, after, wanted, good in rows:
         table.add_row(what, f'{before:.3f}', f'{after:.3f}', wanted, 'yes' if good else 'NO')
     console.print(table)
-    return all(row[-1] for row in rows[:3])
+    if end <= rank_floor:
+        console.print(f'The object features differ in about {end:.0f} directions only, where those of '
+                      f'random weights differ in {start:.0f}: they have collapsed, and a detector can '
+                      'be worse off with them than without. See docs/evaluation.md.')
+    return all(row[-1] for row in rows[:4])
 
 
 def draw_views_of(options: dict) -> None:

@@ -53,7 +53,7 @@ choose_mode() {
 stamp_text() {
     say "mmcv $MODE"
     "$1" -c 'import sys; print("python", sys.version.split()[0])' 2>/dev/null || say 'python none'
-    cat "$SOCO_ROOT"/requirements/{runtime,"mmcv_$MODE",quickstart,tests,docs,cluster,datasets}.txt | sha256sum
+    cat "$SOCO_ROOT"/requirements/{runtime,"mmcv_$MODE",quickstart,tests,docs,cluster,datasets,own_photos}.txt | sha256sum
 }
 
 is_complete() {
@@ -179,7 +179,7 @@ make_environment() {
     export TMPDIR=$SOCO_VENV/tmp
     mkdir "$TMPDIR"
     step "virtual environment with $BASE_PYTHON" "$BASE_PYTHON" -m venv "$SOCO_VENV"
-    for list in runtime quickstart tests docs cluster datasets; do
+    for list in runtime quickstart tests docs cluster datasets own_photos; do
         files+=(-r "$SOCO_ROOT/requirements/$list.txt")
     done
     [ "$MODE" = source ] || files+=(-r "$SOCO_ROOT/requirements/mmcv_lite.txt")

@@ -16,10 +16,11 @@ default_hooks = dict(
     views=dict(type='ViewPicturesHook', interval=5000),  # pictures of the model's input
     # Object scores on held-out images, every `interval` epochs; off until images and proposals are set.
     scores=dict(type='ObjectScoreHook', images=None, proposals=None, interval=10),
+    rank=dict(type='FeatureRankHook', interval=50),  # in how many directions features differ
     momentum=dict(type='MomentumUpdateHook', momentum=0.99),  # EMA momentum of the target network
     stop_signal=dict(type='StopSignalHook'),  # on SIGTERM: save a checkpoint, exit with code 75
     finite_loss=dict(type='FiniteLossHook'),  # stop at NaN or Inf in the loss and report where
-    collapse=dict(type='CollapseHook'),  # warn when all objects look alike
+    collapse=dict(type='CollapseHook'),  # warn when features collapse
     same_run=dict(type='SameRunHook'),  # ranks must agree on config, code and data
     bad_images=dict(type='BadImageHook'))  # list, count and limit unusable images
 

@@ -13,7 +13,7 @@ import torch
 from miniatures import ROOTS, WRITERS, point_to, shrink
 from mmengine.config import Config
 from mmengine.hooks import Hook
-from mmengine.logging import MMLogger
+from mmengine.logging import MessageHub, MMLogger
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner
 from scripts import PYTHON, free_port
 from small import ROOT, assert_same, tiny_config
@@ -369,13 +369,15 @@ class TestFiniteLoss:
 
 class TestCollapse:
 
-    def warnings(self, spreads: list, monkeypatch, **kwargs) -> list:
-        logger = MMLogger.get_instance('collapse')
+    def warnings(self, spreads: list, monkeypatch, ranks: list | None = None, **kwargs) -> list:
+        logger, hub = MMLogger.get_instance('collapse'), MessageHub('collapse')
         told = []
         monkeypatch.setattr(logger, 'warning', told.append)
         hook = CollapseHook(interval=1, **kwargs)
         for i, spread in enumerate(spreads):
-            hook.after_train_iter(SimpleNamespace(logger=logger, iter=i), i, None,
+            if ranks and ranks[i] is not None:  # a rank is not measured in every iteration
+                hub.update_scalar('train/obj_rank', ranks[i])
+            hook.after_train_iter(SimpleNamespace(logger=logger, iter=i, message_hub=hub), i, None,
                                   dict(obj_std=torch.tensor(spread)))
         return told
 
@@ -386,7 +388,19 @@ class TestCollapse:
     def test_it_is_quiet_otherwise(self, monkeypatch):
         assert not self.warnings([0.05, 0.05, 0.5, 0.05, 0.05], monkeypatch, patience=3)
 
-    @pytest.mark.parametrize('kwargs', [dict(threshold=0), dict(patience=0), dict(interval=0)])
+    def test_it_warns_once_of_a_low_rank_though_the_spread_is_large(self, monkeypatch):
+        ranks = [100., 19., None, 19., 30., None, None, 19., 19.9, None, 2., 2., 2.]
+        for patience, expected in ((3, 1), (5, 1), (6, 0)):
+            told = self.warnings([0.9] * len(ranks), monkeypatch, ranks, patience=patience)
+            assert len(told) == expected
+        told = self.warnings([0.9] * 11, monkeypatch, ranks, patience=3)
+        assert 'obj_rank) is 2.0, below 20% of the 100.0 at the start, in 3 measurements' in told[0]
+        assert "regulariser=dict(type='VarianceCovariance')" in told[0]
+        assert not self.warnings([0.9] * 10, monkeypatch, ranks, patience=3)
+        assert not self.warnings([0.9] * len(ranks), monkeypatch, ranks, patience=3, rank_share=0)
+
+    @pytest.mark.parametrize('kwargs', [dict(threshold=0), dict(patience=0), dict(interval=0),
+                                        dict(rank_share=1), dict(rank_share=-.1)])
     def test_bad_arguments(self, kwargs):
         with pytest.raises(ValueError, match='CollapseHook'):
             CollapseHook(**kwargs)

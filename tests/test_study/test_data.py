@@ -6,7 +6,7 @@ import pytest
 from small import ROOT, make_photos
 
 from projects.soco.datasets.coco_subset import with_images
-from projects.soco.study.data import StudyData, by_supercategory
+from projects.soco.study.data import StudyData, with_classes
 from projects.soco.study.plan import Study, read_study
 
 CATEGORIES = [dict(id=3, name='cat', supercategory='animal'),
@@ -49,12 +49,12 @@ def ids(path: Path) -> set[int]:
 
 
 def test_supercategories_are_numbered_as_they_appear():
-    changed = by_supercategory(content(1), 'folder')
+    changed = with_classes(content(1), 'folder', 'supercategory')
     assert changed['categories'] == [dict(id=1, name='animal'), dict(id=2, name='car')]
     assert [row['category_id'] for row in changed['annotations']] == [1, 2]
     assert changed['images'][0]['file_name'] == 'folder/photo_000.png'
     with pytest.raises(ValueError, match='supercategory'):
-        by_supercategory({**content(1), 'categories': [dict(id=3, name='cat')]}, 'folder')
+        with_classes({**content(1), 'categories': [dict(id=3, name='cat')]}, 'folder', 'supercategory')
 
 
 def test_some_images_take_their_annotations_along():

@@ -6,6 +6,7 @@ Each result is written as soon as it is available. To resume a study that was st
 command again. At the end, tables and a picture are written. See docs/results/transfer_study.md.
 """
 import argparse
+import hashlib
 import math
 import signal
 import subprocess
@@ -35,6 +36,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('study', help='config of a study, see configs/benchmarks/transfer_study')
     parser.add_argument('--data', metavar='DIR', help="folder that the study's paths are relative to; "
                         'it contains photos, and COCO annotations with their photos')
+    parser.add_argument('--weights', metavar='FILE', help='weights that methods and arms with '
+                        'weights=True start from (tools/benchmarks/imagenet_lite0.py)')
     parser.add_argument('--work-dir', metavar='DIR', help='folder for runs and results (default: '
                         'work_dirs/<name of the study>)')
     parser.add_argument('--minutes', type=float, metavar='M', help='stop after M minutes with a '
@@ -44,6 +47,11 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--tables', action='store_true', help='write tables and picture of the '
                         'available results, and exit')
     return parser.parse_args()
+
+
+def hash_of(path: str) -> str:
+    """Return a hash of 12 hex digits of a file."""
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:12]
 
 
 def make_stores(data: StudyData) -> None:
@@ -85,17 +93,19 @@ def main() -> None:
     if not args.data:
         raise ValueError("A study needs its data. Set --data DIR to the folder that the study's paths "
                          'are relative to.')
+    if study.needs_weights and not args.weights:
+        raise ValueError(f'{args.study} has arms that start from weights. Set --weights FILE.')
     check_work_dir(folder)
     data = StudyData(study, args.data, folder / 'data')
     data.prepare()
     records = Records(folder / 'results.json', dict(
         study=study.name, seeds=list(study.seeds), epochs=study.epochs, settings=study.fingerprint(),
-        data=data.fingerprint()))
+        data=data.fingerprint(), **({'weights': hash_of(args.weights)} if args.weights else {})))
     make_stores(data)
     records.set('machine', describe_hardware())
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        whole = StudyRun(study, data, records, folder, console).run(deadline)
+        whole = StudyRun(study, data, records, folder, console, args.weights).run(deadline)
     except KeyboardInterrupt:
         console.print('Stopped; running jobs wrote a checkpoint. Run the same command to continue.')
         sys.exit(130)

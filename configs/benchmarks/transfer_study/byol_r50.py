@@ -48,5 +48,5 @@ _base_.train_dataloader.dataset.pipeline[1].views = [
 _base_.train_dataloader.dataset.pipeline[1].min_shared = 0
 _base_.train_dataloader.dataset.pipeline[1].max_tries = 1
 # These hooks need SoCo's model or boxes.
-for name in ('batch_info', 'views', 'scores', 'collapse', 'momentum'):
+for name in ('batch_info', 'views', 'scores', 'rank', 'collapse', 'momentum'):
     _base_.default_hooks.pop(name)

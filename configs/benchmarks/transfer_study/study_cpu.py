@@ -18,6 +18,7 @@ study = dict(
         images='coco_mini/images',
         train='coco_mini/annotations/train.json',
         val='coco_mini/annotations/val.json',
+        classes='supercategory',
         tune_percent=33),
     methods=dict(
         soco=dict(config=f'{here}/soco_r18.py', options=rates),

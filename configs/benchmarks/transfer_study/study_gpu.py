@@ -26,6 +26,7 @@ study = dict(
         images='coco_mini/images',
         train='coco_mini/annotations/train.json',
         val='coco_mini/annotations/val.json',
+        classes='supercategory',
         tune_percent=33),
     methods=dict(
         soco=dict(config=f'{here}/soco_r50.py', options=soco),

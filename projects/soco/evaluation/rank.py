@@ -12,7 +12,7 @@ from ..datasets.dataset import SoCoDataset
 from ..models.soco import SoCo
 from .objects import distinct_boxes, finite, held_out_batches, working_copy
 
-MAX_DRAWS = 10  # of each photo; more views of the same few photos say little
+MAX_DRAWS = 20  # of each photo; more views of the same few photos say little
 
 
 class FeatureRank(NamedTuple):
@@ -148,7 +148,7 @@ def rank_of_model(model: SoCo, dataset: SoCoDataset, num_photos: int = 64, batch
 
     The objects are those of the first view. Of proposals that overlap with an IoU above 0.5, only the
     first is used. The photos are drawn again, with other views, until there are enough objects, at most
-    ten times (our choice). For BatchNorm see `objects.working_copy`.
+    twenty times (our choice). For BatchNorm see `objects.working_copy`.
 
     Args:
         model (SoCo): The model, on any device. It is not changed.
@@ -158,7 +158,7 @@ def rank_of_model(model: SoCo, dataset: SoCoDataset, num_photos: int = 64, batch
         seed (int): Seed of the views. Defaults to 0.
         features (str): 'projection' for object features and projections, 'object' for object features
             alone, for weights without a projector. Defaults to 'projection'.
-        num_objects (int): Objects to measure with; fewer if ten draws do not give them. Defaults to
+        num_objects (int): Objects to measure with; fewer if twenty draws do not give them. Defaults to
             1024.
 
     Returns:

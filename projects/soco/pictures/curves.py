@@ -24,6 +24,8 @@ PANELS = {
     'grad_norm': ('Gradient norm', ''),
     'obj_std': ('Spread of object features', 'online'),
     'obj_std_target': ('Spread of object features', 'target'),
+    'obj_rank': ('Effective rank of features', 'objects'),
+    'proj_rank': ('Effective rank of features', 'projections'),
     'images_per_s': ('Images per second', ''),
     'time': ('Seconds per iteration', 'whole'),
     'data_time': ('Seconds per iteration', 'waiting for data'),

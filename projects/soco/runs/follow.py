@@ -58,7 +58,7 @@ def run_training(command: Sequence[str], log: str | Path, what: str,
                 found = re.search(r'\(train\)\s+(?:\[(\d+)\])?\[\s*(\d+)/\s*(\d+)\]', line)
                 if found:
                     epoch, step, length = (int(n or 1) for n in found.groups())
-                    values = re.findall(r'(loss|obj_std): (-?[\d.]+)', line)
+                    values = re.findall(r'(loss|obj_std|obj_rank): (-?[\d.]+)', line)
                     report((epoch - 1) * length + step,
                            '  '.join(f'{name} {value}' for name, value in values))
         code = process.wait()

@@ -120,11 +120,17 @@ def warnings_of(run: Run) -> list[str]:
         found.append(f'The loss is not finite at {len(broken)} logged iterations, the first is '
                      f'{broken[0]}. Try a lower learning rate, a longer warm-up, or bfloat16 instead '
                      'of float16.')
-    spreads, floor = _values(run.records, 'obj_std'), collapse_threshold(run)
+    spreads, floor = _values(run.records, 'obj_std'), collapse_hook(run).threshold
     if spreads and not spreads[-1] >= floor:
         found.append(f'The features have collapsed: their spread (obj_std) is {spreads[-1]:.3f}, under '
                      f'{floor:g}. All objects have nearly the same features; these weights are of no '
                      'use for a detector.')
+    ranks, share = _values(run.records, 'obj_rank'), collapse_hook(run).rank_share
+    if len(ranks) > 1 and not ranks[-1] >= share * ranks[0]:
+        found.append(f'The features have collapsed into a few directions: their effective rank '
+                     f'(obj_rank) fell from {ranks[0]:.1f} to {ranks[-1]:.1f}, under {share:.0%} of '
+                     'the start. A detector can be better off with random weights, however low the '
+                     'loss is; see "Collapse" in docs/evaluation.md.')
     if not run.finished:
         how = run.sessions[-1].get('how') if run.sessions else None
         why = (f'It {"" if how.startswith("failed") else "was "}{how}.' if how else
@@ -140,10 +146,11 @@ def warnings_of(run: Run) -> list[str]:
     return found
 
 
-def collapse_threshold(run: Run) -> float:
-    """Return the threshold of the run's `CollapseHook`; a smaller feature spread is a collapse."""
-    given = run.part('default_hooks.collapse').get('threshold')
-    return given if isinstance(given, float) else CollapseHook().threshold
+def collapse_hook(run: Run) -> CollapseHook:
+    """Return the run's `CollapseHook`, whose limits tell a collapse; the default one if it has none."""
+    given = run.part('default_hooks.collapse')
+    return CollapseHook(**{name: given[name] for name in ('threshold', 'rank_share')
+                           if isinstance(given.get(name), float)})
 
 
 def progress(run: Run) -> str:
@@ -180,6 +187,7 @@ def score_table(records: Sequence[dict]) -> dict[str, Any]:
 def _summary(run: Run) -> list[tuple[str, str, str]]:
     """Return title, value and explanation of each card of the summary."""
     losses, spreads = _values(run.records, 'loss'), _values(run.records, 'obj_std')
+    ranks, limits = _values(run.records, 'obj_rank'), collapse_hook(run)
     pairs = len({key for r in run.records for key in r if re.fullmatch(r'loss_\d\d', key)})
     best, chances = score_table(run.records)['best'], _values(run.records, 'objects/chance')
     chance = f', chance {chances[-1]:.1%}' if chances else ''
@@ -188,7 +196,10 @@ def _summary(run: Run) -> list[tuple[str, str, str]]:
         ('Loss', f'{losses[0]:.2f} → {losses[-1]:.2f}' if losses else 'not logged',
          f'the lowest possible is {-4 * pairs}' if pairs else ''),
         ('Spread of object features', f'{spreads[-1]:.2f}' if spreads else 'not logged',
-         f'under {collapse_threshold(run):g} they have collapsed'),
+         f'under {limits.threshold:g} they have collapsed'),
+        ('Effective rank of object features',
+         f'{ranks[0]:.1f} → {ranks[-1]:.1f}' if ranks else 'not logged',
+         f'under {limits.rank_share:.0%} of the start they have collapsed'),
         ('Best object score', best[1] if best else 'not measured',
          f'top-1 at iteration {best[0]}{chance}' if best else 'see the command below'),
     ]
@@ -245,7 +256,7 @@ def _curves(run: Run) -> dict[str, Embedded]:
     if not _values(run.records, 'loss'):
         return {}
     found = {}
-    for title, figure in panel_figures(run.records, collapse_threshold(run)).items():
+    for title, figure in panel_figures(run.records, collapse_hook(run).threshold).items():
         file = io.BytesIO()
         with matplotlib.rc_context({'svg.hashsalt': title}):  # for reproducible ids
             figure.savefig(file, format='svg', transparent=True, metadata={'Date': None})

@@ -11,8 +11,9 @@ from ..proposals.sources import open_source
 from .plan import BOXES, Study
 
 TUNE_SEED = 1  # seed of the split on which options are chosen
-# A share of the labels is chosen with SHARE_SEED plus a study's seed. The sum must differ from
-# TUNE_SEED, because shares of the same seed are subsets of each other.
+VAL_SEED = 2  # seed of the split that is held out as val where there is none
+# A share of the labels is chosen with SHARE_SEED plus a study's seed. The sum must differ from the
+# other seeds, because shares of the same seed are subsets of each other.
 SHARE_SEED = 1000
 
 
@@ -70,8 +71,8 @@ class StudyData:
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         data = self._study.data
-        splits = {split: by_supercategory(self._read(data[split]), data['images'])
-                  for split in ('train', 'val')}
+        splits = {split: with_classes(content, data['images'], data.get('classes', 'name'))
+                  for split, content in self._splits().items()}
         train = splits['train']
         ids = [row['id'] for row in train['images']]
         tune = choose_images(ids, data['tune_percent'], TUNE_SEED)
@@ -107,6 +108,15 @@ class StudyData:
         return [['tools/generate_proposals.py', str(self.list_of(what)), str(self.store(boxes, what)),
                  '--root', str(self.root), '--source', boxes] for what, boxes in wanted]
 
+    def _splits(self) -> dict[str, dict]:
+        """Return train and val."""
+        data, train = self._study.data, self._read(self._study.data['train'])
+        if 'val' in data:
+            return dict(train=train, val=self._read(data['val']))
+        ids = [row['id'] for row in train['images']]
+        held_out = choose_images(ids, data['val_percent'], VAL_SEED)
+        return dict(train=with_images(train, set(ids) - held_out), val=with_images(train, held_out))
+
     def _read(self, name: str) -> Any:
         path = self.root / name
         if not path.is_file():
@@ -118,14 +128,17 @@ class StudyData:
 
     def _named(self) -> list[str]:
         data = self._study.data
-        return list(dict.fromkeys([*data['unlabelled'], data['images'], data['train'], data['val']]))
+        return list(dict.fromkeys([*data['unlabelled'], data['images'], data['train'],
+                                   *([data['val']] if 'val' in data else [])]))
 
     def _unlabelled(self) -> list[str]:
         names = []
         for part in self._study.data['unlabelled']:
             if part.endswith('.json'):
+                content = (self._splits()['train'] if part == self._study.data['train']
+                           else self._read(part))
                 names += [f'{self._study.data["images"]}/{row["file_name"]}'
-                          for row in self._read(part)['images']]
+                          for row in content['images']]
             elif (self.root / part).is_dir():
                 names += [f'{part}/{name}' for name in open_source(self.root / part).names()]
             else:
@@ -140,26 +153,27 @@ class StudyData:
                 file.write(text)
 
 
-def by_supercategory(content: dict, images: str) -> dict:
-    """Return a COCO data set whose classes are its supercategories, in order of appearance.
+def with_classes(content: dict, images: str, key: str) -> dict:
+    """Return a COCO data set with the classes of a study, in order of appearance.
 
     Args:
         content (dict): A COCO data set. It is not changed.
         images (str): Folder to prepend to each `file_name`.
+        key (str): Key of a category that is its class, one of `plan.CLASSES`.
 
     Returns:
         dict: The COCO data set.
 
     Raises:
-        ValueError: If a category has no supercategory.
+        ValueError: If a category has no such key.
     """
     rows = content['categories']
-    if not all(isinstance(row.get('supercategory'), str) for row in rows):
-        raise ValueError('A category of the annotations has no supercategory, but the classes of a '
-                         "study are the supercategories. Add the key 'supercategory' to each entry of "
-                         'categories.')
-    names = list(dict.fromkeys(row['supercategory'] for row in rows))
-    ids = {row['id']: names.index(row['supercategory']) + 1 for row in rows}
+    if not all(isinstance(row.get(key), str) for row in rows):
+        raise ValueError(f'A category of the annotations has no {key}, but the classes of the study '
+                         f"are these. Add the key '{key}' to each entry of categories, or change "
+                         'data.classes of the study.')
+    names = list(dict.fromkeys(row[key] for row in rows))
+    ids = {row['id']: names.index(row[key]) + 1 for row in rows}
     return {**content,
             'images': [{**row, 'file_name': f'{images}/{row["file_name"]}'}
                        for row in content['images']],

@@ -56,7 +56,7 @@ def judge_predictions(labels: str | Path, folder: str | Path, resamples: int
     return values, samples
 
 
-def lacks_points(folder: str | Path, points: Sequence[int]) -> bool:
+def lacks_points(folder: str | Path, points: Sequence[int], kinds: Sequence[str]) -> bool:
     """Check whether a run's predictions of a validation are missing or incomplete.
 
     A run that was killed during a validation resumes after it, and so never repeats it.
@@ -64,12 +64,13 @@ def lacks_points(folder: str | Path, points: Sequence[int]) -> bool:
     Args:
         folder (str | Path): Work directory of the run.
         points (Sequence[int]): Iterations after which the run validates.
+        kinds (Sequence[str]): Kinds of predictions, some of `KINDS`.
 
     Returns:
         bool: Whether predictions are missing or incomplete.
     """
     for point in points:
-        for kind in KINDS:
+        for kind in kinds:
             try:
                 json.loads((Path(folder) / f'predictions/iter_{point}.{kind}.json').read_bytes())
             except (FileNotFoundError, ValueError):

@@ -13,6 +13,7 @@ from mmengine.config import Config
 BOXES = ('selective_search', 'random')  # sources of tools/generate_proposals.py
 PARTS = ('backbone', 'neck', 'roi_head.bbox_head')
 STAGES = ('objects', 'finetune')
+CLASSES = ('name', 'supercategory')
 
 
 class Job(NamedTuple):
@@ -48,10 +49,13 @@ class Method:
         boxes (str): One of `BOXES`. Defaults to selective search.
         options (Sequence[dict]): Options to try before the first run, each a dict of dotted keys of
             the config. The best is used. Defaults to one without changes.
+        weights (bool): Whether pretraining starts from the study's weights (`--weights`) instead of
+            random ones. Defaults to False.
     """
     config: str
     boxes: str = BOXES[0]
     options: Sequence[dict] = ({}, )
+    weights: bool = False
 
 
 @dataclass(frozen=True)
@@ -63,10 +67,13 @@ class Arm:
         method (str, optional): Method whose weights initialise `parts`. Defaults to None: random
             weights.
         parts (Sequence[str]): Pretrained parts, some of `PARTS`. Defaults to none.
+        weights (bool): Without a method: whether the parts are those of the study's weights
+            (`--weights`). Defaults to False.
     """
     title: str
     method: str | None = None
     parts: Sequence[str] = ()
+    weights: bool = False
 
 
 @dataclass(frozen=True)
@@ -78,8 +85,10 @@ class Study:
         seeds (Sequence[int]): Seeds of pretraining, random weights, fine-tuning and shares of labels.
         data (dict): `unlabelled` (folders of photos, and COCO jsons whose labels are not used),
             `images` (folder of the annotated photos), `train` and `val` (COCO jsons), all relative to
-            the folder that is passed on the command line; and `tune_percent`, the share of train's
-            photos on which options are chosen.
+            the folder that is passed on the command line; `tune_percent`, the share of train's photos
+            on which options are chosen; and `classes`, whether a category is its 'name' (the default)
+            or its 'supercategory'. With `val_percent` instead of `val`, this share of train's photos
+            is held out as val, and nothing else sees them.
         methods (dict[str, Method]): Pretraining methods.
         arms (dict[str, Arm]): Arms to compare.
         references (Sequence[str]): Arms that all others are compared with.
@@ -87,9 +96,11 @@ class Study:
         trial_epochs (int): Epochs of each pretraining trial.
         object_config (str): Pretraining config whose network embeds objects. Its backbone must be that
             of all methods. Annotated photos are resized to the size of its first view.
-        detector (str): Config of a Mask R-CNN. AP is reported for each of its validations.
+        detector (str): Config of a detector with a `KeepPredictionsHook`. AP is reported for each of
+            its validations.
         order (Sequence[dict]): Steps in order, dicts of `stage` ('objects' or 'finetune'), `arms`, and
-            for 'finetune' `share` (percentage of the labels). Jobs that a step needs run before it.
+            for 'finetune' `share` (percentage of the labels), and optionally `seeds`, some of the
+            study's. Jobs that a step needs run before it.
         detector_options (Sequence[dict]): Options to try for each arm's fine-tuning. Defaults to one
             without changes.
         workers (int): Number of concurrent jobs. Defaults to 1.
@@ -114,7 +125,7 @@ class Study:
         """Yield all jobs once, each after the jobs that it needs."""
         seen: set[Job] = set()
         for step in self.order:
-            for seed in self.seeds:
+            for seed in step.get('seeds', self.seeds):
                 for arm in step['arms']:
                     yield from self._with_needs(Job(step['stage'], arm, seed, step.get('share', 100)),
                                                 seen)
@@ -136,11 +147,17 @@ class Study:
                           *(method.config for method in self.methods.values())})
         fields = {name: value for name, value in asdict(self).items()
                   if name not in ('order', 'workers', 'references')}
-        fields['arms'] = {name: [arm.method, list(arm.parts)] for name, arm in self.arms.items()}
+        fields['arms'] = {name: [arm.method, list(arm.parts), arm.weights]
+                          for name, arm in self.arms.items()}
         contents = [Config.fromfile(path, import_custom_modules=False).to_dict() for path in configs]
         texts = [json.dumps(content, sort_keys=True) for content in (fields, *contents)]
         # Independent of the checkout's path.
         return hashlib.sha256('\n'.join(texts).replace(os.getcwd(), '').encode()).hexdigest()[:12]
+
+    @property
+    def needs_weights(self) -> bool:
+        """Whether some part of the study starts from weights that the user has to give."""
+        return any(part.weights for part in (*self.methods.values(), *self.arms.values()))
 
     def needs(self, job: Job) -> list[Job]:
         """Return the jobs that must run before a job."""
@@ -224,9 +241,14 @@ def _check(study: Study, path: str | Path) -> None:
         wrong = [part for part in arm.parts if part not in PARTS]
         if wrong:
             refuse(f'arms.{name}.parts contains {wrong[0]!r}; the parts are {", ".join(PARTS)}.')
-        if bool(arm.method) != bool(arm.parts) or (arm.method and arm.method not in study.methods):
+        if bool(arm.method or arm.weights) != bool(arm.parts) or (
+                arm.method and (arm.weights or arm.method not in study.methods)):
             refuse(f'arms.{name}: set a method ({", ".join(study.methods)}) and its pretrained parts, '
-                   'or neither.')
+                   'or weights=True and the parts that they contain, or nothing.')
+    if ('val' in study.data) == ('val_percent' in study.data):
+        refuse('data must contain either val, a COCO json, or val_percent, a share of train.')
+    if study.data.get('classes', 'name') not in CLASSES:
+        refuse(f'data.classes must be one of {", ".join(CLASSES)}, not {study.data["classes"]!r}.')
     for i, step in enumerate(study.order):
         if step.get('stage') not in STAGES or not 0 < step.get('share', 100) <= 100:
             refuse(f'order[{i}] must have a stage ({", ".join(STAGES)}), arms, and for finetune a '

@@ -12,19 +12,23 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from mmengine.config import Config
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from ..datasets.dataset import SoCoDataset
 from ..evaluation.annotated import LabelledPhotos, first_view, read_labelled
 from ..evaluation.cost import measure_cost
+from ..evaluation.loading import build_model
 from ..evaluation.objects import held_out_dataset
+from ..evaluation.rank import rank_of_model
 from ..launch.configs import load_config
 from ..launch.errors import STOPPED, Stopped
 from ..models.soco import SoCo
 from ..proposals.sources import open_source
 from ..runs.follow import DivergedError
 from ..runs.record import code_version
+from ..weights.read import read_checkpoint
 from . import training
 from .data import StudyData
 from .detection import judge_predictions, lacks_points
@@ -44,12 +48,15 @@ class StudyRun:
         records (Records): Records of finished jobs; new ones are added.
         folder (str | Path): The work directory.
         console (Console): Console for the progress.
+        weights (str | Path, optional): Weights that methods and arms with `weights=True` start from,
+            with this project's names. Defaults to None.
     """
 
     def __init__(self, study: Study, data: StudyData, records: Records, folder: str | Path,
-                 console: Console) -> None:
+                 console: Console, weights: str | Path | None = None) -> None:
         self.study, self.data, self.records = study, data, records
         self.folder, self.console = Path(folder).resolve(), console
+        self.weights = Path(weights).resolve() if weights else None
         self._stop = threading.Event()
         self._labelled: dict[str, LabelledPhotos] = {}
         self._views: SoCoDataset | None = None
@@ -162,12 +169,29 @@ class StudyRun:
         cfg = load_config(self.study.methods[job.name].config, {})
         with self._one_at_a_time:
             gflop = measure_cost(cfg).gflop
+            ranks = self._ranks(job, cfg, checkpoint)
         self._add(job, dict(options=options, command=command, seconds=seconds, gflop_per_image=gflop,
                             ms_per_image=training.ms_per_image(self.folder / job.key, cfg),
-                            checkpoint=str(checkpoint.relative_to(self.folder))))
+                            checkpoint=str(checkpoint.relative_to(self.folder)), ranks=ranks))
+
+    def _ranks(self, job: Job, cfg: Config, checkpoint: Path) -> dict[str, dict]:
+        """Measure the rank of a method's features on its photos, before and after pretraining."""
+        if cfg.model.type != 'SoCo':
+            return {}
+        method, ranks = self.study.methods[job.name], {}
+        dataset = held_out_dataset(cfg, self.data.root, self.data.store(method.boxes))
+        for when, path in (('before', None), ('after', checkpoint)):
+            model = build_model(cfg, path, job.number)
+            if path is None and method.weights:
+                model.load_state_dict(read_checkpoint(self.weights)['state_dict'], strict=False)
+            ranks[when] = {name: rank._asdict()
+                           for name, rank in rank_of_model(model, dataset).items()}
+        return ranks
 
     def _train_method(self, job: Job, options: dict, folder: Path, report: Callable
                       ) -> tuple[float, Path, str]:
+        if self.study.methods[job.name].weights:
+            options = {**options, 'load_from': self.weights}
         command = training.pretraining_command(self.study, self.data, job, options, folder)
         seconds = self._train(command, folder, job, report)
         return seconds, training.keep_last(folder), self._as_text(command)
@@ -201,14 +225,16 @@ class StudyRun:
             weights = training.write_weights(parts, folder / 'start.pth')
         command = training.finetuning_command(self.study, self.data, job, options, folder, weights)
         seconds = self._train(command, folder, job, report)
-        train_cfg = load_config(self.study.detector, {}, register=False).train_cfg
-        points = range(train_cfg.val_interval, train_cfg.max_iters + 1, train_cfg.val_interval)
-        if lacks_points(folder, points) and again:
-            raise ValueError(f'{job.key} has no predictions of boxes and masks for some of its '
+        cfg = load_config(self.study.detector, {}, register=False)
+        kinds = cfg.val_evaluator.metric
+        kinds = [kinds] if isinstance(kinds, str) else list(kinds)
+        interval = cfg.train_cfg.val_interval
+        points = range(interval, cfg.train_cfg.max_iters + 1, interval)
+        if lacks_points(folder, points, kinds) and again:
+            raise ValueError(f'{job.key} has no predictions ({", ".join(kinds)}) for some of its '
                              f'validations at {", ".join(map(str, points))} iterations. '
-                             f'{self.study.detector} needs the KeepPredictionsHook, and a CocoMetric '
-                             'of bbox and segm.')
-        if lacks_points(folder, points):
+                             f'{self.study.detector} needs the KeepPredictionsHook and a CocoMetric.')
+        if lacks_points(folder, points, kinds):
             self.console.print(f'{job.key} was killed during a validation and is run again.')
             shutil.rmtree(folder)
             return self._fine_tune(job, options, resamples, report, again=True)
@@ -230,11 +256,13 @@ class StudyRun:
     def _as_text(self, command: list[str]) -> str:
         """Return a command as text for the record, without paths of this machine."""
         return ('python ' + ' '.join(command)).replace(str(self.folder), 'WORK_DIR').replace(
-            str(self.data.root), 'DATA')
+            str(self.data.root), 'DATA').replace(str(self.weights), 'WEIGHTS')
 
     def _parts(self, job: Job) -> dict[str, torch.Tensor]:
         """Return the pretrained tensors that an arm transfers to the detector."""
         arm = self.study.arms[job.name]
+        if arm.weights:
+            return training.state_of(self.weights, arm.parts)
         if arm.method is None:
             return {}
         seed = self.study.seeds[0] if job.kind == 'finetune_trial' else job.number

@@ -202,14 +202,17 @@ def points_of(content: dict[str, Any], share: int) -> list[int]:
 
 def _detection_table(content: dict[str, Any], share: int) -> str:
     points, rows = points_of(content, share), []
+    measured = {name.partition('@')[0] for key, record in content['records'].items()
+                if key.startswith('finetune/') for name in record['values']}
+    names = [name for name in DETECTION if name in measured]
     for arm, title in _arms(content).items():
         runs = runs_of(content, 'finetune', arm, share)
         for point in points if runs else ():
             rows.append([title if point == points[0] else '', str(len(runs)), str(point),
                          *(_spread([run['values'][f'{name}@{point}'] for run in runs])
-                           for name in DETECTION)])
+                           for name in names)])
     columns = [f'{share} % of the labels', 'seeds', 'iterations',
-               *(name.replace('_', ' ') for name in DETECTION)]
+               *(name.replace('_', ' ') for name in names)]
     return _table(columns, rows)
 
 
@@ -233,9 +236,16 @@ def _cost_table(content: dict[str, Any]) -> str:
         if runs:
             options = ', '.join(f'`{key}={value}`' for key, value in runs[0]['options'].items())
             rows.append([method, str(len(runs)), f'{runs[0]["gflop_per_image"]:.2f}',
-                         f'{np.median([run["ms_per_image"] for run in runs]):.1f}', options])
+                         f'{np.median([run["ms_per_image"] for run in runs]):.1f}', *_ranks(runs),
+                         options])
     return _table(['pretraining', 'seeds', 'GFLOP per image and step', 'ms per image',
-                   'chosen options'], rows)
+                   'rank of object features before', 'after', 'chosen options'], rows)
+
+
+def _ranks(runs: Sequence[dict]) -> list[str]:
+    """Return the effective rank of the object features before and after pretraining."""
+    return [_spread([run['ranks'][when]['object']['effective_rank'] for run in runs
+                     if run.get('ranks')], scale=1) for when in ('before', 'after')]
 
 
 def _trial_table(content: dict[str, Any]) -> str:

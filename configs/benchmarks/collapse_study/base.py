@@ -1,0 +1,9 @@
+# The base of the collapse study: the quickstart's network and recipe with a batch of 16, 6 epochs.
+_base_ = '../../soco_r18_fpn_quickstart.py'
+train_dataloader = dict(batch_size=16, dataset=dict(repeat=1))
+train_cfg = dict(max_epochs=6)
+_base_.param_scheduler[1].update(end=6, T_max=5)
+default_hooks = dict(
+    checkpoint=dict(interval=6, max_keep_ckpts=1),
+    views=dict(interval=0),
+    rank=dict(interval=10))

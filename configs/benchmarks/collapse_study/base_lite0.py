@@ -1,0 +1,9 @@
+# The recipe for own photos without its term, 6 epochs: the base of the runs from ImageNet weights.
+_base_ = '../../soco_effnetlite0_fpn_own_photos.py'
+model = dict(regulariser=None)
+train_cfg = dict(max_epochs=6)
+_base_.param_scheduler[1].update(end=6, T_max=5)
+default_hooks = dict(
+    checkpoint=dict(interval=6, max_keep_ckpts=1),
+    views=dict(interval=0),
+    rank=dict(interval=10))

@@ -1,0 +1,212 @@
+"""Find out what makes features collapse: short pretraining runs that change one factor at a time.
+
+    python tools/benchmarks/collapse_study.py configs/benchmarks/collapse_study/study_cpu.py --data DIR
+
+Each result is written as soon as it is available; the same command continues a study that was stopped.
+At the end, a table and a picture are written. See docs/results/collapse.md.
+"""
+import argparse
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from mmengine.config import Config
+from rich.console import Console
+
+import projects.soco.compat  # noqa: F401  (before anything of OpenMMLab)
+from projects.soco.evaluation.loading import build_model
+from projects.soco.evaluation.objects import held_out_dataset, score_objects
+from projects.soco.evaluation.rank import rank_of_model
+from projects.soco.files import write_whole
+from projects.soco.launch.checks import check_work_dir
+from projects.soco.launch.configs import load_config
+from projects.soco.launch.errors import STOPPED, Stopped, run_tool
+from projects.soco.pictures.canvas import save_image
+from projects.soco.proposals.formats import read_json
+from projects.soco.proposals.sources import open_source
+from projects.soco.runs.follow import DivergedError, run_training
+from projects.soco.runs.log import read_run
+from projects.soco.runs.record import code_version, describe_hardware
+from projects.soco.study.collapse import collapse_tables, draw_collapse
+from projects.soco.study.records import Records, read_records
+from projects.soco.weights.read import find_newest_checkpoint, read_checkpoint
+
+CURVES = ('obj_rank', 'proj_rank', 'loss', 'obj_std')
+console = Console(highlight=False)
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('study', help='config of a study, see configs/benchmarks/collapse_study')
+    parser.add_argument('--data', type=Path, metavar='DIR',
+                        help="folder that the study's paths are relative to")
+    parser.add_argument('--weights', type=Path, metavar='FILE', help='ImageNet weights for the runs '
+                        'that start from them (tools/benchmarks/imagenet_lite0.py)')
+    parser.add_argument('--work-dir', type=Path, metavar='DIR', help='folder for runs and results '
+                        '(default: work_dirs/<name of the study>)')
+    parser.add_argument('--only', nargs='+', metavar='RUN', help='run these only')
+    parser.add_argument('--tables', action='store_true', help='write table and picture of the '
+                        'available results, and exit')
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_args()
+    if not Path(args.study).is_file():
+        raise FileNotFoundError(f'There is no study at {args.study}. The studies are in '
+                                'configs/benchmarks/collapse_study/.')
+    study = Config.fromfile(args.study).study
+    folder = (args.work_dir or Path('work_dirs') / study.name).resolve()
+    if args.tables:
+        return summarise(read_records(folder / 'results.json'), folder)
+    if args.data is None:
+        raise ValueError("A study needs its data. Set --data DIR to the folder that the study's paths "
+                         'are relative to.')
+    unknown = set(args.only or ()) - set(study.runs)
+    if unknown:
+        raise ValueError(f'{args.study} has no run {", ".join(sorted(unknown))}; it has '
+                         f'{", ".join(study.runs)}.')
+    check_work_dir(folder)
+    records = Records(folder / 'results.json', dict(study=study.name, base=study.base, data=study.data))
+    names = [name for name in args.only or study.runs if name not in records]
+    without = [name for name in names if study.runs[name].get('weights') and not args.weights]
+    if without:
+        raise ValueError(f'The runs {", ".join(without)} start from ImageNet weights. Set --weights '
+                         'FILE, or name the other runs with --only.')
+    records.set('machine', describe_hardware())
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    stop, computing = threading.Event(), threading.Lock()
+    make_store(args.data, study.data, None, folder)
+    with ThreadPoolExecutor(study.workers) as pool:
+        jobs = {pool.submit(run, study, name, args, folder, records, stop, computing): name
+                for name in names}
+        try:
+            for done, job in enumerate(as_completed(jobs), len(study.runs) - len(names) + 1):
+                job.result()
+                console.print(f'{done} of {len(study.runs)}  {jobs[job]}: '
+                              + in_short(records[jobs[job]]), soft_wrap=True)
+        except KeyboardInterrupt:
+            console.print('Stopping. Run the same command to continue.')
+            sys.exit(130)
+        finally:
+            stop.set()
+            for job in jobs:
+                job.cancel()
+    summarise(records.content, folder)
+
+
+def in_short(record: dict) -> str:
+    if 'lost' in record:
+        return record['lost']
+    before, after = record['before']['object'], record['after']['object']
+    return (f'rank {before["effective_rank"]:.1f} → {after["effective_rank"]:.1f}, found again '
+            f'{record["top1"][1]:.1%}, loss {record["curves"]["loss"][-1][1]:.2f}')
+
+
+def make_store(root: Path, data: str, photos: int | None, folder: Path) -> tuple[Path, Path]:
+    """Generate the proposals of a study's photos; return their folder and the store.
+
+    Args:
+        root (Path): The folder that `data` is relative to.
+        data (str): A folder of photos, or a COCO json beside its images/, whose labels are not used.
+        photos (int | None): Number of photos, evenly spread; None for all.
+        folder (Path): The work directory.
+
+    Returns:
+        tuple[Path, Path]: Folder of the photos, store.
+    """
+    place = root / data
+    if not place.exists():
+        raise FileNotFoundError(f'There is no {place}; set --data to the folder that contains {data}.')
+    if place.is_dir():
+        images, names = place, list(open_source(place).names())
+    else:
+        images = place.parent / 'images'
+        names = [row['file_name'] for row in read_json(place)['images']]
+    if photos:
+        names = [names[i] for i in np.linspace(0, len(names) - 1, photos).round().astype(int)]
+    store = folder / f'{data.replace("/", "_").removesuffix(".json")}_{photos or "all"}.arrow'
+    if not store.is_file():
+        listed = store.with_suffix('.txt')
+        write_whole(listed, ('\n'.join(names) + '\n').encode())
+        command = ['tools/generate_proposals.py', str(listed), str(store), '--root', str(images)]
+        if subprocess.run([sys.executable, *command], stdout=subprocess.DEVNULL).returncode:
+            raise ValueError(f'{command[0]} failed; see its output above.')
+    return images.resolve(), store
+
+
+def run(study: Config, name: str, args: argparse.Namespace, folder: Path, records: Records,
+        stop: threading.Event, computing: threading.Lock) -> None:
+    """Pretrain, measure and record one run."""
+    if stop.is_set():
+        raise Stopped(STOPPED)
+    wanted, started = study.runs[name], time.monotonic()
+    with computing:
+        images, store = make_store(args.data, wanted.get('data', study.data), wanted.get('photos'),
+                                   folder)
+        judged = make_store(args.data, study.data, None, folder)
+        cfg = load_config(wanted.get('config', study.base), {})
+    options = {**wanted.get('options', {}), 'train_dataloader.dataset.data_root': str(images),
+               'train_dataloader.dataset.proposals': str(store)}
+    if wanted.get('weights'):
+        options['load_from'] = str(args.weights.resolve())
+    cfg.merge_from_dict(options)
+    path, work_dir = folder / 'configs' / f'{name}.py', folder / 'runs' / name
+    with computing:
+        path.parent.mkdir(exist_ok=True)
+        cfg.dump(str(path))
+    record: dict[str, Any] = dict(
+        date=date.today().isoformat(), commit=code_version(), group=wanted['group'],
+        options={key: value for key, value in wanted.items() if key != 'group'})
+    work_dir.mkdir(parents=True, exist_ok=True)
+    try:
+        run_training(['tools/train.py', str(path), '--work-dir', str(work_dir), '--resume'],
+                     work_dir / 'output.log', name, stop=stop, environment={'OMP_NUM_THREADS': '1'},
+                     held=[records.lock])
+    except DivergedError:
+        records.add(name, {**record, 'lost': 'diverged'})
+        return
+    with computing:
+        record['seconds'] = round(time.monotonic() - started, 1)
+        record['curves'] = curves_of(work_dir)
+        dataset = held_out_dataset(cfg, *judged)
+        tops = []
+        for key, weights in (('before', None), ('after', find_newest_checkpoint(work_dir))):
+            model = build_model(cfg, weights, cfg.randomness.seed)
+            if weights is None and wanted.get('weights'):
+                model.load_state_dict(read_checkpoint(args.weights)['state_dict'], strict=False)
+            record[key] = {what: rank._asdict() for what, rank in rank_of_model(model, dataset).items()}
+            tops.append(score_objects(model, dataset, repeats=1, features='object').top1)
+        record['top1'] = tops
+    records.add(name, record)
+    shutil.rmtree(work_dir)
+
+
+def curves_of(work_dir: Path) -> dict[str, list[tuple[float, float]]]:
+    """Return the logged values of `CURVES`, each a list of iteration and value."""
+    rows = read_run(work_dir)
+    return {key: [(row['step'], round(row[key], 4)) for row in rows if key in row] for key in CURVES}
+
+
+def summarise(content: dict[str, Any], folder: Path) -> None:
+    """Write and print table and picture."""
+    tables = folder / 'tables.md'
+    text = collapse_tables(content)
+    write_whole(tables, text.encode())
+    picture = save_image(draw_collapse(content), folder / 'collapse.png')
+    console.print(text, soft_wrap=True)
+    for what, path in (('results', folder / 'results.json'), ('tables', tables), ('picture', picture)):
+        console.print(f'{what:8} {path}', soft_wrap=True)
+
+
+if __name__ == '__main__':
+    run_tool(main)
