@@ -1,13 +1,13 @@
 # SoCo-FPN for a few hundred photos of your own, from ImageNet weights: EfficientNet-Lite0, views of
-# 128, 128 and 64 pixels, a term against dimensional collapse (docs/results/collapse.md).
+# 128, 128 and 64 pixels, terms against dimensional collapse (docs/results/collapse.md).
 #
 #   python tools/benchmarks/imagenet_lite0.py work_dirs/lite0.pth
 #   python tools/generate_proposals.py PHOTOS work_dirs/photos.arrow
-#   python tools/train.py configs/soco_effnetlite0_fpn_own_photos.py --cfg-options \
+#   bash tools/dist_train.sh configs/soco_effnetlite0_fpn_own_photos.py 1 --cfg-options \
 #       load_from=work_dirs/lite0.pth train_dataloader.dataset.data_root=PHOTOS \
 #       train_dataloader.dataset.proposals=work_dirs/photos.arrow
 #
-# Hardware: a CPU or one GPU. 20 epochs of 272 photos take 20 minutes on one CPU core.
+# Hardware: a CPU or one GPU.
 _base_ = [
     '_base_/models/soco_effnetlite0_fpn.py',
     '_base_/datasets/imagenet_soco.py',

@@ -27,7 +27,8 @@ model = dict(
         in_channels=256, hid_channels=512, out_channels=128, norm_cfg=dict(type='BN1d')),
     head=dict(
         predictor=dict(
-            in_channels=128, hid_channels=512, out_channels=128, norm_cfg=dict(type='BN1d'))))
+            in_channels=128, hid_channels=512, out_channels=128, norm_cfg=dict(type='BN1d'))),
+    regulariser=dict(type='VarianceCovariance', covariance_weight=0.16))
 
 train_dataloader = dict(
     batch_size=8,
@@ -58,6 +59,7 @@ default_hooks = dict(
     logger=dict(interval=5),
     checkpoint=dict(interval=5, max_keep_ckpts=2),
     views=dict(interval=50),
+    rank=dict(interval=20),
     momentum=dict(momentum=0.9),
     collapse=dict(interval=5, patience=3))
 env_cfg = dict(cudnn_benchmark=False, dist_cfg=dict(backend='gloo'))

@@ -1,6 +1,8 @@
 """The detectors of configs/benchmarks/mmdetection and the scripts that train and test them."""
 import json
+import os
 import re
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,18 +14,20 @@ from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import DATASETS, MODELS, PARAM_SCHEDULERS, init_default_scope
 from mmengine.runner import Runner
-from scripts import SCRIPTS, run_script, write_fake_srun
+from scripts import PYTHON, SCRIPTS, run_script, write_fake_srun
 from torch import nn
 
 from projects.soco.compat.cpu import cpu_config
 from projects.soco.launch.configs import set_pretrained
-from projects.soco.weights.match import fit_names
+from projects.soco.weights.match import fit_names, match_weights
+from projects.soco.weights.read import read_checkpoint
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = ROOT / 'configs/benchmarks/mmdetection'
 R50 = CONFIGS / 'coco/mask-rcnn_r50_fpn_ms-1x_coco.py'
 QUICKSTART = CONFIGS / 'coco/mask-rcnn_r18_fpn_quickstart.py'
-DETECTORS = sorted(path for path in CONFIGS.glob('[!_]*/*.py') if path != QUICKSTART)
+OWN_PHOTOS = CONFIGS / 'own_photos/faster-rcnn_effnetlite0_fpn.py'
+DETECTORS = sorted(path for path in CONFIGS.glob('[!_]*/*.py') if path not in (QUICKSTART, OWN_PHOTOS))
 KEYS = dict(fpn=392, r101=698, c4=318, dense=354)  # what each family gets from its checkpoint
 
 
@@ -247,20 +251,54 @@ def test_p3_meets_p3(name: str) -> None:
 
 
 @pytest.mark.slow
-def test_quickstart_detector_learns_a_users_own_classes(
-        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize('detector', [QUICKSTART, OWN_PHOTOS], ids=lambda path: path.stem)
+def test_small_detectors_learn_a_users_own_classes(
+        detector: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_coco(tmp_path / 'coco', ['sock', 'shoe'], side=(300, 400))
-    monkeypatch.setenv('SOCO_QUICKSTART_PHOTOS', str(tmp_path / 'coco/train2017'))
-    monkeypatch.setenv('SOCO_QUICKSTART_ANNOTATIONS',
-                       str(tmp_path / 'coco/annotations/instances_train2017.json'))
-    cfg = Config.fromfile(QUICKSTART)
+    photos, labels = (str(tmp_path / 'coco' / name) for name in (
+        'train2017', 'annotations/instances_train2017.json'))
+    for name, value in (('SOCO_QUICKSTART_PHOTOS', photos), ('SOCO_QUICKSTART_ANNOTATIONS', labels),
+                        ('SOCO_PHOTOS', photos), ('SOCO_TRAIN', labels)):
+        monkeypatch.setenv(name, value)
+    cfg = Config.fromfile(detector)
     cfg.merge_from_dict(dict(work_dir=str(tmp_path / 'work'), experiment_name=tmp_path.name))
     cfg.train_cfg.update(max_iters=2, val_interval=2)
+    cfg.train_dataloader.batch_size = 2
     cfg.default_hooks.precise_bn.num_iters = 1
     runner = Runner.from_cfg(cfg)
     runner.train()
     assert runner.model.roi_head.bbox_head.fc_cls.out_features == 3
     assert runner.train_dataloader.dataset.metainfo['classes'] == ['sock', 'shoe']
+    assert runner.model.roi_head.with_mask == (detector == QUICKSTART)
+
+
+def test_the_recipe_for_own_photos_fits_its_detector() -> None:
+    state = build(ROOT / 'configs/soco_effnetlite0_fpn_own_photos.py', 'mmselfsup').state_dict()
+    detector = build(OWN_PHOTOS, 'mmdet')
+    report = match_weights(detector.state_dict(), state, ('backbone', 'neck', 'roi_head.bbox_head'))
+    assert report.complete, report.explain()
+
+
+def test_imagenet_weights_fill_the_backbone(tmp_path: Path) -> None:
+    code = subprocess.run([PYTHON, str(ROOT / 'tools/benchmarks/imagenet_lite0.py'),
+                           str(tmp_path / 'lite0.pth')], cwd=ROOT,
+                          env={**os.environ, 'PYTHONPATH': str(ROOT)}).returncode
+    assert code == 0
+    state = read_checkpoint(tmp_path / 'lite0.pth')['state_dict']
+    detector = build(OWN_PHOTOS, 'mmdet')
+    report = match_weights(detector.state_dict(), state, ('backbone', ))
+    assert report.complete, report.explain()
+    model = build(ROOT / 'configs/soco_effnetlite0_fpn_own_photos.py', 'mmselfsup')
+    assert not model.load_state_dict(state, strict=False).unexpected_keys
+    for backbone in (model.backbone, model.target.backbone):  # the target has them, too
+        stem = backbone.timm_model.bn1.running_var
+        assert torch.equal(stem, state['backbone.timm_model.bn1.running_var']) and stem.std() > 0.1
+
+
+def build(config: Path, scope: str) -> nn.Module:
+    cfg = cpu_config(Config.fromfile(config))
+    init_default_scope(scope)
+    return MODELS.build(cfg.model)
 
 
 @pytest.mark.parametrize('name', sorted(
