@@ -138,7 +138,7 @@ def judge(checkpoint: Path, options: dict) -> bool:
     for column in ('', 'before', 'after', 'expected', ''):
         table.add_column(column, justify='left' if not column else 'right')
     rows = [
-        ('loss (lowest possible: -8)', losses[0], losses[-1], 'falls', losses[-1] < losses[0]),
+        ('loss (-8 at best)', losses[0], losses[-1], 'falls', losses[-1] < losses[0]),
         ('spread of object features (0: collapse)', random.spread, learned.spread,
          f'above {SPREAD_FLOOR}', learned.spread > SPREAD_FLOOR),
         (f'effective rank of object features (of {ranks["random"].dimensions})', start, end,

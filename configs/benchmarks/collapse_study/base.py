@@ -1,5 +1,6 @@
-# The base of the collapse study: the quickstart's network and recipe with a batch of 16, 6 epochs.
+# The base of the collapse study: the quickstart with the paper's loss alone, a batch of 16, 6 epochs.
 _base_ = '../../soco_r18_fpn_quickstart.py'
+model = dict(regulariser=None)
 train_dataloader = dict(batch_size=16, dataset=dict(repeat=1))
 train_cfg = dict(max_epochs=6)
 _base_.param_scheduler[1].update(end=6, T_max=5)

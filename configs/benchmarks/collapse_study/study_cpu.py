@@ -7,7 +7,6 @@
 lr = 'optim_wrapper.optimizer.lr'
 decay = 'optim_wrapper.optimizer.weight_decay'
 views = 'train_dataloader.dataset.pipeline.1.views'
-regulariser = 'model.regulariser'
 lite0 = 'configs/benchmarks/collapse_study/base_lite0.py'
 large = dict(brightness=0.4, contrast=0.4, saturation=0.2, hue=0.1, grey_prob=0.2)
 none = dict(brightness=0, contrast=0, saturation=0, hue=0, grey_prob=0, blur_prob=0)
@@ -28,6 +27,12 @@ def optimiser(**changes):
     return {'optim_wrapper.optimizer': dict(_delete_=True, **changes)}
 
 
+def terms(variance, covariance):
+    """Return the options of the terms on the projections, with these weights."""
+    return {'model.regulariser': dict(type='VarianceCovariance', variance_weight=variance,
+                                      covariance_weight=covariance)}
+
+
 study = dict(
     name='collapse_study_cpu',
     base='configs/benchmarks/collapse_study/base.py',
@@ -36,25 +41,20 @@ study = dict(
     runs=dict(
         base=dict(group='base'),
         seed_1=dict(group='base', options={'randomness.seed': 1}),
-        # the terms: chosen first, since other work waits for them
-        terms=dict(group='terms', options={regulariser: dict(type='VarianceCovariance')}),
-        variance_only=dict(group='terms', options={
-            regulariser: dict(type='VarianceCovariance', covariance_weight=0.)}),
-        covariance_only=dict(group='terms', options={
-            regulariser: dict(type='VarianceCovariance', variance_weight=0.)}),
-        terms_quarter=dict(group='terms', options={
-            regulariser: dict(
-                type='VarianceCovariance', variance_weight=0.25, covariance_weight=0.01)}),
-        terms_4=dict(group='terms', options={
-            regulariser: dict(
-                type='VarianceCovariance', variance_weight=4., covariance_weight=0.16)}),
-        covariance_4=dict(group='terms', options={
-            regulariser: dict(type='VarianceCovariance', covariance_weight=0.16)}),
+        terms=dict(group='terms', options=terms(1, 0.04)),
+        variance_only=dict(group='terms', options=terms(1, 0)),
+        covariance_only=dict(group='terms', options=terms(0, 0.04)),
+        terms_quarter=dict(group='terms', options=terms(0.25, 0.01)),
+        terms_4=dict(group='terms', options=terms(4, 0.16)),
+        covariance_4=dict(group='terms', options=terms(1, 0.16)),
+        covariance_16=dict(group='terms', options=terms(1, 0.64)),
         batch_8=dict(group='batch', options={'train_dataloader.batch_size': 8}),
         batch_32=dict(group='batch', options={'train_dataloader.batch_size': 32, **epochs(12)}),
         batch_64=dict(group='batch', options={'train_dataloader.batch_size': 64, **epochs(24)}),
         proposals_1=dict(group='proposals', options={
             'train_dataloader.dataset.pipeline.1.num_proposals': 1}),
+        proposals_2=dict(group='proposals', options={
+            'train_dataloader.dataset.pipeline.1.num_proposals': 2}),
         proposals_8=dict(group='proposals', options={
             'train_dataloader.dataset.pipeline.1.num_proposals': 8}),
         rate_1e4=dict(group='rate', options={lr: 1e-4}),
