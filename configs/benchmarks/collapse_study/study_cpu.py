@@ -29,7 +29,8 @@ def optimiser(**changes):
 
 def terms(variance, covariance):
     """Return the options of the terms on the projections, with these weights."""
-    return {'model.regulariser': dict(type='VarianceCovariance', variance_weight=variance,
+    return {'model.regulariser': dict(_delete_=True, type='VarianceCovariance',
+                                      variance_weight=variance,
                                       covariance_weight=covariance)}
 
 

@@ -2,10 +2,10 @@
 #
 #   python tools/benchmarks/transfer_study.py configs/benchmarks/transfer_study/study_cpu.py --data DIR
 #
-# The quickstart's network and colours, in bfloat16, with a batch that is large enough for BN. The study
-# sets data, seed and length of the run.
+# The quickstart's network and colours, in bfloat16, with a batch that is large enough for BN, and with
+# the paper's loss alone. The study sets data, seed and length of the run.
 _base_ = '../../soco_r18_fpn_quickstart.py'
-model = dict(channels_last=True)
+model = dict(channels_last=True, regulariser=None)
 train_dataloader = dict(batch_size=16, dataset=dict(repeat=1))
 optim_wrapper = dict(type='AutocastOptimWrapper')
 default_hooks = dict(
