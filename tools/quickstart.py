@@ -111,8 +111,8 @@ def pretrain(num_photos: int) -> tuple[Path, dict]:
 
 def judge(checkpoint: Path, options: dict) -> bool:
     """Print and return whether pretraining learned, compared with the random initialisation."""
-    from projects.soco.evaluation import held_out_dataset, score_objects
     from projects.soco.engine import CollapseHook
+    from projects.soco.evaluation import held_out_dataset, score_objects
     from projects.soco.evaluation.loading import build_model
     from projects.soco.evaluation.rank import rank_of_model
     from projects.soco.launch.configs import load_config

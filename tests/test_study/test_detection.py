@@ -110,6 +110,7 @@ def test_points_that_are_missing_or_torn_are_seen(tmp_path: Path):
         for kind in ('bbox', 'segm'):
             assert lacks_points(tmp_path, (2, 4), ('bbox', 'segm'))
             (tmp_path / f'predictions/iter_{point}.{kind}.json').write_text('[]')
-    assert not lacks_points(tmp_path, (2, 4), ('bbox', 'segm')) and lacks_points(tmp_path, (2, 4, 6), ('bbox', 'segm'))
+    assert not lacks_points(tmp_path, (2, 4), ('bbox', 'segm'))
+    assert lacks_points(tmp_path, (2, 4, 6), ('bbox', 'segm'))
     (tmp_path / 'predictions/iter_2.segm.json').write_text('[{"image_id": 4, ')
     assert lacks_points(tmp_path, (2, 4), ('bbox', 'segm'))

