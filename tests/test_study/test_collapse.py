@@ -11,7 +11,14 @@ from PIL import Image
 from scripts import PYTHON
 from small import ROOT, make_photos
 
-from projects.soco.study.collapse import collapse_tables, draw_collapse
+from projects.soco.study.collapse import (
+    collapse_tables,
+    detector_tables,
+    detectors_of,
+    draw_collapse,
+    draw_ranks_and_ap,
+    mean_difference,
+)
 
 STUDY = ROOT / 'configs/benchmarks/collapse_study/study_cpu.py'
 TOOL = ROOT / 'tools/benchmarks/collapse_study.py'
@@ -92,6 +99,39 @@ def test_the_table_has_the_figures_of_each_run_with_its_group():
                        '-3.00 |')
     assert len({row.count('|') for row in rows}) == 1
     assert draw_collapse(dict(records=records)).std() > 10
+
+
+def study_of(photos: str, gains: dict[tuple[int, int], float]) -> dict:
+    """Records of a study in which the terms gain so much by share and seed over ImageNet's 0.4."""
+    arms = dict(imagenet=dict(title='ImageNet', method=None), soco=dict(title='SoCo', method='soco'),
+                soco_terms=dict(title='SoCo with terms', method='soco_terms'))
+    records = {f'pretrain/{method}/seed{seed}': dict(
+        ranks=dict(before=dict(object=rank(100)), after=dict(object=rank(after))))
+        for method, after in (('soco', 5), ('soco_terms', 60)) for seed in (0, 1)}
+    for (share, seed), gain in gains.items():
+        for arm, ap in (('imagenet', .4), ('soco', .3), ('soco_terms', .4 + gain)):
+            records[f'finetune/{arm}/{share}percent/seed{seed}'] = dict(values={
+                f'box_{name}@{point}': ap for name in ('AP', 'AP50') for point in (150, 300)})
+    return dict(study=f'collapse_{photos}', arms=arms, records=records)
+
+
+def test_detectors_are_compared_in_pairs_over_all_studies():
+    contents = [study_of('cards', {(100, 0): .1, (25, 0): .2}), study_of('bccd', {(100, 0): 0.})]
+    detectors = [d for content in contents for d in detectors_of(content)]
+    assert {d.arm: d.rank_share for d in detectors} == dict(imagenet=1., soco=.05, soco_terms=.6)
+    mean, low, high, pairs = mean_difference(detectors, 'soco_terms', 'imagenet', 'box_AP@150')
+    # three pairs: mean 0.1, deviation 0.1, t with 2 degrees of freedom
+    half = 4.302653 * .1 / np.sqrt(3)
+    assert (mean, low, high, pairs) == pytest.approx((.1, .1 - half, .1 + half, 3))
+    one = [d for d in detectors if d.study == 'collapse_bccd']
+    mean, low, _, pairs = mean_difference(one, 'soco_terms', 'soco', 'box_AP@150')
+    assert mean == pytest.approx(.1) and np.isnan(low) and pairs == 1
+    text = detector_tables(contents, (150, 300))
+    assert '| cards | 25 % | SoCo with terms | 1 | 0.60 | 60.0 | 60.0 | 60.0 | 60.0 |' in text
+    assert '| SoCo with terms − ImageNet | all | 3 | +10.0 (-14.8 to 34.8)' in text
+    assert '| SoCo − ImageNet | bccd | 1 | -10.0 (nan to nan)' not in text
+    assert '| SoCo − ImageNet | bccd | 1 | -10.0 |' in text
+    assert draw_ranks_and_ap(contents, 150).std() > 10
 
 
 def test_each_run_of_the_cpu_study_changes_what_it_names():

@@ -20,7 +20,7 @@ def test_seeds_count_as_student_says():
     ours = np.repeat([[0.], [0.], [0.3]], 50, axis=1)
     found = paired_difference([0, 0, 0.3], [0, 0, 0], ours, np.full((3, 50), 0.))
     # the mean of each draw is 0.1; t has 2 degrees of freedom, the deviation is 0.3 / sqrt(3)
-    half = 4.303 * (0.3 / math.sqrt(3)) / math.sqrt(3)
+    half = 4.302653 * (0.3 / math.sqrt(3)) / math.sqrt(3)
     assert found == pytest.approx((0.1, 0.1 - half, 0.1 + half))
 
 

@@ -38,10 +38,16 @@ from projects.soco.proposals.sources import open_source
 from projects.soco.runs.follow import DivergedError, run_training
 from projects.soco.runs.log import read_run
 from projects.soco.runs.record import code_version, describe_hardware
-from projects.soco.study.collapse import collapse_tables, draw_collapse
+from projects.soco.study.collapse import (
+    collapse_tables,
+    detector_tables,
+    draw_collapse,
+    draw_ranks_and_ap,
+)
 from projects.soco.study.records import Records, read_records
 from projects.soco.weights.read import find_newest_checkpoint, read_checkpoint
 
+POINTS = (150, 300)  # iterations of fine-tuning to report
 CURVES = ('obj_rank', 'proj_rank', 'loss', 'obj_std')
 console = Console(highlight=False)
 
@@ -57,6 +63,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--work-dir', type=Path, metavar='DIR', help='folder for runs and results '
                         '(default: work_dirs/<name of the study>)')
     parser.add_argument('--only', nargs='+', metavar='RUN', help='run these only')
+    parser.add_argument('--detectors', nargs='+', type=Path, metavar='RESULTS', help='results.json of '
+                        'tools/benchmarks/transfer_study.py with the studies collapse_*.py: write '
+                        'their table and picture, and exit')
     parser.add_argument('--tables', action='store_true', help='write table and picture of the '
                         'available results, and exit')
     return parser.parse_args()
@@ -69,6 +78,8 @@ def main() -> None:
                                 'configs/benchmarks/collapse_study/.')
     study = Config.fromfile(args.study).study
     folder = (args.work_dir or Path('work_dirs') / study.name).resolve()
+    if args.detectors:
+        return compare_detectors([read_records(path) for path in args.detectors], folder)
     if args.tables:
         return summarise(read_records(folder / 'results.json'), folder)
     if args.data is None:
@@ -208,6 +219,17 @@ def curves_of(work_dir: Path) -> dict[str, list[tuple[float, float]]]:
     """Return the logged values of `CURVES`, each a list of iteration and value."""
     rows = read_run(work_dir)
     return {key: [(row['step'], round(row[key], 4)) for row in rows if key in row] for key in CURVES}
+
+
+def compare_detectors(contents: list[dict[str, Any]], folder: Path) -> None:
+    """Write and print the table of the detectors' AP, and the picture of AP over rank."""
+    text = detector_tables(contents, POINTS)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_whole(folder / 'detectors.md', text.encode())
+    console.print(text, soft_wrap=True)
+    for what, path in (('tables', folder / 'detectors.md'), ('picture', save_image(
+            draw_ranks_and_ap(contents, POINTS[0]), folder / 'detectors.png'))):
+        console.print(f'{what:8} {path}', soft_wrap=True)
 
 
 def summarise(content: dict[str, Any], folder: Path) -> None:

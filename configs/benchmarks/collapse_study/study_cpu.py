@@ -49,6 +49,7 @@ study = dict(
         terms_4=dict(group='terms', options=terms(4, 0.16)),
         covariance_4=dict(group='terms', options=terms(1, 0.16)),
         covariance_16=dict(group='terms', options=terms(1, 0.64)),
+        covariance_64=dict(group='terms', options=terms(1, 2.56)),
         batch_8=dict(group='batch', options={'train_dataloader.batch_size': 8}),
         batch_32=dict(group='batch', options={'train_dataloader.batch_size': 32, **epochs(12)}),
         batch_64=dict(group='batch', options={'train_dataloader.batch_size': 64, **epochs(24)}),

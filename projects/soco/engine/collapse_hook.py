@@ -32,8 +32,8 @@ class CollapseHook(Hook):
                  interval: int = 50) -> None:
         if not 0 < threshold < 1 or not 0 <= rank_share < 1 or patience < 1 or interval < 1:
             raise ValueError('CollapseHook: threshold must be in (0, 1), rank_share in [0, 1), '
-                             f'patience and interval at least 1, not {threshold}, {rank_share}, {patience} and '
-                             f'{interval}.')
+                             'patience and interval at least 1, not '
+                             f'{threshold}, {rank_share}, {patience} and {interval}.')
         self.threshold = threshold
         self.rank_share = rank_share
         self.patience = patience

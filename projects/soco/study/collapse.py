@@ -1,5 +1,7 @@
-"""Table and picture of the collapse study; see docs/results/collapse.md."""
-from typing import Any
+"""Tables and pictures of the collapse study; see docs/results/collapse.md."""
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -7,6 +9,7 @@ from matplotlib.figure import Figure
 
 from ..pictures.canvas import INK
 from ..pictures.curves import COLORS
+from .resampling import student_half_width
 
 BASE = 'base'
 
@@ -23,7 +26,7 @@ def collapse_tables(content: dict[str, Any]) -> str:
     columns = ('factor', 'run', 'rank of objects before', 'after', 'after / before',
                'in 5 directions', 'explained by the box', 'silent units', 'rank of projections',
                'found again', 'last loss')
-    rows = [' | '.join(columns), ' | '.join('---' for _ in columns)]
+    rows = [' | '.join(columns)]
     for group, runs in by_group(content['records']).items():
         for name, record in runs.items():
             if 'lost' in record:
@@ -37,7 +40,7 @@ def collapse_tables(content: dict[str, Any]) -> str:
                 f'{record["after"]["projection"]["effective_rank"]:.1f}',
                 f'{record["top1"][0]:.1%} → {record["top1"][1]:.1%}',
                 f'{record["curves"]["loss"][-1][1]:.2f}']))
-    return '\n'.join(f'| {row} |' for row in rows) + '\n'
+    return _markdown(rows)
 
 
 def by_group(records: dict[str, dict]) -> dict[str, dict[str, dict]]:
@@ -84,7 +87,153 @@ def draw_collapse(content: dict[str, Any]) -> np.ndarray:
         axes.spines[['top', 'right']].set_visible(False)
         axes.grid(axis='y', color='#dddddd', linewidth=.6)
         axes.legend(frameon=False, fontsize=7)
+    return _pixels(figure)
+
+
+class Detector(NamedTuple):
+    """A detector that was fine-tuned for a study.
+
+    Args:
+        study (str): Name of the study.
+        arm (str): What it started from.
+        share (int): Percentage of the labels.
+        seed (int): Seed of pretraining and fine-tuning.
+        rank_share (float): Effective rank of the object features that it started from, as a share of
+            that of the network before SoCo's pretraining; 1 without this pretraining.
+        values (Mapping[str, float]): AP by name, such as `box_AP50@150`, within [0, 1].
+    """
+
+    study: str
+    arm: str
+    share: int
+    seed: int
+    rank_share: float
+    values: Mapping[str, float]
+
+
+def detectors_of(content: dict[str, Any]) -> list[Detector]:
+    """Return the detectors in the records of tools/benchmarks/transfer_study.py."""
+    found = []
+    for key, record in content['records'].items():
+        if match := re.fullmatch(r'finetune/(\w+)/(\d+)percent/seed(\d+)', key):
+            arm, share, seed = match[1], int(match[2]), int(match[3])
+            method, rank_share = content['arms'][arm]['method'], 1.
+            if method:
+                ranks = content['records'][f'pretrain/{method}/seed{seed}']['ranks']
+                before, after = (ranks[when]['object']['effective_rank']
+                                 for when in ('before', 'after'))
+                rank_share = after / before
+            found.append(Detector(content['study'], arm, share, seed, rank_share, record['values']))
+    return found
+
+
+def mean_difference(detectors: Sequence[Detector], arm: str, reference: str, name: str
+                    ) -> tuple[float, float, float, int]:
+    """Compare two arms over all pairs of detectors of the same study, share and seed.
+
+    Args:
+        detectors (Sequence[Detector]): Detectors of one or several studies.
+        arm (str): The arm.
+        reference (str): The arm to subtract.
+        name (str): Name of the value.
+
+    Returns:
+        tuple: Mean difference, both ends of its 95 % interval after Student's t over the pairs (NaN
+        for fewer than two), and the number of pairs.
+    """
+    values = {(d.study, d.share, d.seed, d.arm): d.values[name] for d in detectors}
+    pairs = [value - values[(*key, reference)] for (*key, one), value in values.items()
+             if one == arm and (*key, reference) in values]
+    mean = float(np.mean(pairs)) if pairs else float('nan')
+    if len(pairs) < 2:
+        return mean, float('nan'), float('nan'), len(pairs)
+    half = student_half_width(pairs)
+    return mean, mean - half, mean + half, len(pairs)
+
+
+def detector_tables(contents: Sequence[dict[str, Any]], points: Sequence[int]) -> str:
+    """Return the mean AP of each arm, and the differences of arms over all studies.
+
+    Args:
+        contents (Sequence[dict[str, Any]]): Records of tools/benchmarks/transfer_study.py, with the
+            same arms.
+        points (Sequence[int]): Iterations of fine-tuning to report.
+
+    Returns:
+        str: Markdown.
+    """
+    detectors = [d for content in contents for d in detectors_of(content)]
+    arms = {arm: value['title'] for content in contents for arm, value in content['arms'].items()}
+    names = [f'box_{measure}@{point}' for point in points for measure in ('AP', 'AP50')]
+    titles = [name.removeprefix('box_').replace('@', ' at ') for name in names]
+    rows = [' | '.join(['photos', 'labels', 'start', 'seeds', 'rank, after / before', *titles])]
+    for study, share in sorted({(d.study, d.share) for d in detectors}, key=lambda k: (k[0], -k[1])):
+        for arm, title in arms.items():
+            runs = [d for d in detectors if (d.study, d.share, d.arm) == (study, share, arm)]
+            if runs:
+                cells = [f'{100 * np.mean([d.values[name] for d in runs]):.1f}' for name in names]
+                rows.append(' | '.join([
+                    study.partition('_')[2], f'{share} %', title, str(len(runs)),
+                    f'{np.mean([d.rank_share for d in runs]):.2f}', *cells]))
+    second = [' | '.join(['difference (95 % interval)', 'photos', 'pairs', *titles])]
+    studies = list(dict.fromkeys(d.study for d in detectors))
+    for arm, reference in (('soco_terms', 'imagenet'), ('soco_terms', 'soco'), ('soco', 'imagenet')):
+        for part in ([*studies] if len(studies) > 1 else []) + [None]:
+            chosen = [d for d in detectors if part in (None, d.study)]
+            found = [mean_difference(chosen, arm, reference, name) for name in names]
+            if found[0][3]:
+                second.append(' | '.join([
+                    f'{arms[arm]} − {arms[reference]}', part.partition('_')[2] if part else 'all',
+                    str(found[0][3]),
+                    *(f'{100 * mean:+.1f}' + (f' ({100 * low:.1f} to {100 * high:.1f})'
+                                              if pairs > 1 else '')
+                      for mean, low, high, pairs in found)]))
+    return '\n\n'.join(_markdown(table) for table in (rows, second))
+
+
+def draw_ranks_and_ap(contents: Sequence[dict[str, Any]], point: int) -> np.ndarray:
+    """Draw AP50 of each detector over the rank of the features that it started from.
+
+    Args:
+        contents (Sequence[dict[str, Any]]): See `detector_tables`.
+        point (int): Iterations of fine-tuning.
+
+    Returns:
+        np.ndarray: (H, W, 3) uint8, with a panel for each set of photos and share of the labels.
+    """
+    detectors = [d for content in contents for d in detectors_of(content)]
+    arms = {arm: value['title'] for content in contents for arm, value in content['arms'].items()}
+    panels = sorted({(d.study, d.share) for d in detectors}, key=lambda k: (k[0], -k[1]))
+    columns = min(4, len(panels))
+    figure = Figure(figsize=(3.6 * columns, 3.4 * -(-len(panels) // columns)), dpi=110,
+                    layout='constrained')
+    for place, (study, share) in enumerate(panels, 1):
+        axes = figure.add_subplot(-(-len(panels) // columns), columns, place)
+        for i, (arm, title) in enumerate(arms.items()):
+            runs = [d for d in detectors if (d.study, d.share, d.arm) == (study, share, arm)]
+            axes.plot([d.rank_share for d in runs], [100 * d.values[f'box_AP50@{point}'] for d in runs],
+                      'o', color=COLORS[i % len(COLORS)], label=title, alpha=.8)
+        axes.set_xscale('log')
+        axes.set_xlim(.01, 1.5)
+        axes.set_title(f'{study.partition("_")[2]}, {share} % of the labels', loc='left', fontsize=10,
+                       fontweight='bold')
+        axes.set_xlabel('rank of object features, after / before', fontsize=8)
+        axes.set_ylabel(f'AP50 at {point} iterations, %', fontsize=8)
+        axes.tick_params(labelsize=8)
+        axes.spines[['top', 'right']].set_visible(False)
+        axes.grid(color='#dddddd', linewidth=.6)
+        if place == 1:
+            axes.legend(frameon=False, fontsize=7)
+    return _pixels(figure)
+
+
+def _markdown(rows: Sequence[str]) -> str:
+    rule = ' | '.join('---' for _ in rows[0].split(' | '))
+    return '\n'.join(f'| {row} |' for row in (rows[0], rule, *rows[1:])) + '\n'
+
+
+def _pixels(figure: Figure) -> np.ndarray:
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
-    return np.asarray(canvas.buffer_rgba())[..., :3]
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 

@@ -4,10 +4,9 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+from scipy import stats
 
 DRAWS = 0  # seed of the draws of photos; the same for all runs, so that they are paired
-# 97.5 % quantiles of Student's t by degrees of freedom; above, the normal's 1.96 is close enough.
-T = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262}
 
 
 class Interval(NamedTuple):
@@ -21,6 +20,16 @@ class Interval(NamedTuple):
     value: float
     low: float
     high: float
+
+
+def student_half_width(values: Sequence[float]) -> float:
+    """Return half the width of the 95 % interval of a mean, after Student's t.
+
+    Args:
+        values (Sequence[float]): The values, at least two.
+    """
+    quantile = float(stats.t.ppf(.975, len(values) - 1))
+    return quantile * float(np.std(values, ddof=1)) / math.sqrt(len(values))
 
 
 def paired_difference(ours: Sequence[float], theirs: Sequence[float], our_samples: np.ndarray,
@@ -47,5 +56,5 @@ def paired_difference(ours: Sequence[float], theirs: Sequence[float], our_sample
     low, high = value - np.nanpercentile(by_draw, (2.5, 97.5))
     of_seeds = 0.0
     if seeds > 1:
-        of_seeds = T.get(seeds - 1, 1.96) * float(differences.std(ddof=1)) / math.sqrt(seeds)
+        of_seeds = student_half_width(differences)
     return Interval(value, value - math.hypot(low, of_seeds), value + math.hypot(high, of_seeds))

@@ -25,6 +25,7 @@ OBJECTS = {
     'backbone': {
         'knn_backbone': '5-NN', 'knn_classes_backbone': '5-NN, mean of classes', 'map_backbone': 'mAP'},
 }
+RANKS = ('rank of object features before', 'after')
 DETECTION = ('box_AP', 'box_AP50', 'mask_AP', 'mask_AP50')
 
 
@@ -238,8 +239,10 @@ def _cost_table(content: dict[str, Any]) -> str:
             rows.append([method, str(len(runs)), f'{runs[0]["gflop_per_image"]:.2f}',
                          f'{np.median([run["ms_per_image"] for run in runs]):.1f}', *_ranks(runs),
                          options])
-    return _table(['pretraining', 'seeds', 'GFLOP per image and step', 'ms per image',
-                   'rank of object features before', 'after', 'chosen options'], rows)
+    columns = ['pretraining', 'seeds', 'GFLOP per image and step', 'ms per image', *RANKS,
+               'chosen options']
+    measured = [i for i, name in enumerate(columns) if name not in RANKS or any(r[i] for r in rows)]
+    return _table([columns[i] for i in measured], [[row[i] for i in measured] for row in rows])
 
 
 def _ranks(runs: Sequence[dict]) -> list[str]:
