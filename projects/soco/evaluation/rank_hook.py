@@ -1,4 +1,5 @@
 """A hook that logs in how many directions features differ during training."""
+import copy
 from typing import Any
 
 import torch
@@ -9,6 +10,7 @@ from mmengine.runner import Runner
 from torch import Tensor, nn
 
 from ..engine.runner_utils import unwrapped
+from ..models.soco import SoCo
 from .rank import effective_rank
 
 NAMES = ('obj_rank', 'proj_rank')
@@ -23,9 +25,9 @@ class FeatureRankHook(Hook):
     features collapse into a few directions, which neither the loss nor `obj_std` shows.
 
     The objects are those of the first view, of all ranks, gathered over the iterations before the
-    measurement. The first measurement uses the first iterations of a run, and stands for the network
-    before training: during warm-up the weights hardly change. Later measurements are compared with it
-    (see `CollapseHook`).
+    measurement. The first measurement is of the network before training: a copy of it is kept, and
+    runs on the batches of the first iterations until there are enough objects. Later measurements are
+    compared with it (see `CollapseHook`).
 
     The host never waits for a GPU: the features are copied in the background, and their rank is logged
     as soon as they have arrived. Between two measurements the hook does nothing.
@@ -44,14 +46,28 @@ class FeatureRankHook(Hook):
                              f'not {interval} and {num_objects}.')
         self.interval = interval
         self.num_objects = num_objects
+        self._start: SoCo | None = None  # the network before training, until it has been measured
+        self._start_features = _empty()
+        self._features = _empty()
         self._handles: list[Any] = []
         self._in_first_view = False
-        self._gathered: dict[str, list[Tensor]] = {name: [] for name in NAMES}
-        self._arriving: tuple[dict[str, Tensor], Any] | None = None
+        self._arriving: list[tuple[dict[str, Tensor], Any]] = []
+
+    def before_train(self, runner: Runner) -> None:
+        """Keep a copy of the network that a new run begins with."""
+        if self.interval and f'train/{NAMES[0]}' not in runner.message_hub.log_scalars:
+            self._start = copy.deepcopy(unwrapped(runner))
+            del self._start.target  # not measured
+            self._start_handle = unwrapped(runner).register_forward_pre_hook(
+                self._run_start, with_kwargs=True)
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None = None) -> None:
         """Collect features from here on, if they are needed for the next measurement."""
-        if self.interval and not self._handles and self._is_needed(runner, data_batch):
+        if not self.interval or self._handles:
+            return
+        images, pairs, _, proposals, _ = data_batch['bboxes'].shape
+        iterations = -(-self._share // (images * pairs * proposals))
+        if runner.iter % self.interval >= self.interval - iterations:
             model = unwrapped(runner)
             self._handles = [model.register_forward_pre_hook(self._begin),
                              model.roi_head.register_forward_hook(self._keep_objects),
@@ -59,81 +75,88 @@ class FeatureRankHook(Hook):
 
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None = None,
                          outputs: dict | None = None) -> None:
-        """Log what has arrived; send the features when there are enough of them."""
-        self._log(runner)
-        enough = sum(map(len, self._gathered[NAMES[0]])) >= self._share
-        if not self._handles or not enough or not (
-                self._is_first(runner) or self.every_n_train_iters(runner, self.interval)):
-            return
-        for handle in self._handles:
-            handle.remove()
-        self._handles = []
-        features = {name: torch.cat(parts)[-self._share:].float()
-                    for name, parts in self._gathered.items()}
-        self._gathered = {name: [] for name in NAMES}
-        if get_world_size() > 1:
-            features = {name: torch.cat(all_gather(value)) for name, value in features.items()}
-        if is_main_process():
-            self._arriving = self._send(features)
-        self._log(runner)
+        """Send the features when there are enough of them; log what has arrived."""
+        if self._start is not None and self._has_enough(self._start_features):
+            self._start_handle.remove()
+            self._start = None
+            self._send(self._start_features)
+            self._start_features = _empty()
+        # after the start, so that the first value of the log is its
+        if (self._start is None and self._handles and self._has_enough(self._features)
+                and self.every_n_train_iters(runner, self.interval)):
+            self._stop_collecting()
+            self._send(self._features)
+            self._features = _empty()
+        while self._arriving and (self._arriving[0][1] is None or self._arriving[0][1].query()):
+            self._log(runner, self._arriving.pop(0)[0])
 
     def after_train(self, runner: Runner) -> None:
         """Stop to collect: the run may end between two measurements."""
-        for handle in self._handles:
-            handle.remove()
-        self._handles = []
+        self._stop_collecting()
+        if self._start is not None:
+            self._start_handle.remove()
+            self._start = None
 
     @property
     def _share(self) -> int:
         """Number of objects of each rank; the same on every rank."""
         return -(-self.num_objects // get_world_size())
 
-    def _is_needed(self, runner: Runner, data_batch: dict | None) -> bool:
-        """Return whether the objects of this iteration count for the next measurement."""
-        images, pairs, _, proposals, _ = data_batch['bboxes'].shape
-        iterations = -(-self._share // (images * pairs * proposals))
-        return self._is_first(runner) or runner.iter % self.interval >= self.interval - iterations
+    def _has_enough(self, features: dict[str, list[Tensor]]) -> bool:
+        return sum(map(len, features[NAMES[0]])) >= self._share
 
-    def _is_first(self, runner: Runner) -> bool:
-        """Return whether a run has just begun; a resumed run has its first measurement behind it."""
-        return runner.iter < self.interval and not self._has_measured(runner)
-
-    @staticmethod
-    def _has_measured(runner: Runner) -> bool:
-        return f'train/{NAMES[0]}' in runner.message_hub.log_scalars
+    def _run_start(self, module: nn.Module, args: tuple, kwargs: dict) -> None:
+        """Run the network before training on a batch, with the same random state afterwards."""
+        kwargs = {key: value for key, value in kwargs.items() if key != 'mode'}
+        device = next(self._start.parameters()).device
+        devices = [device] if device.type == 'cuda' else []
+        with torch.no_grad(), torch.random.fork_rng(devices=devices):
+            objects, projections = self._start.extract_feat(*args, **kwargs)
+        for name, (first, *_) in zip(NAMES, (objects, projections)):
+            self._start_features[name].append(first.flatten(0, 2))
 
     def _begin(self, module: nn.Module, args: tuple) -> None:
         self._in_first_view = True
 
     def _keep_objects(self, module: nn.Module, args: tuple, objects: Tensor) -> None:
         if self._in_first_view:
-            self._gathered['obj_rank'].append(objects.detach())
+            self._features['obj_rank'].append(objects.detach())
 
     def _keep_projections(self, module: nn.Module, args: tuple, projections: tuple[Tensor]) -> None:
         if self._in_first_view:
-            self._gathered['proj_rank'].append(projections[0].detach())
+            self._features['proj_rank'].append(projections[0].detach())
         self._in_first_view = False
 
-    @staticmethod
-    def _send(features: dict[str, Tensor]) -> tuple[dict[str, Tensor], Any]:
-        """Start the copy to the CPU, and return what tells when it is done."""
-        if next(iter(features.values())).device.type == 'cpu':
-            return features, None
-        copies = {name: torch.empty(value.shape, pin_memory=True).copy_(value, non_blocking=True)
-                  for name, value in features.items()}
-        event = torch.cuda.Event()
-        event.record()
-        return copies, event
+    def _stop_collecting(self) -> None:
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
 
-    def _log(self, runner: Runner) -> None:
-        if self._arriving is None or (self._arriving[1] and not self._arriving[1].query()):
+    def _send(self, features: dict[str, list[Tensor]]) -> None:
+        """Gather the features of all ranks on the main process, and start their copy to the CPU."""
+        joined = {name: torch.cat(parts)[-self._share:].float() for name, parts in features.items()}
+        if get_world_size() > 1:
+            joined = {name: torch.cat(all_gather(value)) for name, value in joined.items()}
+        if not is_main_process():
             return
-        ranks = {name: effective_rank(features) for name, features in self._arriving[0].items()}
-        if not self._has_measured(runner):  # not at a log: write it now
-            runner.visualizer.add_scalars(ranks, step=runner.iter + 1)
-            runner.logger.info('Effective rank at the start: ' + ', '.join(
-                f'{name} {value:.1f} of {self._arriving[0][name].shape[1]}'
-                for name, value in ranks.items()))
+        event = None
+        if joined[NAMES[0]].is_cuda:
+            joined = {name: torch.empty(value.shape, pin_memory=True).copy_(value, non_blocking=True)
+                      for name, value in joined.items()}
+            event = torch.cuda.Event()
+            event.record()
+        self._arriving.append((joined, event))
+
+    @staticmethod
+    def _log(runner: Runner, features: dict[str, Tensor]) -> None:
+        ranks = {name: effective_rank(values) for name, values in features.items()}
+        if f'train/{NAMES[0]}' not in runner.message_hub.log_scalars:  # the start
+            runner.visualizer.add_scalars(ranks, step=1)
+            runner.logger.info('Effective rank before training: ' + ', '.join(
+                f'{name} {value:.1f} of {features[name].shape[1]}' for name, value in ranks.items()))
         for name, value in ranks.items():
             runner.message_hub.update_scalar(f'train/{name}', value)
-        self._arriving = None
+
+
+def _empty() -> dict[str, list[Tensor]]:
+    return {name: [] for name in NAMES}
