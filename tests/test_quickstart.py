@@ -33,7 +33,7 @@ def test_the_whole_way(tmp_path):
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     out = tmp_path / 'work_dirs/quickstart'
     assert len(ProposalStore.open(out / 'proposals.arrow')) == 8
-    assert done.stdout.count(' yes ') == 4 and ' NO ' not in done.stdout
+    assert done.stdout.count(' yes ') == 5 and ' NO ' not in done.stdout
     assert '194 of 194 keys matched' in done.stdout
     assert re.search(r'box AP 0\.\d+', done.stdout) and re.search(r'mask AP 0\.\d+', done.stdout)
     assert 'same eight photos' in done.stdout
@@ -67,7 +67,19 @@ def test_a_network_that_did_not_learn_is_said_to(tmp_path, monkeypatch, capsys):
     weights = tool.OUT / 'start.pth'
     torch.save(dict(state_dict=build_model(cfg, seed=cfg.randomness.seed).state_dict()), weights)
     assert not tool.judge(weights, options)
-    assert capsys.readouterr().out.count(' NO ') == 3  # all but the spread
+    told = capsys.readouterr().out
+    assert told.count(' NO ') == 3 and 'collapsed' not in told  # all but the spread and the rank
+
+    # A head with one direction: half of its units get the same weights, the others none.
+    state = torch.load(weights)['state_dict']
+    for prefix in ('', 'target.'):
+        fc = state[f'{prefix}roi_head.bbox_head.shared_fcs.0.weight']
+        fc[:128], fc[128:] = fc[:1].clone(), 0
+    torch.save(dict(state_dict=state), weights)
+    log.write_text('\n'.join(json.dumps(dict(loss=-step, step=step)) for step in (1, 2)) + '\n')
+    assert not tool.judge(weights, options)
+    told = ' '.join(capsys.readouterr().out.split())
+    assert 'The object features differ in about 1 directions, those of random' in told and 'collapsed' in told
 
 
 def test_a_folder_without_photos_loses_nothing(tmp_path):

@@ -75,8 +75,8 @@ def test_without_labels(run, folder, tmp_path):
     assert list(trained['ranks']) == ['object', 'projection', 'online object', 'online projection']
     assert list(other['models']['epoch_1.pth']['ranks']) == ['object', 'online object']
     rank = trained['ranks']['object']
-    # ten draws of the three photos that are asked for
-    assert rank['num_objects'] == 160 and rank['dimensions'] == 256
+    # twenty draws of the three photos that are asked for
+    assert rank['num_objects'] == 319 and rank['dimensions'] == 256
     assert 1 <= rank['effective_rank'] < 256 and f'{rank["effective_rank"]:.1f}' in told
     assert told.count('Directions in which features differ') == 2
 

@@ -162,6 +162,18 @@ class TestWhatIsWrong:
         assert re.search(message, found[0])
         assert '>Warnings<' in write_report(tmp_path).read_text()
 
+    @pytest.mark.parametrize('share, last, warned', [
+        (.2, 19., True), (.2, 21., False), (.5, 21., True), (.5, 51., False)])
+    def test_a_rank_that_fell(self, tmp_path, text, share, last, warned):
+        text = text.replace("type='CollapseHook'", f"type='CollapseHook', rank_share={share}")
+        logs = write_session(tmp_path, text, range(5, 15, 5), obj_rank=100.)
+        with open(logs / 'scalars.json', 'a') as file:
+            file.write(json.dumps(dict(obj_rank=last, step=15)) + '\n')
+        told = [w for w in warnings_of(read_work_dir(tmp_path)) if 'into a few directions' in w]
+        assert bool(told) == warned
+        assert not told or f'fell from 100.0 to {last:.1f}, under {share:.0%} of the start' in told[0]
+        assert f'100.0 → {last:.1f}' in write_report(tmp_path).read_text()
+
     @pytest.mark.parametrize('how, message', [
         (None, r'3 of 10 epochs, 35 iterations\). No end is recorded'),
         ('failed: disk full', r'\). It failed: disk full'),
