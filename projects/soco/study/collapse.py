@@ -12,6 +12,7 @@ from ..pictures.curves import COLORS
 from .resampling import student_half_width
 
 BASE = 'base'
+REFERENCES = ('imagenet', 'soco')  # arms that the others are compared with
 
 
 def collapse_tables(content: dict[str, Any]) -> str:
@@ -177,7 +178,8 @@ def detector_tables(contents: Sequence[dict[str, Any]], points: Sequence[int]) -
                     f'{np.mean([d.rank_share for d in runs]):.2f}', *cells]))
     second = [' | '.join(['difference (95 % interval)', 'photos', 'pairs', *titles])]
     studies = list(dict.fromkeys(d.study for d in detectors))
-    for arm, reference in (('soco_terms', 'imagenet'), ('soco_terms', 'soco'), ('soco', 'imagenet')):
+    for arm, reference in [(arm, reference) for reference in REFERENCES for arm in arms
+                           if arm not in REFERENCES or (arm, reference) == REFERENCES[::-1]]:
         for part in ([*studies] if len(studies) > 1 else []) + [None]:
             chosen = [d for d in detectors if part in (None, d.study)]
             found = [mean_difference(chosen, arm, reference, name) for name in names]
