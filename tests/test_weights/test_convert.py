@@ -506,3 +506,18 @@ def test_the_suffix_of_an_output_is_the_format_s():
         for suffix in ('.pth', '.safetensors'):
             check_output(f'nowhere/out{suffix}', to)
     check_output('nowhere/out.pkl', 'detectron2')
+
+
+def test_a_backbone_of_timm_keeps_its_names() -> None:
+    """Between this project and mmdet, whose names are the same; other formats have none for it."""
+    own = {f'{prefix}backbone.timm_model.{name}': torch.randn(2) for prefix in ('', 'target.')
+           for name in ('conv_stem.weight', 'blocks.0.0.bn1.bias')}
+    rest = {'neck.fpn_convs.0.conv.weight': torch.randn(2), 'projector.fc0.weight': torch.randn(2)}
+    same = convert({**own, **rest}, 'soco')
+    assert same.state_dict.keys() == {*own, *rest} and not same.dropped
+    detector = convert({**own, **rest}, 'mmdet')
+    assert set(detector.state_dict) == {'neck.fpn_convs.0.conv.weight', *(
+        name for name in own if name.startswith('backbone.'))}
+    assert convert(detector.state_dict, 'soco').source == 'mmdet'
+    with pytest.raises(ValueError, match='backbone.timm_model.conv_stem.weight'):
+        convert({**own, **rest}, 'detectron2')

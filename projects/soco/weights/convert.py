@@ -19,7 +19,17 @@ from torch import Tensor
 
 from .. import __version__
 from ..files import PathLike, write_whole
-from .names import FPN_SIGNS, LEFT_IN, LEFT_OUT, OTHER_KINDS, SIGNS, TARGETS, name_table
+from .names import (
+    FPN_SIGNS,
+    LEFT_IN,
+    LEFT_OUT,
+    OTHER_BACKBONE,
+    OTHER_KINDS,
+    SAME_NAMES,
+    SIGNS,
+    TARGETS,
+    name_table,
+)
 
 
 @dataclass(frozen=True)
@@ -73,8 +83,14 @@ def convert(state_dict: dict[str, Tensor], to: str, source: str | None = None,
     family = 'C4' if c4 or not _any(FPN_SIGNS[source], keys.values()) else 'FPN'
     dropped: dict[str, list[str]] = {}
     to_ours = {theirs: ours for ours, theirs in name_table(source, family).items()}
+    from_ours = name_table(to, family)
+    if {source, to} <= SAME_NAMES:  # the tables contain ResNet; any other backbone keeps its names
+        others = {name: name for name in keys.values() if re.match(OTHER_BACKBONE, name)}
+        to_ours = {**to_ours, **others}
+        from_ours = {**from_ours, **{name: name for name in others
+                                     if to == 'soco' or name.startswith('backbone.')}}
     ours = _rename(keys, to_ours, LEFT_IN.get(source, {}), dropped, f'{source} ({family})')
-    new = _rename(ours, name_table(to, family), LEFT_OUT.get(to, {}), dropped, to)
+    new = _rename(ours, from_ours, LEFT_OUT.get(to, {}), dropped, to)
     if not new:
         raise ValueError(f'Nothing in these weights ({source}) can be converted to {to}: they contain '
                          f'{", ".join(dropped) or "no tensor"} only.')

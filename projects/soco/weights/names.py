@@ -82,6 +82,8 @@ _TABLES = {
     'torchvision': _resnet,
 }
 TARGETS = ('mmdet', 'detectron2', 'torchvision', 'soco')
+SAME_NAMES = {'soco', 'mmdet'}
+OTHER_BACKBONE = r'(target\.)?backbone\.timm_model\.'  # a backbone that is no ResNet
 
 
 @cache
@@ -128,7 +130,7 @@ SIGNS = {
     'detectron2': r'backbone\.(bottom_up\.)?(stem|res\d)\.',
     'torchvision': r'(conv1|layer1)\.',
     'soco': r'(projector|target|head\.predictor)\.',
-    'mmdet': r'backbone\.(conv1|layer1)\.',
+    'mmdet': r'backbone\.(conv1|layer1|timm_model)\.',
 }
 # Keys that weights with a pyramid have and weights for C4 do not. A plain ResNet may be either.
 _OUR_FPN = r'backbone\.layer4\.|neck\.|roi_head\.bbox_head\.'
