@@ -1,5 +1,6 @@
 """Models to evaluate: random, from own and official checkpoints; and weights that do not fit."""
 import argparse
+import copy
 
 import pytest
 import torch
@@ -46,6 +47,17 @@ def test_our_checkpoint(cfg, state, tmp_path):
     path = saved(dict(state_dict=state, meta=dict(iter=3), message_hub={}), tmp_path / 'epoch_1.pth')
     loaded = build_model(cfg, path).state_dict()
     assert loaded.keys() == state.keys() and all(torch.equal(loaded[k], state[k]) for k in state)
+
+
+def test_a_checkpoint_of_a_network_with_other_parts(cfg, tmp_path):
+    """A child config may change the projector; the names of its parts are in no table."""
+    changed = copy.deepcopy(cfg)
+    changed.model.projector.with_last_bn = True
+    state = build_model(changed, seed=4).state_dict()
+    assert 'projector.bn1.weight' in state
+    path = saved(dict(state_dict=state), tmp_path / 'epoch_1.pth')
+    loaded = build_model(changed, path).state_dict()
+    assert all(torch.equal(loaded[key], state[key]) for key in state)
 
 
 def test_official_checkpoint(cfg, state, tmp_path):

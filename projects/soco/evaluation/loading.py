@@ -62,12 +62,13 @@ def _init_quietly(model: SoCo) -> None:
 
 def _load_weights(model: SoCo, cfg: Config, path: str | Path, projector: bool) -> None:
     """Load a file's weights into a model; fail if a part to evaluate is missing or does not fit."""
-    weights = read_weights(path)
-    try:
-        conversion = convert(weights, 'soco')
-    except ValueError as error:
-        raise ValueError(f'{path}: {error}') from error
-    state = conversion.state_dict
+    state, family = read_weights(path), ''
+    if not state.keys() <= model.state_dict().keys():  # not of this very network: other names, parts
+        try:
+            conversion = convert(state, 'soco')
+        except ValueError as error:
+            raise ValueError(f'{path}: {error}') from error
+        state, family = conversion.state_dict, conversion.family
     # Without target weights in the file, the target network is a copy of the online network.
     prefix = 'target.' if any(key.startswith('target.') for key in state) else ''
     needed = tuple(f'{prefix}{part}.' for part in ONLINE_PARTS
@@ -79,13 +80,14 @@ def _load_weights(model: SoCo, cfg: Config, path: str | Path, projector: bool) -
                  if key.startswith(needed) and not key.endswith('num_batches_tracked')]
     problems += [f'{key} is not in the model' for key in report.unused]
     if problems:
-        family = 'C4' if 'C4' in cfg.model.roi_head.type else 'FPN'
-        kinds = (f'The checkpoint is of SoCo-{conversion.family}, the config of SoCo-{family}. '
-                 if conversion.family != family else '')
+        wanted = 'C4' if 'C4' in cfg.model.roi_head.type else 'FPN'
+        family = family or wanted
+        kinds = (f'The checkpoint is of SoCo-{family}, the config of SoCo-{wanted}. '
+                 if family != wanted else '')
         only = ('It has no projector, like weights for a detector: evaluate its object features with '
                 '--features object. ' if all('projector.' in problem for problem in problems) else '')
         raise ValueError(
             f'{path} does not fit {cfg.filename}: {len(problems)} tensors differ, such as: '
             f'{"; ".join(problems[:3])}. {kinds}{only}Use the config that the checkpoint was trained '
-            f'with (for the official SoCo-{conversion.family}: {_CONFIGS[conversion.family]}).')
+            f'with (for the official SoCo-{family}: {_CONFIGS[family]}).')
     model.load_state_dict(state, strict=False)
