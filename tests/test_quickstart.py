@@ -79,7 +79,7 @@ def test_a_network_that_did_not_learn_is_said_to(tmp_path, monkeypatch, capsys):
     log.write_text('\n'.join(json.dumps(dict(loss=-step, step=step)) for step in (1, 2)) + '\n')
     assert not tool.judge(weights, options)
     told = ' '.join(capsys.readouterr().out.split())
-    assert 'The object features differ in about 1 directions, those of random' in told and 'collapsed' in told
+    assert 'The object features differ in about 1 directions, those of random' in told
 
 
 def test_a_folder_without_photos_loses_nothing(tmp_path):

@@ -154,9 +154,9 @@ def judge(checkpoint: Path, options: dict) -> bool:
         table.add_row(what, f'{before:.3f}', f'{after:.3f}', wanted, 'yes' if good else 'NO')
     console.print(table)
     if end <= rank_floor:
-        console.print(f'The object features differ in about {end:.0f} directions, those of random weights '
-                      f'in {start:.0f}: they have collapsed, and a detector can be worse off with them '
-                      'than without. See docs/results/collapse.md.')
+        console.print(f'The object features differ in about {end:.0f} directions, those of random '
+                      f'weights in {start:.0f}: they have collapsed, and a detector can be worse off '
+                      'with them than without. See docs/results/collapse.md.')
     return all(row[-1] for row in rows[:4])
 
 

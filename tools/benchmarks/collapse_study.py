@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from mmengine.config import Config
 from rich.console import Console
 
@@ -98,6 +99,7 @@ def main() -> None:
                          'FILE, or name the other runs with --only.')
     records.set('machine', describe_hardware())
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    torch.set_num_threads(1)  # the trainings have the other cores
     stop, computing = threading.Event(), threading.Lock()
     befores: dict[str, tuple] = {}
     make_store(args.data, study.data, None, folder)

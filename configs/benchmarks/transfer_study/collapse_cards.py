@@ -37,7 +37,7 @@ study = dict(
     object_config=f'{here}/soco_lite0.py',
     detector=f'{here}/faster-rcnn_lite0_cards.py',
     order=[
-        dict(stage='finetune', arms=['cov016', 'cov064', 'imagenet', 'cov004', 'soco'], share=100,
+        dict(stage='finetune', arms=['cov016', 'cov064', 'imagenet', 'soco'], share=100,
              seeds=[0]),
         *(dict(stage='finetune', arms=arms, share=share, seeds=[seed])
           for seed in (0, 1, 2) for share in (100, 25)),
