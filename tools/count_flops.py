@@ -10,9 +10,9 @@ import projects.soco.compat  # noqa: F401  (before anything of OpenMMLab)
 from projects.soco.evaluation.cost import match_detector, measure_cost
 from projects.soco.launch.configs import load_config
 from projects.soco.launch.errors import run_tool
+from projects.soco.runs.next_steps import fitting_detector
 
 ROOT = Path(__file__).resolve().parents[1]
-DETECTORS = ROOT / 'configs/benchmarks/mmdetection/coco'
 
 
 def parse_args() -> argparse.Namespace:
@@ -20,17 +20,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('configs', nargs='*', type=Path, help='pretraining configs (default: every '
                         'recipe in configs/)')
     parser.add_argument('--detector', type=Path, help='config of the detector to match (default: the '
-                        'one of the same family and depth in configs/benchmarks/mmdetection/coco)')
+                        'one with the same parts in configs/benchmarks/mmdetection)')
     return parser.parse_args()
-
-
-def detector_for(cfg) -> Path:
-    depth = cfg.model.backbone.depth
-    if cfg.model.roi_head.type == 'SoCoC4RoIHead':
-        return DETECTORS / f'mask-rcnn_r{depth}_c4_ms-1x_coco.py'
-    if depth == 18:
-        return DETECTORS / 'mask-rcnn_r18_fpn_quickstart.py'
-    return DETECTORS / f'mask-rcnn_r{depth}_fpn_ms-1x_coco.py'
 
 
 def main() -> None:
@@ -44,7 +35,11 @@ def main() -> None:
     for path in track(configs, 'counting', console=console, transient=True):
         cfg = load_config(str(path), {})
         cost = measure_cost(cfg)
-        detector = args.detector or detector_for(cfg)
+        detector = args.detector or fitting_detector(cfg.model)
+        if detector is None:
+            raise ValueError(f'No detector config of the project has the parts of {path}. Set '
+                             '--detector FILE.')
+        detector = ROOT / detector
         found, needed = match_detector(load_config(str(detector), {}), cost.state).required
         table.add_row(path.stem, f'{cost.parameters / 1e6:.2f}', f'{cost.gflop:.1f}',
                       f'{found} of {needed}', detector.stem)

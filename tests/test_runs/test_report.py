@@ -224,7 +224,7 @@ class TestHowToGoOn:
         family, depth, channels, width = parts
         cfg = load_config(str(ROOT / DETECTORS.format(name)), {}, register=False)
         check_family(cfg, family)
-        assert cfg.model.backbone.depth == depth
+        assert cfg.model.backbone.get('depth', cfg.model.backbone.get('model_name')) == depth
         if family == 'fpn':
             assert cfg.model.neck.out_channels == channels
             assert cfg.model.roi_head.bbox_head.fc_out_channels == width
@@ -246,6 +246,16 @@ class TestHowToGoOn:
             f'bash tools/benchmarks/mmdetection/dist_train_{family}.sh configs/benchmarks/mmdetection/'
             f'coco/mask-rcnn_{detector}.py {shlex.quote(str(checkpoint))} 1{more}')
         assert shlex.split(line)[3] == str(checkpoint) and (ROOT / shlex.split(line)[1]).is_file()
+
+    def test_the_detector_for_own_photos_reads_its_labels_from_variables(self):
+        config = config_values(ROOT / 'configs/soco_effnetlite0_fpn_own_photos.py')
+        config['train_dataloader']['dataset']['data_root'] = 'my photos'
+        command = transfer_command(Run(Path('w'), checkpoint=Path('w/epoch_1.pth'), config=config))
+        assert command.line == (
+            "SOCO_PHOTOS='my photos' SOCO_TRAIN=train.json SOCO_VAL=val.json bash "
+            'tools/benchmarks/mmdetection/dist_train_fpn.sh configs/benchmarks/mmdetection/own_photos/'
+            'faster-rcnn_effnetlite0_fpn.py w/epoch_1.pth 1')
+        assert 'COCO files of boxes' in command.note
 
     def test_own_sizes_have_no_ready_detector(self, text):
         config = read_dumped(text)

@@ -1,16 +1,19 @@
 """The commands that continue from a pretraining run."""
 import shlex
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from .read import Run
 
-DETECTORS = 'configs/benchmarks/mmdetection/coco/mask-rcnn_{}.py'
-# (family, depth, channels of the FPN, channels of the box head): the detector with the same parts.
+DETECTORS = 'configs/benchmarks/mmdetection/{}.py'
+# (family, depth or name of the backbone, channels of the FPN, channels of the box head): the detector
+# with the same parts.
 FITTING = {
-    ('fpn', 18, 64, 256): 'r18_fpn_quickstart',
-    ('fpn', 50, 256, 1024): 'r50_fpn_ms-1x_coco',
-    ('fpn', 101, 256, 1024): 'r101_fpn_ms-1x_coco',
-    ('c4', 50, None, None): 'r50_c4_ms-1x_coco',
+    ('fpn', 18, 64, 256): 'coco/mask-rcnn_r18_fpn_quickstart',
+    ('fpn', 50, 256, 1024): 'coco/mask-rcnn_r50_fpn_ms-1x_coco',
+    ('fpn', 101, 256, 1024): 'coco/mask-rcnn_r101_fpn_ms-1x_coco',
+    ('fpn', 'tf_efficientnet_lite0', 64, 256): 'own_photos/faster-rcnn_effnetlite0_fpn',
+    ('c4', 50, None, None): 'coco/mask-rcnn_r50_c4_ms-1x_coco',
 }
 
 
@@ -71,6 +74,24 @@ def browse_command(run: Run) -> str:
     return _line('python tools/browse_views.py', run.config_path or 'CONFIG')
 
 
+def fitting_detector(model: Mapping[str, Any]) -> str | None:
+    """Return the detector config of the project with the backbone, neck and box head of a model.
+
+    Args:
+        model (Mapping[str, Any]): `model` of a pretraining config.
+
+    Returns:
+        str | None: Path of the config, relative to the project; None if there is no such detector.
+    """
+    backbone, neck, roi_head = (model.get(part) or {} for part in ('backbone', 'neck', 'roi_head'))
+    family = 'c4' if roi_head.get('type') == 'SoCoC4RoIHead' else 'fpn'
+    which = backbone.get('depth', backbone.get('model_name'))
+    sizes = neck.get('out_channels'), (roi_head.get('bbox_head') or {}).get('fc_out_channels')
+    return next((DETECTORS.format(name) for (kind, known, *widths), name in FITTING.items()
+                 if (kind, known) == (family, which)
+                 and all(size in (None, width) for size, width in zip(sizes, widths))), None)
+
+
 def transfer_command(run: Run) -> Command:
     """Return the command that fine-tunes the detector with the same backbone, neck and box head.
 
@@ -83,11 +104,8 @@ def transfer_command(run: Run) -> Command:
     title = 'Fine-tune a detector'
     family = 'c4' if run.part('model.roi_head').get('type') == 'SoCoC4RoIHead' else 'fpn'
     neck, box_head = run.part('model.neck'), run.part('model.roi_head.bbox_head')
-    sizes = (neck.get('out_channels'), box_head.get('fc_out_channels'))
-    name = next((name for (kind, depth, *widths), name in FITTING.items()
-                 if (kind, depth) == (family, run.part('model.backbone').get('depth'))
-                 and all(size in (None, width) for size, width in zip(sizes, widths))), None)
-    if name is None:
+    detector = fitting_detector(run.part('model'))
+    if detector is None:
         return Command(title, '', 'No detector config of the project has this backbone, neck and box '
                        'head. Inherit from one in configs/benchmarks/mmdetection and set the same '
                        'sizes: docs/transfer.md.')
@@ -100,11 +118,13 @@ def transfer_command(run: Run) -> Command:
         words += ['--cfg-options', f'default_hooks.pretrained.require=[{",".join(parts)}]']
         note = ('The number after the checkpoint is the number of GPUs. This pretraining has no '
                 f'{" and no ".join(missing)}: the detector initialises them randomly.')
-    line = _line(f'bash tools/benchmarks/mmdetection/dist_train_{family}.sh', DETECTORS.format(name),
-                 *words)
-    if name.endswith('quickstart'):
-        photos = run.part('train_dataloader.dataset').get('data_root', 'DIR')
-        line = f'SOCO_QUICKSTART_PHOTOS={shlex.quote(str(photos))} {line}'
+    line = _line(f'bash tools/benchmarks/mmdetection/dist_train_{family}.sh', detector, *words)
+    photos = shlex.quote(str(run.part('train_dataloader.dataset').get('data_root', 'DIR')))
+    if 'quickstart' in detector:
+        line = f'SOCO_QUICKSTART_PHOTOS={photos} {line}'
+    elif 'own_photos' in detector:
+        line = f'SOCO_PHOTOS={photos} SOCO_TRAIN=train.json SOCO_VAL=val.json {line}'
+        note = ('train.json and val.json are COCO files of boxes for these photos. ' + note)
     return Command(title, line, note)
 
 
