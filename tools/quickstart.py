@@ -125,7 +125,8 @@ def judge(checkpoint: Path, options: dict) -> bool:
     for name, weights in (('random', None), ('pretrained', checkpoint)):
         model = build_model(cfg, weights, cfg.randomness.seed)
         scores[name] = score_objects(model, dataset, features='object')
-        ranks[name] = rank_of_model(model, dataset, features='object')['object']
+        # of the network that a detector starts from
+        ranks[name] = rank_of_model(model, dataset, features='object')['online object']
     draw_views_of(options)
 
     records = read_run(OUT / 'pretrain')

@@ -71,7 +71,7 @@ study = dict(
     assert base['before'] == terms['before'] and base['after'] != terms['after']
     assert base['curves']['loss'] != terms['curves']['loss']
     assert [step for step, _ in base['curves']['loss']] == [1, 2, 3, 4]
-    assert base['before']['object']['dimensions'] == 256 and str(tmp_path) not in path.read_text(
+    assert base['before']['online object']['dimensions'] == 256 and str(tmp_path) not in path.read_text(
         ).replace(f'{tmp_path}/base.py', '')
     for store, photos in (('own_train_all', 5), ('own_images_4', 4)):
         assert len((tmp_path / f'work/{store}.txt').read_text().split()) == photos
@@ -88,8 +88,8 @@ def rank(value: float) -> dict:
 
 def test_the_table_has_the_figures_of_each_run_with_its_group():
     def record(group: str, after: float) -> dict:
-        return dict(group=group, before=dict(object=rank(100)), top1=[.1, .25],
-                    after=dict(object=rank(after), projection=rank(after / 2)),
+        return dict(group=group, before={'online object': rank(100)}, top1=[.1, .25],
+                    after={'online object': rank(after), 'online projection': rank(after / 2)},
                     curves=dict(loss=[[1, 0.], [2, -3.]], obj_rank=[[1, 90.], [2, after]]))
     records = dict(base=record('base', 2.), far=record('other', 50.), seed=record('base', 4.),
                    gone=dict(group='other', lost='diverged'))
@@ -106,7 +106,7 @@ def study_of(photos: str, gains: dict[tuple[int, int], float]) -> dict:
     arms = dict(imagenet=dict(title='ImageNet', method=None), soco=dict(title='SoCo', method='soco'),
                 soco_terms=dict(title='SoCo with terms', method='soco_terms'))
     records = {f'pretrain/{method}/seed{seed}': dict(
-        ranks=dict(before=dict(object=rank(100)), after=dict(object=rank(after))))
+        ranks=dict(before={'online object': rank(100)}, after={'online object': rank(after)}))
         for method, after in (('soco', 5), ('soco_terms', 60)) for seed in (0, 1)}
     for (share, seed), gain in gains.items():
         for arm, ap in (('imagenet', .4), ('soco', .3), ('soco_terms', .4 + gain)):

@@ -124,7 +124,7 @@ def main() -> None:
 def in_short(record: dict) -> str:
     if 'lost' in record:
         return record['lost']
-    before, after = record['before']['object'], record['after']['object']
+    before, after = record['before']['online object'], record['after']['online object']
     return (f'rank {before["effective_rank"]:.1f} → {after["effective_rank"]:.1f}, found again '
             f'{record["top1"][1]:.1%}, loss {record["curves"]["loss"][-1][1]:.2f}')
 

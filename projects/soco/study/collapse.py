@@ -18,6 +18,9 @@ REFERENCES = ('imagenet', 'soco')  # arms that the others are compared with
 def collapse_tables(content: dict[str, Any]) -> str:
     """Return the table of all runs, those of one group together.
 
+    The ranks are those of the online network, which a detector starts from; the target network follows
+    it after many steps only.
+
     Args:
         content (dict[str, Any]): Records of tools/benchmarks/collapse_study.py.
 
@@ -33,12 +36,12 @@ def collapse_tables(content: dict[str, Any]) -> str:
             if 'lost' in record:
                 rows.append(f'{group} | {name} | {record["lost"]}' + ' | ' * 8)
                 continue
-            before, after = record['before']['object'], record['after']['object']
+            before, after = (record[when]['online object'] for when in ('before', 'after'))
             rows.append(' | '.join([
                 group, name, f'{before["effective_rank"]:.1f}', f'{after["effective_rank"]:.1f}',
                 f'{after["effective_rank"] / before["effective_rank"]:.2f}',
                 f'{after["leading_share"]:.2f}', f'{after["by_box"]:.2f}', str(after['silent']),
-                f'{record["after"]["projection"]["effective_rank"]:.1f}',
+                f'{record["after"]["online projection"]["effective_rank"]:.1f}',
                 f'{record["top1"][0]:.1%} → {record["top1"][1]:.1%}',
                 f'{record["curves"]["loss"][-1][1]:.2f}']))
     return _markdown(rows)
@@ -121,7 +124,7 @@ def detectors_of(content: dict[str, Any]) -> list[Detector]:
             method, rank_share = content['arms'][arm]['method'], 1.
             if method:
                 ranks = content['records'][f'pretrain/{method}/seed{seed}']['ranks']
-                before, after = (ranks[when]['object']['effective_rank']
+                before, after = (ranks[when]['online object']['effective_rank']
                                  for when in ('before', 'after'))
                 rank_share = after / before
             found.append(Detector(content['study'], arm, share, seed, rank_share, record['values']))

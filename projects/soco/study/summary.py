@@ -247,7 +247,7 @@ def _cost_table(content: dict[str, Any]) -> str:
 
 def _ranks(runs: Sequence[dict]) -> list[str]:
     """Return the effective rank of the object features before and after pretraining."""
-    return [_spread([run['ranks'][when]['object']['effective_rank'] for run in runs
+    return [_spread([run['ranks'][when]['online object']['effective_rank'] for run in runs
                      if run.get('ranks')], scale=1) for when in ('before', 'after')]
 
 
