@@ -6,8 +6,8 @@
 #
 # Hardware: a CPU. Besides the sizes, these settings differ from the recipe so that the model learns
 # within 100 iterations of batch 8: AdamW (the updates of LARS are too small), a faster target network,
-# half the colour jitter, and no zero initialisation of the residual branches. Blur and level borders
-# are scaled with the views.
+# half the colour jitter, no zero initialisation of the residual branches, and terms against dimensional
+# collapse (docs/results/collapse.md). Blur and level borders are scaled with the views.
 _base_ = [
     '_base_/models/soco_r50_fpn.py',
     '_base_/datasets/imagenet_soco.py',
@@ -28,7 +28,7 @@ model = dict(
     head=dict(
         predictor=dict(
             in_channels=128, hid_channels=512, out_channels=128, norm_cfg=dict(type='BN1d'))),
-    regulariser=dict(type='VarianceCovariance', covariance_weight=0.16))
+    regulariser=dict(type='VarianceCovariance'))
 
 train_dataloader = dict(
     batch_size=8,

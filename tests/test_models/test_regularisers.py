@@ -15,7 +15,7 @@ def of(values, **weights) -> float:
 
 def test_by_hand():
     together = [[1., 1.], [-1., -1.]]  # variances and covariance 2
-    assert of(together) == pytest.approx(0.04 * (2**2 + 2**2) / 2)
+    assert of(together) == pytest.approx(0.16 * (2**2 + 2**2) / 2)
     apart = [[0.5, 0.], [-0.5, 0.], [0., 0.5], [0., -0.5]]  # variances 1/6, no covariance
     assert of(apart) == pytest.approx(1 - math.sqrt(1 / 6 + 1e-4))
     assert of(apart, variance_weight=3) == pytest.approx(3 * (1 - math.sqrt(1 / 6 + 1e-4)))
