@@ -67,9 +67,9 @@ def draw_collapse(content: dict[str, Any]) -> np.ndarray:
     records = content['records']
     groups = {group: {name: record for name, record in runs.items() if 'curves' in record}
               for group, runs in by_group(records).items()}
-    columns = 4
+    columns = 3
     rows = -(-len(groups) // columns)
-    figure = Figure(figsize=(3.9 * columns, 3.1 * rows), dpi=110, layout='constrained')
+    figure = Figure(figsize=(5.2 * columns, 3 * rows), dpi=100, layout='constrained')
     for place, (group, runs) in enumerate(groups.items(), 1):
         axes = figure.add_subplot(rows, columns, place)
         shown = {BASE: records[BASE]} if BASE in records else {}
@@ -90,7 +90,7 @@ def draw_collapse(content: dict[str, Any]) -> np.ndarray:
         axes.tick_params(labelsize=8)
         axes.spines[['top', 'right']].set_visible(False)
         axes.grid(axis='y', color='#dddddd', linewidth=.6)
-        axes.legend(frameon=False, fontsize=7)
+        axes.legend(frameon=False, fontsize=8, loc='center left', bbox_to_anchor=(1, .5))
     return _pixels(figure)
 
 
