@@ -217,7 +217,7 @@ def draw_ranks_and_ap(contents: Sequence[dict[str, Any]], point: int) -> np.ndar
         for i, (arm, title) in enumerate(arms.items()):
             runs = [d for d in detectors if (d.study, d.share, d.arm) == (study, share, arm)]
             axes.plot([d.rank_share for d in runs], [100 * d.values[f'box_AP50@{point}'] for d in runs],
-                      'o', color=COLORS[i % len(COLORS)], label=title, alpha=.8)
+                      'os^'[i // len(COLORS)], color=COLORS[i % len(COLORS)], label=title, alpha=.8)
         axes.set_xscale('log')
         axes.set_xlim(.01, 1.5)
         axes.set_title(f'{study.partition("_")[2]}, {share} % of the labels', loc='left', fontsize=10,
