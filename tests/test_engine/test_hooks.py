@@ -107,7 +107,8 @@ def test_what_a_run_logs(tmp_path):
     for step, values in logged.items():
         # the momentum of the last iteration, not a mean
         assert values['momentum'] == pytest.approx(cosine_momentum(0.9, step - 1, 4))
-        assert values['loss'] == pytest.approx(values['loss_12'] + values['loss_13'], abs=1e-5)
+        assert values['loss'] == pytest.approx(sum(
+            values[f'loss_{part}'] for part in ('12', '13', 'regulariser')), abs=1e-5)
         assert 0 < values['obj_std'] <= 1 and 0 < values['obj_std_target'] <= 1
         assert values['images_per_s'] > 0 and 0 <= values['data_time'] < values['time']
         assert 'lr' in values

@@ -10,7 +10,6 @@ from mmengine.runner import Runner
 from torch import Tensor, nn
 
 from ..engine.runner_utils import unwrapped
-from ..models.soco import SoCo
 from .rank import effective_rank
 
 NAMES = ('obj_rank', 'proj_rank')
@@ -46,7 +45,7 @@ class FeatureRankHook(Hook):
                              f'not {interval} and {num_objects}.')
         self.interval = interval
         self.num_objects = num_objects
-        self._start: SoCo | None = None  # the network before training, until it has been measured
+        self._start: Any = None  # a SoCo, the network before training, until it has been measured
         self._start_features = _empty()
         self._features = _empty()
         self._handles: list[Any] = []

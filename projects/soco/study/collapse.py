@@ -145,9 +145,9 @@ def mean_difference(detectors: Sequence[Detector], arm: str, reference: str, nam
         tuple: Mean difference, both ends of its 95 % interval after Student's t over the pairs (NaN
         for fewer than two), and the number of pairs.
     """
-    values = {(d.study, d.share, d.seed, d.arm): d.values[name] for d in detectors}
-    pairs = [value - values[(*key, reference)] for (*key, one), value in values.items()
-             if one == arm and (*key, reference) in values]
+    ours, theirs = ({(d.study, d.share, d.seed): d.values[name] for d in detectors if d.arm == wanted}
+                    for wanted in (arm, reference))
+    pairs = [value - theirs[key] for key, value in ours.items() if key in theirs]
     mean = float(np.mean(pairs)) if pairs else float('nan')
     if len(pairs) < 2:
         return mean, float('nan'), float('nan'), len(pairs)
