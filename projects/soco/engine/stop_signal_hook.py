@@ -132,6 +132,22 @@ class StopSignalHook(Hook):
 
 
 _LISTENERS: 'weakref.WeakSet[StopSignalHook]' = weakref.WeakSet()
+_forking = threading.local()  # .mask: the signals that the thread blocked before it forked
+
+
+def _block() -> None:
+    """Block the signals before a fork.
+
+    A helper is born with them blocked: it would otherwise lose one that its parent sends before it is
+    ready, and a pool that is ended at once would wait for it forever.
+    """
+    signals = {number for hook in _LISTENERS for number in hook.signals}
+    _forking.mask = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+
+
+def _unblock() -> None:
+    """Restore the signals of the parent after a fork."""
+    signal.pthread_sigmask(signal.SIG_SETMASK, _forking.mask)
 
 
 def _ignore_all_but_the_parent() -> None:
@@ -140,8 +156,7 @@ def _ignore_all_but_the_parent() -> None:
     A step needs its data workers and a metric its pool, but the signal of a cluster reaches them too.
     """
     signals = {number for hook in _LISTENERS for number in hook.signals}
-    if signals:
-        signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    if signals:  # they are blocked since before the fork
         threading.Thread(target=_exit_when_the_parent_signals, args=(signals, ), daemon=True).start()
 
 
@@ -151,4 +166,5 @@ def _exit_when_the_parent_signals(signals: set[signal.Signals]) -> None:
     os._exit(0)  # as torch's data workers do: another code would count as a failure
 
 
-os.register_at_fork(after_in_child=_ignore_all_but_the_parent)
+os.register_at_fork(before=_block, after_in_parent=_unblock,
+                    after_in_child=_ignore_all_but_the_parent)
