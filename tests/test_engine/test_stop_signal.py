@@ -29,6 +29,7 @@ helper.kill()
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(('sender', 'told'), [('parent', 'ended'), ('another process', 'lives')])
 def test_a_helper_hears_its_parent_from_the_beginning(sender: str, told: str):
     """A signal that arrives before a helper is ready is not lost; one of a cluster does not end it."""

@@ -51,6 +51,7 @@ def run(tool, folder, monkeypatch, capsys):
     return run_tool
 
 
+@pytest.mark.slow(9)
 def test_without_labels(run, folder, tmp_path):
     arguments = ('--random', '--proposals', folder / 'held_out.arrow', '--repeats', 1)
     told = run(*arguments, '--json', tmp_path / 'a.json', '--out', tmp_path / 'out', '--num-photos', 3,
