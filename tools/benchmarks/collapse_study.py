@@ -25,7 +25,7 @@ from rich.console import Console
 
 import projects.soco.compat  # noqa: F401  (before anything of OpenMMLab)
 from projects.soco.datasets.dataset import SoCoDataset
-from projects.soco.evaluation.loading import build_model
+from projects.soco.evaluation.loading import build_model, build_start
 from projects.soco.evaluation.objects import held_out_dataset, score_objects
 from projects.soco.evaluation.rank import rank_of_model
 from projects.soco.files import write_whole
@@ -46,7 +46,7 @@ from projects.soco.study.collapse import (
     draw_ranks_and_ap,
 )
 from projects.soco.study.records import Records, read_records
-from projects.soco.weights.read import find_newest_checkpoint, read_checkpoint
+from projects.soco.weights.read import find_newest_checkpoint
 
 POINTS = (150, 300)  # iterations of fine-tuning to report
 CURVES = ('obj_rank', 'proj_rank', 'loss', 'obj_std')
@@ -200,10 +200,7 @@ def run(study: Config, name: str, args: argparse.Namespace, folder: Path, record
         start = json.dumps([cfg.model, cfg.randomness.seed, cfg.train_dataloader.dataset.pipeline,
                             cfg.load_from])
         if start not in befores:
-            model = build_model(cfg, None, cfg.randomness.seed)
-            if wanted.get('weights'):
-                model.load_state_dict(read_checkpoint(args.weights)['state_dict'], strict=False)
-            befores[start] = judge(model, dataset)
+            befores[start] = judge(build_start(cfg, cfg.load_from, cfg.randomness.seed), dataset)
         after = judge(build_model(cfg, find_newest_checkpoint(work_dir)), dataset)
         record['before'], record['after'] = befores[start][0], after[0]
         record['top1'] = [befores[start][1], after[1]]
@@ -227,7 +224,7 @@ def compare_detectors(contents: list[dict[str, Any]], folder: Path) -> None:
     """Write and print the table of the detectors' AP, and the picture of AP over rank."""
     text = detector_tables(contents, POINTS)
     folder.mkdir(parents=True, exist_ok=True)
-    write_whole(folder / 'detectors.md', text.encode())
+    write_whole(folder / 'detectors.md', f'{text}\n'.encode())
     console.print(text, soft_wrap=True)
     for what, path in (('tables', folder / 'detectors.md'), ('picture', save_image(
             draw_ranks_and_ap(contents, POINTS[0]), folder / 'detectors.png'))):
@@ -238,7 +235,7 @@ def summarise(content: dict[str, Any], folder: Path) -> None:
     """Write and print table and picture."""
     tables = folder / 'tables.md'
     text = collapse_tables(content)
-    write_whole(tables, text.encode())
+    write_whole(tables, f'{text}\n'.encode())
     picture = save_image(draw_collapse(content), folder / 'collapse.png')
     console.print(text, soft_wrap=True)
     for what, path in (('results', folder / 'results.json'), ('tables', tables), ('picture', picture)):

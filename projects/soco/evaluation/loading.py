@@ -11,7 +11,7 @@ from ..compat.cpu import cpu_config
 from ..models.soco import ONLINE_PARTS, SoCo
 from ..weights.convert import convert
 from ..weights.match import match_weights
-from ..weights.read import read_weights
+from ..weights.read import read_checkpoint, read_weights
 
 _CONFIGS = {'FPN': 'configs/soco_r50_fpn_400e.py', 'C4': 'configs/soco_r50_c4_400e.py'}
 
@@ -46,6 +46,24 @@ def build_model(cfg: Config, checkpoint: str | Path | None = None, seed: int = 0
             _init_quietly(model)
     if checkpoint is not None:
         _load_weights(model, cfg, checkpoint, projector)
+    return model
+
+
+def build_start(cfg: Config, weights: str | Path | None = None, seed: int = 0) -> SoCo:
+    """Build the network that a pretraining run starts from, on the CPU.
+
+    Args:
+        cfg (Config): A pretraining config.
+        weights (str | Path, optional): A checkpoint with some of the model's tensors, as `load_from`
+            loads it; the others are random. Defaults to None: all are random.
+        seed (int): Seed of the random initialisation. Defaults to 0.
+
+    Returns:
+        SoCo: The model.
+    """
+    model = build_model(cfg, seed=seed)
+    if weights is not None:
+        model.load_state_dict(read_checkpoint(weights)['state_dict'], strict=False)
     return model
 
 

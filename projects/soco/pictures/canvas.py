@@ -9,6 +9,8 @@ from pathlib import Path
 
 import matplotlib
 import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
 
 from ..files import write_whole
@@ -77,6 +79,13 @@ def save_image(array: np.ndarray, path: str | Path) -> Path:
     Image.fromarray(check_image(array, 'array')).save(buffer, 'PNG')
     write_whole(path, buffer.getvalue())
     return path
+
+
+def figure_pixels(figure: Figure) -> np.ndarray:
+    """Draw a figure of matplotlib, and return it as an image (H, W, 3) uint8."""
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
 def check_image(image: np.ndarray, name: str) -> np.ndarray:

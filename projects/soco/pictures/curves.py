@@ -6,12 +6,11 @@ from typing import NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from .canvas import INK, PALETTE, save_image
+from .canvas import INK, PALETTE, figure_pixels, save_image
 
 # Without the palette's light colours, which are hard to see on white.
 COLORS = [np.divide(PALETTE[i], 255) for i in (5, 0, 3, 4, 6, 1)]
@@ -70,9 +69,7 @@ def draw_training(records: Sequence[dict] | Mapping[str, Sequence[dict]], out: s
     Raises:
         ValueError: If a run has nothing to draw, or `out` does not end in .png.
     """
-    canvas = FigureCanvasAgg(training_figure(records, obj_std_floor))
-    canvas.draw()
-    return save_image(np.asarray(canvas.buffer_rgba())[..., :3], out)
+    return save_image(figure_pixels(training_figure(records, obj_std_floor)), out)
 
 
 def training_figure(records: Sequence[dict] | Mapping[str, Sequence[dict]],

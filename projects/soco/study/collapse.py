@@ -4,12 +4,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from ..pictures.canvas import INK
+from ..pictures.canvas import INK, figure_pixels
 from ..pictures.curves import COLORS
 from .resampling import student_half_width
+from .summary import markdown_table
 
 BASE = 'base'
 REFERENCES = ('imagenet', 'soco')  # arms that the others are compared with
@@ -30,21 +30,21 @@ def collapse_tables(content: dict[str, Any]) -> str:
     columns = ('factor', 'run', 'rank of objects before', 'after', 'after / before',
                'in 5 directions', 'explained by the box', 'silent units', 'rank of projections',
                'found again', 'last loss')
-    rows = [' | '.join(columns)]
+    rows = []
     for group, runs in by_group(content['records']).items():
         for name, record in runs.items():
             if 'lost' in record:
-                rows.append(f'{group} | {name} | {record["lost"]}' + ' | ' * 8)
+                rows.append([group, name, record['lost'], *[''] * 8])
                 continue
             before, after = (record[when]['online object'] for when in ('before', 'after'))
-            rows.append(' | '.join([
+            rows.append([
                 group, name, f'{before["effective_rank"]:.1f}', f'{after["effective_rank"]:.1f}',
                 f'{after["effective_rank"] / before["effective_rank"]:.2f}',
                 f'{after["leading_share"]:.2f}', f'{after["by_box"]:.2f}', str(after['silent']),
                 f'{record["after"]["online projection"]["effective_rank"]:.1f}',
                 f'{record["top1"][0]:.1%} → {record["top1"][1]:.1%}',
-                f'{record["curves"]["loss"][-1][1]:.2f}']))
-    return _markdown(rows)
+                f'{record["curves"]["loss"][-1][1]:.2f}'])
+    return markdown_table(columns, rows)
 
 
 def by_group(records: dict[str, dict]) -> dict[str, dict[str, dict]]:
@@ -91,7 +91,7 @@ def draw_collapse(content: dict[str, Any]) -> np.ndarray:
         axes.spines[['top', 'right']].set_visible(False)
         axes.grid(axis='y', color='#dddddd', linewidth=.6)
         axes.legend(frameon=False, fontsize=8, loc='center left', bbox_to_anchor=(1, .5))
-    return _pixels(figure)
+    return figure_pixels(figure)
 
 
 class Detector(NamedTuple):
@@ -170,16 +170,15 @@ def detector_tables(contents: Sequence[dict[str, Any]], points: Sequence[int]) -
     arms = {arm: value['title'] for content in contents for arm, value in content['arms'].items()}
     names = [f'box_{measure}@{point}' for point in points for measure in ('AP', 'AP50')]
     titles = [name.removeprefix('box_').replace('@', ' at ') for name in names]
-    rows = [' | '.join(['photos', 'labels', 'start', 'seeds', 'rank, after / before', *titles])]
+    rows, differences = [], []
     for study, share in sorted({(d.study, d.share) for d in detectors}, key=lambda k: (k[0], -k[1])):
         for arm, title in arms.items():
             runs = [d for d in detectors if (d.study, d.share, d.arm) == (study, share, arm)]
             if runs:
                 cells = [f'{100 * np.mean([d.values[name] for d in runs]):.1f}' for name in names]
-                rows.append(' | '.join([
+                rows.append([
                     study.partition('_')[2], f'{share} %', title, str(len(runs)),
-                    f'{np.mean([d.rank_share for d in runs]):.2f}', *cells]))
-    second = [' | '.join(['difference (95 % interval)', 'photos', 'pairs', *titles])]
+                    f'{np.mean([d.rank_share for d in runs]):.2f}', *cells])
     studies = list(dict.fromkeys(d.study for d in detectors))
     for arm, reference in [(arm, reference) for reference in REFERENCES for arm in arms
                            if arm not in REFERENCES or (arm, reference) == REFERENCES[::-1]]:
@@ -187,13 +186,15 @@ def detector_tables(contents: Sequence[dict[str, Any]], points: Sequence[int]) -
             chosen = [d for d in detectors if part in (None, d.study)]
             found = [mean_difference(chosen, arm, reference, name) for name in names]
             if found[0][3]:
-                second.append(' | '.join([
+                differences.append([
                     f'{arms[arm]} − {arms[reference]}', part.partition('_')[2] if part else 'all',
                     str(found[0][3]),
                     *(f'{100 * mean:+.1f}' + (f' ({100 * low:.1f} to {100 * high:.1f})'
                                               if pairs > 1 else '')
-                      for mean, low, high, pairs in found)]))
-    return '\n\n'.join(_markdown(table) for table in (rows, second))
+                      for mean, low, high, pairs in found)])
+    return '\n\n'.join([
+        markdown_table(['photos', 'labels', 'start', 'seeds', 'rank, after / before', *titles], rows),
+        markdown_table(['difference (95 % interval)', 'photos', 'pairs', *titles], differences)])
 
 
 def draw_ranks_and_ap(contents: Sequence[dict[str, Any]], point: int) -> np.ndarray:
@@ -229,16 +230,4 @@ def draw_ranks_and_ap(contents: Sequence[dict[str, Any]], point: int) -> np.ndar
         axes.grid(color='#dddddd', linewidth=.6)
         if place == 1:
             axes.legend(frameon=False, fontsize=7)
-    return _pixels(figure)
-
-
-def _markdown(rows: Sequence[str]) -> str:
-    rule = ' | '.join('---' for _ in rows[0].split(' | '))
-    return '\n'.join(f'| {row} |' for row in (rows[0], rule, *rows[1:])) + '\n'
-
-
-def _pixels(figure: Figure) -> np.ndarray:
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
-
+    return figure_pixels(figure)

@@ -19,7 +19,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from ..datasets.dataset import SoCoDataset
 from ..evaluation.annotated import LabelledPhotos, first_view, read_labelled
 from ..evaluation.cost import measure_cost
-from ..evaluation.loading import build_model
+from ..evaluation.loading import build_model, build_start
 from ..evaluation.objects import held_out_dataset
 from ..evaluation.rank import rank_of_model
 from ..launch.configs import load_config
@@ -28,7 +28,6 @@ from ..models.soco import SoCo
 from ..proposals.sources import open_source
 from ..runs.follow import DivergedError
 from ..runs.record import code_version
-from ..weights.read import read_checkpoint
 from . import training
 from .data import StudyData
 from .detection import judge_predictions, lacks_points
@@ -178,15 +177,12 @@ class StudyRun:
         """Measure the rank of a method's features on its photos, before and after pretraining."""
         if cfg.model.type != 'SoCo':
             return {}
-        method, ranks = self.study.methods[job.name], {}
+        method = self.study.methods[job.name]
         dataset = held_out_dataset(cfg, self.data.root, self.data.store(method.boxes))
-        for when, path in (('before', None), ('after', checkpoint)):
-            model = build_model(cfg, path, job.number)
-            if path is None and method.weights:
-                model.load_state_dict(read_checkpoint(self.weights)['state_dict'], strict=False)
-            ranks[when] = {name: rank._asdict()
-                           for name, rank in rank_of_model(model, dataset).items()}
-        return ranks
+        models = dict(before=build_start(cfg, self.weights if method.weights else None, job.number),
+                      after=build_model(cfg, checkpoint))
+        return {when: {name: rank._asdict() for name, rank in rank_of_model(model, dataset).items()}
+                for when, model in models.items()}
 
     def _train_method(self, job: Job, options: dict, folder: Path, report: Callable
                       ) -> tuple[float, Path, str]:

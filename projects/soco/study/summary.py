@@ -7,11 +7,10 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from ..files import whole_file
-from ..pictures.canvas import save_image
+from ..pictures.canvas import figure_pixels, save_image
 from ..pictures.curves import COLORS
 from .plan import Job, Study
 from .records import Records
@@ -114,7 +113,8 @@ def _share(key: str) -> int:
     return int(re.search(r'/(\d+)percent/', key)[1])
 
 
-def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def markdown_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a table in Markdown, or '' if there are no rows."""
     rows = list(rows)
     if not rows:
         return ''
@@ -154,7 +154,7 @@ def _object_table(content: dict[str, Any], features: str) -> str:
         if runs:
             rows.append([title, str(len(runs)),
                          *(_spread([run['values'][name] for run in runs]) for name in names)])
-    return _table([f'{features} features', 'seeds', *names.values()], rows)
+    return markdown_table([f'{features} features', 'seeds', *names.values()], rows)
 
 
 def _arms(content: dict[str, Any], features: str = '') -> dict[str, str]:
@@ -182,7 +182,7 @@ def _difference_rows(content: dict[str, Any], group: str, names: Sequence[str], 
 
 def _object_differences(content: dict[str, Any], features: str) -> str:
     names = OBJECTS[features]
-    return _table([f'{features} features, difference (95 % interval)', *names.values()],
+    return markdown_table([f'{features} features, difference (95 % interval)', *names.values()],
                   _difference_rows(content, 'objects', list(names), features))
 
 
@@ -214,13 +214,13 @@ def _detection_table(content: dict[str, Any], share: int) -> str:
                            for name in names)])
     columns = [f'{share} % of the labels', 'seeds', 'iterations',
                *(name.replace('_', ' ') for name in names)]
-    return _table(columns, rows)
+    return markdown_table(columns, rows)
 
 
 def _detection_differences(content: dict[str, Any], share: int) -> str:
     points = points_of(content, share)
     names = [f'box_AP50@{point}' for point in points]
-    return _table([f'difference in box AP50, {share} % of the labels (95 % interval)',
+    return markdown_table([f'difference in box AP50, {share} % of the labels (95 % interval)',
                    *(f'{point} iterations' for point in points)],
                   _difference_rows(content, f'finetune/{share}', names))
 
@@ -242,7 +242,7 @@ def _cost_table(content: dict[str, Any]) -> str:
     columns = ['pretraining', 'seeds', 'GFLOP per image and step', 'ms per image', *RANKS,
                'chosen options']
     measured = [i for i, name in enumerate(columns) if name not in RANKS or any(r[i] for r in rows)]
-    return _table([columns[i] for i in measured], [[row[i] for i in measured] for row in rows])
+    return markdown_table([columns[i] for i in measured], [[row[i] for i in measured] for row in rows])
 
 
 def _ranks(runs: Sequence[dict]) -> list[str]:
@@ -260,7 +260,7 @@ def _trial_table(content: dict[str, Any]) -> str:
                      if name in ('map_backbone', 'knn_backbone') or name.startswith('box_AP50')}
             rows.append(['/'.join(key.split('/')[:2]), options,
                          ', '.join(f'{name} {100 * value:.1f}' for name, value in shown.items())])
-    return _table(['trial', 'options', 'scores on a part of train'], rows)
+    return markdown_table(['trial', 'options', 'scores on a part of train'], rows)
 
 
 def draw(content: dict[str, Any], path: Path) -> Path | None:
@@ -291,10 +291,7 @@ def draw(content: dict[str, Any], path: Path) -> Path | None:
     figure = Figure(figsize=(7 * columns, 3.6 * rows), layout='constrained')
     for i, panel in enumerate(panels):
         panel(figure.add_subplot(rows, columns, i + 1))
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    save_image(np.asarray(canvas.buffer_rgba())[..., :3].copy(), path)
-    return path
+    return save_image(figure_pixels(figure), path)
 
 
 def _object_panel(axes: Axes, content: dict[str, Any], names: dict[str, str], title: str) -> None:
