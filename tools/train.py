@@ -16,6 +16,7 @@ from projects.soco.launch.configs import (
     set_pretrained,
 )
 from projects.soco.launch.errors import run_tool
+from projects.soco.launch.schedule_check import schedule_warning
 from projects.soco.runs.record import recorded
 from projects.soco.runs.resume import check_resume
 from projects.soco.weights.read import find_newest_checkpoint, read_checkpoint
@@ -77,9 +78,12 @@ def main() -> None:
         check_family(cfg, args.family)
     apply_arguments(cfg, args)
     check_inputs(cfg)
+    warning = schedule_warning(cfg)
     check_work_dir(cfg.work_dir)
     prepare_processes(cfg, args.launcher)
     runner = Runner.from_cfg(cfg)
+    if warning:
+        runner.logger.warning(warning)
     with recorded(runner, args.config):
         runner.train()
     if is_main_process():

@@ -91,7 +91,8 @@ def load_config(path: str, options: dict[str, Any], register: bool = True,
 def update_config(cfg: Config) -> None:
     """Update a config that an earlier version of the project wrote to a work directory.
 
-    That version described a view in three lists, which are merged, and some classes had other names.
+    That version described a view in three lists, which are merged, counted the warm-up in epochs, and
+    some classes had other names.
 
     Args:
         cfg (Config): Any config; it is changed in place. A config of this version does not change.
@@ -106,6 +107,12 @@ def update_config(cfg: Config) -> None:
         if 'projects.soco.engine' in modules and find_hook(cfg, 'ObjectScoreHook'):
             modules.append('projects.soco.evaluation')
         cfg.custom_imports.imports = list(dict.fromkeys(modules))
+    schedulers = cfg.get('param_scheduler') or []
+    for scheduler in [schedulers] if isinstance(schedulers, dict) else schedulers:
+        if scheduler.get('type') == 'WarmupLR' and 'end' in scheduler:
+            scheduler.update(by_epoch=False, share=scheduler.pop('end') / cfg.train_cfg.max_epochs)
+            for key in ('begin', 'convert_to_iter_based'):
+                scheduler.pop(key, None)
     model = cfg.get('model', {})
     colours = (model.get('data_preprocessor') or {}).pop('views', [])
     finest = model.pop('finest_levels', None) or []
