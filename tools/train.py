@@ -7,7 +7,13 @@ from mmengine.dist import is_main_process
 from mmengine.runner import Runner
 
 import projects.soco.compat  # noqa: F401  (before any import of OpenMMLab)
-from projects.soco.launch.checks import check_family, check_inputs, check_work_dir, prepare_processes
+from projects.soco.launch.checks import (
+    check_family,
+    check_inputs,
+    check_work_dir,
+    is_first_process,
+    prepare_processes,
+)
 from projects.soco.launch.configs import (
     add_config_arguments,
     add_train_arguments,
@@ -62,11 +68,14 @@ def apply_arguments(cfg: Config, args: argparse.Namespace) -> None:
     if args.resume:
         path = args.resume if args.resume != 'newest' else find_newest_checkpoint(cfg.work_dir)
         if path is None:
-            print(f'--resume: {cfg.work_dir} contains no complete checkpoint; starting from scratch.')
+            if is_first_process():
+                print(f'--resume: {cfg.work_dir} contains no complete checkpoint; starting from '
+                      'scratch.')
             return
         changes = check_resume(path, read_checkpoint(path), cfg)
         cfg.resume, cfg.load_from = True, str(path)
-        print(f'Resuming from {path}', *([changes] if changes else []), sep='\n')
+        if is_first_process():
+            print(f'Resuming from {path}', *([changes] if changes else []), sep='\n')
     elif cfg.load_from:
         read_checkpoint(cfg.load_from)
 

@@ -123,6 +123,22 @@ def whole_of_two(tmp_path_factory) -> Path:
     return work_dir
 
 
+@pytest.mark.slow(20)
+def test_a_run_of_one_process_goes_on_with_two(tmp_path):
+    """Its checkpoint has as many iterations as the whole run of two processes has."""
+    config, work_dir = dumped(tmp_path, **{'default_hooks.checkpoint.interval': 1})
+    finish(start(config))
+    output = finish(start(config, '--resume', str(work_dir / 'epoch_1.pth'), '--epochs', '3',
+                          processes=2))
+    assert output.count('Changed since the checkpoint: train_cfg.max_epochs was 2, is 3.') == 1
+    assert '1 epochs and 0 photos of the next one are done; 2 photos per optimizer step before, 4 now' \
+        in output
+    ends = [read_checkpoint(work_dir / f'epoch_{n}.pth')['meta'] for n in (2, 3)]
+    assert [(end['position']['epoch'], end['iter']) for end in ends] == [(2, 6), (3, 9)]
+    refused = start(config, '--resume', '--epochs', '2')
+    assert 'cannot be resumed for a shorter run: 3 epochs are done' in finish(refused, 2)
+
+
 TWO_RANKS = {'train_cfg.max_epochs': 4, 'train_dataloader.num_workers': 1,
              'train_dataloader.persistent_workers': True}
 

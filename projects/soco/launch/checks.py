@@ -97,6 +97,11 @@ def check_family(cfg: Config, family: str) -> None:
                          f'with {found} in its name, and weights of that family.')
 
 
+def is_first_process() -> bool:
+    """Return whether this process is the first of a run, before its group is initialised."""
+    return os.environ.get('RANK', os.environ.get('SLURM_PROCID', '0')) == '0'
+
+
 def prepare_processes(cfg: Config, launcher: str) -> None:
     """Set a config's launcher, and adapt the config to it if there is no CUDA device.
 
