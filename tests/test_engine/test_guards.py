@@ -136,7 +136,7 @@ def test_a_run_of_one_process_goes_on_with_two(tmp_path):
     ends = [read_checkpoint(work_dir / f'epoch_{n}.pth')['meta'] for n in (2, 3)]
     assert [(end['position']['epoch'], end['iter']) for end in ends] == [(2, 6), (3, 9)]
     refused = start(config, '--resume', '--epochs', '2')
-    assert 'cannot be resumed for a shorter run: 3 epochs are done' in finish(refused, 2)
+    assert 'for a shorter run: 3 epochs are done' in ' '.join(finish(refused, 2).split())
 
 
 TWO_RANKS = {'train_cfg.max_epochs': 4, 'train_dataloader.num_workers': 1,
