@@ -169,7 +169,7 @@ def study_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StudyRun:
         run.records.add(job.key, dict(values={}))
 
     monkeypatch.setattr(run, '_do', dict.fromkeys(run._do, do))
-    monkeypatch.setattr(run, '_iterations', lambda job: None)
+    monkeypatch.setattr(run._jobs, 'iterations', lambda job: None)
     return run
 
 
@@ -214,7 +214,7 @@ def test_a_detector_that_was_killed_while_it_validated_is_done_again(
         return 1.0
 
     monkeypatch.setattr(study_run, '_train', train)
-    monkeypatch.setattr('projects.soco.study.run.judge_predictions',
+    monkeypatch.setattr('projects.soco.study.training.judge_predictions',
                         lambda labels, folder, resamples: ({'box_AP50@600': 0.1}, {}))
     study_run._finetune(job, lambda done, state: None)
     assert len(runs) == 2 and runs[0] == runs[1]

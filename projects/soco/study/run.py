@@ -5,7 +5,6 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
@@ -14,7 +13,6 @@ from typing import Any
 import torch
 from mmengine.config import Config
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from ..datasets.dataset import SoCoDataset
 from ..evaluation.annotated import LabelledPhotos, first_view, read_labelled
@@ -23,14 +21,13 @@ from ..evaluation.loading import build_model, build_start
 from ..evaluation.objects import held_out_dataset
 from ..evaluation.rank import rank_of_model
 from ..launch.configs import load_config
-from ..launch.errors import STOPPED, Stopped
 from ..models.soco import SoCo
 from ..proposals.sources import open_source
 from ..runs.follow import DivergedError
 from ..runs.record import code_version
 from . import training
 from .data import StudyData
-from .detection import judge_predictions, lacks_points
+from .jobs import Jobs, Report
 from .objects import build_arm, judge
 from .plan import BOXES, Job, Study
 from .records import Records
@@ -56,7 +53,11 @@ class StudyRun:
         self.study, self.data, self.records = study, data, records
         self.folder, self.console = Path(folder).resolve(), console
         self.weights = Path(weights).resolve() if weights else None
-        self._stop = threading.Event()
+        self._jobs = Jobs(
+            jobs=list(study.jobs()), is_done=lambda job: job.key in records, needs=study.needs,
+            do=self._run_job, iterations=self._iterations, in_short=self._in_short,
+            workers=study.workers, console=console)
+        self._stop = self._jobs.stop
         self._labelled: dict[str, LabelledPhotos] = {}
         self._views: SoCoDataset | None = None
         self._commit = code_version()
@@ -66,66 +67,11 @@ class StudyRun:
             'finetune_trial': self._finetune_trial, 'finetune': self._finetune}
 
     def run(self, deadline: float = math.inf) -> bool:
-        """Run the jobs that are left.
+        """Run the jobs that are left; see `Jobs.run`."""
+        return self._jobs.run(deadline)
 
-        Args:
-            deadline (float): Time of `time.monotonic()` at which running jobs write a checkpoint and
-                stop. Defaults to infinity.
-
-        Returns:
-            bool: Whether all jobs are done. Otherwise, the next run continues.
-
-        Raises:
-            ValueError: If a job failed. Concurrent jobs were stopped and can be resumed.
-        """
-        jobs = list(self.study.jobs())
-        left = [job for job in jobs if job.key not in self.records]
-        columns = (TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn(),
-                   TimeElapsedColumn(), TextColumn('{task.fields[state]}'))
-        running: dict[Future, Job] = {}
-        with Progress(*columns, console=self.console) as progress, \
-                ThreadPoolExecutor(self.study.workers) as pool:
-            whole = progress.add_task('jobs', total=len(jobs),
-                                      completed=len(jobs) - len(left), state='')
-            try:
-                while (left or running) and time.monotonic() < deadline:
-                    for job in self._ready(left, running):
-                        left.remove(job)
-                        running[pool.submit(self._run_job, job, progress)] = job
-                    done, _ = wait(running, timeout=1, return_when=FIRST_COMPLETED)
-                    for future in done:
-                        running.pop(future)
-                        future.result()
-                        progress.advance(whole)
-            finally:
-                self._stop.set()
-                wait(running)
-            stopped = [future for future in running if isinstance(future.exception(), Stopped)]
-            for future in running.keys() - set(stopped):
-                future.result()
-        return not (left or stopped)
-
-    def _ready(self, left: list[Job], running: dict[Future, Job]) -> list[Job]:
-        """Return the next jobs whose needs are done, at most one per free worker."""
-        ready = [job for job in left
-                 if all(need.key in self.records for need in self.study.needs(job))]
-        return ready[:self.study.workers - len(running)]
-
-    def _run_job(self, job: Job, progress: Progress) -> None:
-        if self._stop.is_set():
-            raise Stopped(STOPPED)
-        task = progress.add_task(job.key, total=self._iterations(job), state='starting')
-
-        def report(done: int, state: str) -> None:
-            progress.update(task, completed=done, state=state)
-
-        started = time.monotonic()
-        try:
-            self._do[job.kind](job, report)
-            self.console.print(f'{job.key}: {self._in_short(job)} '
-                               f'({time.monotonic() - started:.0f} s)', soft_wrap=True)
-        finally:
-            progress.remove_task(task)
+    def _run_job(self, job: Job, report: Callable) -> None:
+        self._do[job.kind](job, report)
 
     def _iterations(self, job: Job) -> int | None:
         if job.kind in ('trial', 'pretrain'):
@@ -212,36 +158,25 @@ class StudyRun:
         options = self._chosen('finetune_trial', job.name, self.study.detector_options)
         self._fine_tune(job, options, self.study.resamples, report)
 
-    def _fine_tune(self, job: Job, options: dict, resamples: int, report: Callable,
-                   again: bool = False) -> None:
-        folder, weights = self.folder / job.key, None
-        folder.mkdir(parents=True, exist_ok=True)
-        parts = self._parts(job)
-        if parts:
-            weights = training.write_weights(parts, folder / 'start.pth')
+    def _fine_tune(self, job: Job, options: dict, resamples: int, report: Report) -> None:
+        folder, parts = self.folder / job.key, self._parts(job)
+        weights = folder / 'start.pth' if parts else None
         command = training.finetuning_command(self.study, self.data, job, options, folder, weights)
-        seconds = self._train(command, folder, job, report)
+
+        def train() -> float:
+            if weights:
+                training.write_weights(parts, weights)
+            return self._train(command, folder, job, report)
+
         cfg = load_config(self.study.detector, {}, register=False)
         kinds = cfg.val_evaluator.metric
-        kinds = [kinds] if isinstance(kinds, str) else list(kinds)
         interval = cfg.train_cfg.val_interval
-        points = range(interval, cfg.train_cfg.max_iters + 1, interval)
-        if lacks_points(folder, points, kinds) and again:
-            raise ValueError(f'{job.key} has no predictions ({", ".join(kinds)}) for some of its '
-                             f'validations at {", ".join(map(str, points))} iterations. '
-                             f'{self.study.detector} needs the KeepPredictionsHook and a CocoMetric.')
-        if lacks_points(folder, points, kinds):
-            self.console.print(f'{job.key} was killed during a validation and is run again.')
-            shutil.rmtree(folder)
-            return self._fine_tune(job, options, resamples, report, again=True)
-        if self._stop.is_set():  # the evaluation takes a while; the next run does it from the files
-            raise Stopped(STOPPED)
         _, labels = training.judged_splits(self.data, job)
-        values, samples = judge_predictions(labels, folder, resamples)
+        seconds, values, samples = training.train_detector(
+            train, folder, job.key, labels, range(interval, cfg.train_cfg.max_iters + 1, interval),
+            [kinds] if isinstance(kinds, str) else list(kinds), resamples, self._stop, self.console)
         self._add(job, dict(options=options, command=self._as_text(command), seconds=seconds,
                             values=values), samples if resamples else None)
-        for path in folder.glob('*.pth'):  # not needed after the evaluation
-            path.unlink()
 
     def _train(self, command: list[str], folder: Path, job: Job, report: Callable) -> float:
         threads = max(1, (os.cpu_count() or 1) // self.study.workers)

@@ -1,5 +1,6 @@
 """Pretraining and fine-tuning of a study's arms with tools/train.py."""
 import contextlib
+import shutil
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -8,12 +9,15 @@ from pathlib import Path
 import numpy as np
 import torch
 from mmengine.config import Config
+from rich.console import Console
 
 from ..files import whole_file
+from ..launch.errors import STOPPED, Stopped
 from ..runs.follow import run_training
 from ..runs.log import read_run
 from ..weights.read import find_newest_checkpoint, read_checkpoint
 from .data import StudyData
+from .detection import judge_predictions, lacks_points
 from .plan import Job, Study
 
 
@@ -109,6 +113,49 @@ def train(command: list[str], folder: Path, what: str, report: Callable[[int, st
         seconds = before + time.monotonic() - started
         clock.write_text(f'{seconds:.1f}')
     return seconds
+
+
+def train_detector(run: Callable[[], float], folder: Path, what: str, labels: Path,
+                   points: Sequence[int], kinds: Sequence[str], resamples: int,
+                   stop: threading.Event, console: Console
+                   ) -> tuple[float, dict[str, float], dict[str, np.ndarray]]:
+    """Train a detector and judge the predictions of its validations.
+
+    Args:
+        run (Callable): Starts or resumes the training, and returns its seconds.
+        folder (Path): Work directory of the training. Its checkpoints are removed at the end.
+        what (str): Name of the run, for messages.
+        labels (Path): COCO json of the validation photos.
+        points (Sequence[int]): Iterations after which the detector is validated.
+        kinds (Sequence[str]): Kinds of predictions, some of `detection.KINDS`.
+        resamples (int): See `judge_predictions`.
+        stop (threading.Event): Set when the jobs are asked to stop.
+        console (Console): Console for messages.
+
+    Returns:
+        tuple: Seconds, and the two results of `judge_predictions`.
+
+    Raises:
+        Stopped: If it was stopped. It can be resumed.
+        ValueError: If it failed, or wrote no predictions.
+    """
+    for again in (False, True):
+        folder.mkdir(parents=True, exist_ok=True)
+        seconds = run()
+        if not lacks_points(folder, points, kinds):
+            break
+        if again:
+            raise ValueError(f'{what} has no predictions ({", ".join(kinds)}) for some of its '
+                             f'validations at {", ".join(map(str, points))} iterations. The detector '
+                             'needs the KeepPredictionsHook and a CocoMetric.')
+        console.print(f'{what} was killed during a validation and is run again.')
+        shutil.rmtree(folder)
+    if stop.is_set():  # judging takes a while; the next run does it from the files
+        raise Stopped(STOPPED)
+    values, samples = judge_predictions(labels, folder, resamples)
+    for path in folder.glob('*.pth'):  # not needed any more
+        path.unlink()
+    return seconds, values, samples
 
 
 def keep_last(folder: Path) -> Path:
