@@ -1,0 +1,328 @@
+"""A comparison of starts of a user's detector on his own annotations."""
+import hashlib
+import json
+import math
+import os
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from mmengine.config import Config
+from rich.console import Console
+
+from ..datasets.coco_subset import check_coco, choose_images
+from ..files import whole_file
+from ..launch.data_files import leaf_datasets
+from ..proposals.formats import read_json
+from ..runs.record import code_version
+from ..weights.read import find_newest_checkpoint
+from . import training
+from .fit import fit_detector, thaw
+from .jobs import Jobs, Report
+from .records import Records
+
+RESAMPLES = 1000
+
+
+class Start(NamedTuple):
+    """Weights that a detector starts from.
+
+    Args:
+        name (str): Name in tables and pictures.
+        kind (str): 'random', 'weights' (any file) or 'soco' (a pretraining of this project).
+        path (Path, optional): The weights. Defaults to None, for 'random'.
+    """
+
+    name: str
+    kind: str
+    path: Path | None = None
+
+
+class CompareJob(NamedTuple):
+    """One detector to train.
+
+    Args:
+        start (str): Name of the start.
+        share (int): Percentage of the labels.
+        seed (int): Seed of fine-tuning, of random weights and of the choice of labels.
+    """
+
+    start: str
+    share: int
+    seed: int
+
+    @property
+    def key(self) -> str:
+        """Key of the record, and path of the folder in the work directory."""
+        return f'finetune/{self.start}/{self.share}percent/seed{self.seed}'
+
+
+@dataclass(frozen=True)
+class Annotations:
+    """Annotations of train and val, read and checked.
+
+    Args:
+        images (Path): Folder of the photos.
+        train (Path): COCO json.
+        val (Path): COCO json.
+        rows (dict): The content of train.
+        classes (list[str]): Names of the classes of train, in order.
+        val_photos (int): Photos of val.
+        val_objects (int): Objects of val.
+        masks (bool): Whether every object has a mask.
+        shared (list[str]): Photos that are in train and in val.
+    """
+
+    images: Path
+    train: Path
+    val: Path
+    rows: dict
+    classes: list[str]
+    val_photos: int
+    val_objects: int
+    masks: bool
+    shared: list[str]
+
+
+def read_starts(texts: Sequence[str]) -> list[Start]:
+    """Read the starts of a command line.
+
+    Args:
+        texts (Sequence[str]): Each is 'random', the path of weights, or 'soco:' and the work directory
+            of a pretraining; with NAME= before it, it gets that name.
+
+    Returns:
+        list[Start]: The starts, with names that differ.
+
+    Raises:
+        FileNotFoundError: If there are no weights at a path.
+        ValueError: If there are fewer than two starts, or two have the same name.
+    """
+    starts = [_read_start(text) for text in texts]
+    names = [start.name for start in starts]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(f'Two starts have the name {twice[0]}. Give them names: --start NAME=…')
+    if len(starts) < 2:
+        raise ValueError('A comparison needs at least two starts, such as --start random --start '
+                         'soco:work_dirs/my_photos.')
+    return starts
+
+
+def _read_start(text: str) -> Start:
+    name, equals, rest = text.partition('=')
+    if not equals or '/' in name or ':' in name:
+        name, rest = '', text
+    if rest == 'random':
+        return Start(_name_of(name or 'random'), 'random')
+    kind, colon, place = rest.partition(':')
+    if kind == 'soco' and colon:
+        folder = Path(place)
+        if not folder.is_dir():
+            raise FileNotFoundError(f'There is no work directory of a pretraining at {folder} '
+                                    f'(--start {text}).')
+        path: Path | None = folder / 'detector_start.pth'
+        if not path.is_file():
+            path = find_newest_checkpoint(folder)
+        if path is None:
+            raise FileNotFoundError(f'{folder} contains no detector_start.pth and no checkpoint that '
+                                    f'can be opened (--start {text}).')
+        return Start(_name_of(name or 'soco'), 'soco', path.resolve())
+    if not Path(rest).is_file():
+        raise FileNotFoundError(f'There are no weights at {rest}. --start takes random, a file of '
+                                'weights, or soco:DIR with the work directory of a pretraining.')
+    return Start(_name_of(name or Path(rest).stem), 'weights', Path(rest).resolve())
+
+
+def _name_of(text: str) -> str:
+    """Return a name that can be part of a path."""
+    return ''.join(c if c.isalnum() or c in '-_.' else '_' for c in text)
+
+
+def read_annotations(images: str | Path, train: str | Path, val: str | Path) -> Annotations:
+    """Read and check the annotations of a comparison.
+
+    Args:
+        images (str | Path): Folder of the photos.
+        train (str | Path): COCO json to train on.
+        val (str | Path): COCO json to evaluate on.
+
+    Returns:
+        Annotations: What the comparison needs of them.
+
+    Raises:
+        FileNotFoundError: If a file or a photo does not exist.
+        ValueError: If a json is not a COCO file, or the classes differ.
+    """
+    folder = Path(images).resolve()
+    content = {}
+    for split, path in (('train', train), ('val', val)):
+        if not Path(path).is_file():
+            raise FileNotFoundError(f'There is no {path} (--{split}).')
+        content[split] = read_json(path)
+        check_coco(content[split], path)
+        missing = [row['file_name'] for row in content[split]['images']
+                   if not (folder / row['file_name']).is_file()]
+        if missing:
+            raise FileNotFoundError(f'{len(missing)} photos of {path} are not in {folder}, such as '
+                                    f'{missing[0]}. Set --images to the folder that contains them.')
+    names = {split: [row['name'] for row in rows['categories']] for split, rows in content.items()}
+    if sorted(names['train']) != sorted(names['val']):
+        differing = sorted(set(names['train']) ^ set(names['val']))
+        raise ValueError(f'{train} and {val} have other classes: {", ".join(differing[:5])} is in one '
+                         'of them only.')
+    masks = all(row.get('segmentation') for rows in content.values() for row in rows['annotations'])
+    files = [{row['file_name'] for row in rows['images']} for rows in content.values()]
+    return Annotations(
+        images=folder, train=Path(train).resolve(), val=Path(val).resolve(), rows=content['train'],
+        classes=names['train'], val_photos=len(content['val']['images']),
+        val_objects=len(content['val']['annotations']), masks=masks, shared=sorted(files[0] & files[1]))
+
+
+class Comparison:
+    """The same detector, schedule and data from each start, for shares of the labels and seeds.
+
+    Args:
+        detector (Config): Config of the detector.
+        data (Annotations): The annotations.
+        starts (Sequence[Start]): The starts.
+        shares (Sequence[int]): Percentages of the labels, each in [1, 100].
+        seeds (int): Number of seeds, at least 1.
+        folder (str | Path): The work directory.
+        iters (int, optional): Iterations of the schedule. Defaults to None: those of the config.
+        workers (int): Concurrent trainings. Defaults to 1.
+
+    Raises:
+        ValueError: If the shares or seeds are out of range, or the detector does not fit the data.
+    """
+
+    def __init__(self, detector: Config, data: Annotations, starts: Sequence[Start],
+                 shares: Sequence[int], seeds: int, folder: str | Path, iters: int | None = None,
+                 workers: int = 1) -> None:
+        if not shares or not all(0 < share <= 100 for share in shares):
+            raise ValueError(f'--shares must be percentages within 1 and 100, not {list(shares)}.')
+        if seeds < 1 or workers < 1 or (iters is not None and iters < 4):
+            raise ValueError('--seeds and --workers must be at least 1, and --iters at least 4.')
+        self.data, self.starts = data, {start.name: start for start in starts}
+        self.shares, self.seeds = sorted(set(shares)), seeds
+        self.folder, self.workers = Path(folder).resolve(), workers
+        self._weights = {start.name: start.path and _hash(start.path.read_bytes()) for start in starts}
+        photos = len({row['image_id'] for row in data.rows['annotations']})
+        self.fitted, self.notes = fit_detector(
+            detector, data.images, data.train, data.val, data.classes, data.masks, photos, iters)
+        if any(start.kind == 'random' for start in starts):
+            self.notes += thaw(Config(self.fitted._cfg_dict.to_dict()))
+
+    @property
+    def points(self) -> list[int]:
+        """Iterations after which the detector is validated."""
+        loop = self.fitted.train_cfg
+        points = list(range(loop.val_interval, loop.max_iters + 1, loop.val_interval))
+        return points if points[-1] == loop.max_iters else [*points, loop.max_iters]
+
+    def jobs(self) -> list[CompareJob]:
+        """Return all jobs: a first seed of everything before the second one."""
+        return [CompareJob(name, share, seed) for seed in range(self.seeds) for share in self.shares
+                for name in self.starts]
+
+    def about(self) -> dict[str, Any]:
+        """Return what a later call may extend: shares, number of seeds, and starts."""
+        return dict(shares=self.shares, seeds=self.seeds,
+                    starts=[dict(name=start.name, kind=start.kind) for start in self.starts.values()])
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Return what all records must agree in: detector and annotations."""
+        text = self.fitted.dump().replace(str(self.data.images), '')
+        return dict(detector=_hash(text.encode()), train=_hash(self.data.train.read_bytes()),
+                    val=_hash(self.data.val.read_bytes()))
+
+    def run(self, records: Records, console: Console, deadline: float = math.inf) -> bool:
+        """Run the jobs that are left.
+
+        Args:
+            records (Records): Records of finished jobs; new ones are added.
+            console (Console): Console for the progress.
+            deadline (float): See `Jobs.run`. Defaults to infinity.
+
+        Returns:
+            bool: Whether all jobs are done. Otherwise, the next run continues.
+
+        Raises:
+            ValueError: If a job failed, or a start has results from other weights.
+        """
+        commit, stop = code_version(), threading.Event()
+        for key, record in records.content['records'].items():
+            name = key.split('/')[1]
+            if name in self._weights and record['weights'] != self._weights[name]:
+                raise ValueError(f'{records.path} has results of the start {name} from other weights. '
+                                 'Give the new weights another name (--start NAME=…), or use another '
+                                 '--work-dir.')
+
+        def do(job: CompareJob, report: Report) -> None:
+            folder = self.folder / job.key
+            command = self.command(job)
+            seconds, values, samples = training.train_detector(
+                lambda: training.train(command, folder, job.key, report, stop, self._environment(),
+                                       [records.lock]),
+                folder, job.key, self.data.val, self.points, self.kinds, RESAMPLES, stop, console)
+            about = dict(date=date.today().isoformat(), commit=commit, weights=self._weights[job.start])
+            records.add(job.key, dict(**about, seconds=seconds, values=values), samples)
+
+        return Jobs(
+            jobs=self.jobs(), is_done=lambda job: job.key in records, needs=lambda job: [], do=do,
+            iterations=lambda job: self.fitted.train_cfg.max_iters,
+            in_short=lambda job: _in_short(records[job.key]['values']), workers=self.workers,
+            console=console, stop=stop).run(deadline)
+
+    @property
+    def kinds(self) -> list[str]:
+        """Kinds of predictions, 'bbox' and 'segm'."""
+        return list(self.fitted.val_evaluator.metric)
+
+    def command(self, job: CompareJob) -> list[str]:
+        """Write the config of a job, and return the command that trains it."""
+        start = self.starts[job.start]
+        cfg = Config(self.fitted._cfg_dict.to_dict())
+        if start.kind == 'random':
+            thaw(cfg)
+        cfg.randomness = dict(seed=job.seed)
+        leaf = next(leaf_datasets(cfg.train_dataloader.dataset))
+        leaf.ann_file = str(self._labels(job.share, job.seed))
+        path = self.folder / 'configs' / f'{job.start}_{job.share}percent_seed{job.seed}.py'
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with whole_file(path) as file:
+            file.write(cfg.pretty_text)
+        return ['tools/train.py', str(path), '--work-dir', str(self.folder / job.key), '--resume',
+                '--pretrained', str(start.path or 'random')]
+
+    def _labels(self, share: int, seed: int) -> Path:
+        """Write a share of the labels; a larger share of the same seed contains a smaller one."""
+        if share == 100:
+            return self.data.train
+        rows, path = self.data.rows, self.folder / 'labels' / f'{share}percent_seed{seed}.json'
+        labelled = {row['image_id'] for row in rows['annotations']}
+        kept = choose_images(sorted(labelled, key=str), share, seed)
+        content = {**rows, 'images': [row for row in rows['images'] if row['id'] in kept],
+                   'annotations': [row for row in rows['annotations'] if row['image_id'] in kept]}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with whole_file(path) as file:
+            json.dump(content, file)
+        return path
+
+    def _environment(self) -> dict[str, str]:
+        if torch.cuda.is_available():
+            return {}
+        return {'OMP_NUM_THREADS': str(max(1, (os.cpu_count() or 1) // self.workers))}
+
+
+def _hash(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:12]
+
+
+def _in_short(values: dict[str, float]) -> str:
+    return ', '.join(f'{name} {value:.1%}' for name, value in values.items()
+                     if name.startswith('box_AP50'))

@@ -1,0 +1,190 @@
+"""A detector's config, fitted to the data and to the length of a comparison."""
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config, ConfigDict
+
+from ..launch.configs import RUNNER_KEYS
+from ..launch.data_files import leaf_datasets
+
+_MIXED = 'MultiImageMixDataset'  # its transforms take several samples, so it stays around the data set
+HOOKS = dict(
+    checkpoint=dict(type='PlainCheckpointHook', by_epoch=False, max_keep_ckpts=1),
+    logger=dict(type='LoggerHook', interval=10, log_metric_by_epoch=False),
+    pretrained=dict(type='PretrainedWeightsHook', require=['backbone']),
+    classes=dict(type='ClassesHook'),
+    resume=dict(type='ResumeHook'),
+    finite_loss=dict(type='FiniteLossHook'),
+    stop_signal=dict(type='StopSignalHook'),
+    predictions=dict(type='KeepPredictionsHook'))
+
+
+def fit_detector(detector: Config, images: Path, train: Path, val: Path, classes: Sequence[str],
+                 masks: bool, photos: int, iters: int | None = None, points: int = 4
+                 ) -> tuple[Config, list[str]]:
+    """Fit a detector to annotations: data, classes, length in iterations, schedule and hooks.
+
+    Model, augmentations, optimiser and batch size stay those of the config.
+
+    Args:
+        detector (Config): Config of a detector.
+        images (Path): Folder of the photos.
+        train (Path): COCO json to train on.
+        val (Path): COCO json to evaluate on.
+        classes (Sequence[str]): Names of the classes.
+        masks (bool): Whether the annotations have masks.
+        photos (int): Photos of train, to convert epochs to iterations.
+        iters (int, optional): Iterations of the whole schedule. Defaults to None: those of the config.
+        points (int): Validations along the schedule. Defaults to 4.
+
+    Returns:
+        tuple[Config, list[str]]: The config, and a line about each setting that was changed beyond
+        data and classes.
+
+    Raises:
+        ValueError: If the config is no detector, or needs masks that the annotations lack.
+    """
+    # Without the variables that a config leaves behind, such as the path of COCO.
+    cfg, notes = Config({key: value for key, value in detector._cfg_dict.to_dict().items()
+                         if key in {*RUNNER_KEYS, 'custom_imports'}}), []
+    for key in ('model', 'train_dataloader', 'val_dataloader', 'train_cfg', 'optim_wrapper'):
+        if key not in cfg or cfg[key] is None:
+            raise ValueError(f'The config has no {key}: it is not one that trains a detector.')
+    with_masks = any('mask_head' in node for node in dicts_in(cfg.model))
+    if with_masks and not masks:
+        raise ValueError('The detector needs masks (model.roi_head.mask_head), and some objects of '
+                         f'{train} or {val} have none. Use a detector for boxes, such as '
+                         'configs/benchmarks/mmdetection/own_photos/faster-rcnn_effnetlite0_fpn.py')
+    batch = cfg.train_dataloader.batch_size
+    before = cfg.train_cfg.get('max_iters') or cfg.train_cfg.max_epochs * -(-photos // batch)
+    total = iters or before
+    cfg.param_scheduler = list(as_shares(cfg, before, photos // batch or 1))
+    cfg.train_cfg = dict(type='IterBasedTrainLoop', max_iters=total,
+                         val_interval=max(1, total // points))
+    cfg.val_cfg, cfg.test_cfg = dict(type='ValLoop'), dict(type='TestLoop')
+    notes.append(f'{total} iterations of {batch} photos, whatever the share of the labels')
+    _set_data(cfg, images, train, val, list(classes), masks=with_masks)
+    for node in dicts_in(cfg.model):
+        if 'num_classes' in node:
+            node['num_classes'] = len(classes)
+        if (node.get('init_cfg') or {}).get('type') == 'Pretrained':
+            node['init_cfg'] = None  # weights come from the starts alone
+    if isinstance(cfg.model.get('pretrained'), str):
+        cfg.model.pretrained = None
+    notes += _set_runtime(cfg)
+    return cfg, notes
+
+
+def thaw(cfg: Config) -> list[str]:
+    """Let a detector without weights train all its layers; return a line about each change."""
+    told = []
+    for node in dicts_in(cfg.model.get('backbone', {})):
+        for key, value in (('frozen_stages', -1), ('norm_eval', False)):
+            if node.get(key, value) != value:
+                told.append(f'backbone.{key} is {value} for the random start, not {node[key]}: random '
+                            'layers must be trained')
+                node[key] = value
+    return told
+
+
+def dicts_in(node: Any) -> Iterator[dict]:
+    """Yield every dict of a nested config, the outer ones first."""
+    if isinstance(node, dict):
+        yield node
+        for value in node.values():
+            yield from dicts_in(value)
+    elif isinstance(node, (list, tuple)):
+        for value in node:
+            yield from dicts_in(value)
+
+
+def as_shares(cfg: Config, iters: int, epoch_length: int) -> Iterator[dict]:
+    """Yield the schedules of a config as shares of its run, so that they follow another length.
+
+    Args:
+        cfg (Config): The config.
+        iters (int): Iterations of its run.
+        epoch_length (int): Iterations per epoch.
+
+    Yields:
+        dict: `WarmupLR`, `CosineLR` or `StepsLR` (`engine/schedules.py`).
+
+    Raises:
+        ValueError: If a schedule is of another kind.
+    """
+    schedulers = cfg.get('param_scheduler') or []
+    for scheduler in [schedulers] if isinstance(schedulers, dict) else schedulers:
+        kind = str(scheduler['type']).split('.')[-1]
+        if kind in ('WarmupLR', 'CosineLR', 'StepsLR'):
+            yield dict(scheduler)
+            continue
+        unit = epoch_length if scheduler.get('by_epoch', True) else 1
+
+        def share(value: float, unit: int = unit) -> float:
+            return min(value * unit / iters, 1.0)
+
+        if kind in ('LinearLR', 'ConstantLR', 'QuadraticWarmupLR') and not scheduler.get('begin'):
+            yield dict(type='WarmupLR', by_epoch=False, share=min(share(scheduler['end']), 0.1),
+                       start_factor=scheduler.get('start_factor', scheduler.get('factor', 0.01)))
+        elif kind == 'MultiStepLR':
+            shares = [share(step) for step in scheduler['milestones']]
+            yield dict(type='StepsLR', by_epoch=False, gamma=scheduler.get('gamma', 0.1),
+                       shares=[value for value in shares if value < 1])
+        elif kind == 'CosineAnnealingLR':
+            lowest = {key: scheduler[key] for key in ('eta_min', 'eta_min_ratio') if key in scheduler}
+            begin = min(share(scheduler.get('begin', 0)), 0.9)
+            yield dict(type='CosineLR', by_epoch=False, begin=begin, **lowest)
+        elif not (kind == 'ConstantLR' and scheduler.get('factor') == 1):
+            raise ValueError(f'The schedule {scheduler["type"]} cannot be converted to another length. '
+                             'Use a config with MultiStepLR or CosineAnnealingLR (and a warm-up).')
+
+
+def _set_data(cfg: Config, images: Path, train: Path, val: Path, classes: list[str], masks: bool
+              ) -> None:
+    for split, path in (('train', train), ('val', val)):
+        loader = cfg[f'{split}_dataloader']
+        leaf = next(leaf_datasets(loader.dataset))
+        dataset: dict = dict(type='CocoDataset', ann_file=str(path), pipeline=leaf['pipeline'],
+                             data_prefix=dict(img=f'{images}/'), metainfo=dict(classes=classes))
+        if split == 'train':
+            dataset['filter_cfg'] = dict(filter_empty_gt=True)
+            loader.sampler = dict(type='InfiniteSampler', shuffle=True)
+        else:
+            dataset['test_mode'] = True
+        if loader.dataset.type.split('.')[-1] == _MIXED:
+            loader.dataset.dataset = dataset
+        else:
+            loader.dataset = dataset
+        for node in dicts_in(loader.dataset):
+            if str(node.get('type', '')).split('.')[-1] == 'LoadAnnotations' and not masks:
+                node['with_mask'] = False
+        loader.persistent_workers = bool(loader.get('num_workers'))
+    metric = ['bbox', 'segm'] if masks else ['bbox']
+    cfg.val_evaluator = dict(type='CocoMetric', ann_file=str(val), metric=metric, format_only=False)
+    cfg.test_dataloader, cfg.test_evaluator = cfg.val_dataloader, cfg.val_evaluator
+
+
+def _set_runtime(cfg: Config) -> list[str]:
+    notes = []
+    cfg.default_scope = cfg.get('default_scope') or 'mmdet'
+    imports = dict(cfg.get('custom_imports') or {}).get('imports', [])
+    imports = [imports] if isinstance(imports, str) else list(imports)
+    cfg.custom_imports = dict(imports=list(dict.fromkeys([*imports, 'projects.soco.engine'])),
+                              allow_failed_imports=False)
+    hooks = dict(cfg.get('default_hooks') or {})
+    for name, hook in HOOKS.items():
+        hooks[name] = {**(hooks.get(name) or {}), **hook}
+    hooks['checkpoint']['interval'] = cfg.train_cfg.val_interval
+    hooks['checkpoint'].pop('save_best', None)
+    cfg.default_hooks = hooks
+    cfg.log_processor = dict(type='LogProcessor', window_size=10, by_epoch=False)
+    for hook in cfg.get('custom_hooks') or []:
+        notes.append(f'{hook.get("type")} stays, but what it counts in epochs has no effect')
+    scaling = cfg.get('auto_scale_lr') or {}
+    if scaling.get('base_batch_size'):
+        cfg.auto_scale_lr = dict(enable=True, base_batch_size=scaling['base_batch_size'])
+        notes.append(f'the learning rate is scaled from a batch of {scaling["base_batch_size"]}')
+    cfg.load_from, cfg.resume = None, False
+    cfg.setdefault('randomness', ConfigDict(seed=0))
+    return notes
