@@ -60,7 +60,8 @@ def turned(orientation: int, form: str, **kwargs) -> bytes:
 
 def deep(image: Image.Image, suffix: str, white: float) -> bytes:
     """Encode an image with OpenCV so that `white` stands for white; 32-bit floats if it is a float."""
-    values = np.asarray(image).astype(np.float64)[..., ::-1] if image.mode == 'RGB' else np.asarray(image)
+    values = np.asarray(image)
+    values = values[..., ::-1] if values.ndim == 3 else values
     scaled = (values / 255 * white).astype(np.float32)
     return cv2.imencode(suffix, scaled if isinstance(white, float) else
                         scaled.round().astype(np.uint16))[1].tobytes()
@@ -105,7 +106,8 @@ def kinds() -> dict[str, tuple[bytes, str | None]]:
         'float_of_5.tif': (deep(image, '.tif', 5.0), 'floating-point values from 0 to 5: neither'),
         'float_nan.tif': (deep(image, '.tif', np.nan), 'not finite'),
         'truncated_float.tif': (deep(image, '.tif', 1.0)[:9000], 'truncated|not an image'),
-        'truncated_16_bits.tif': (deep(image, '.tif', 4095)[:9000], 'truncated|unreadable|not an image'),
+        'truncated_16_bits.tif': (deep(image, '.tif', 4095)[:9000],
+                                  'truncated|unreadable|not an image'),
         'truncated_16_bits.png': (deep(image, '.png', 4095)[:9000], 'truncated'),
         'cmyk.jpg': (encode(image.convert('CMYK'), 'JPEG', quality=95), HANDLED),
         'cmyk.tif': (encode(image.convert('CMYK'), 'TIFF'), HANDLED),

@@ -232,8 +232,8 @@ def run(args: argparse.Namespace) -> None:
         console.print(f'not taken: {summary.passed_over.describe()}', markup=False, highlight=False,
                       soft_wrap=True)
     if summary.earlier:
-        console.print('the store was made by an earlier version, which scaled images of more than 8 bits '
-                      'in another way; --overwrite makes it again')
+        console.print('the store was made by an earlier version, which scaled images of more than 8 '
+                      'bits in another way; --overwrite makes it again')
     console.print(f'The store is {args.out} ({os.path.getsize(args.out) / 1e6:.2f} MB)',
                   soft_wrap=True)
 

@@ -10,7 +10,7 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 from PIL import Image, ImageOps, TiffImagePlugin
 
-from .pixel_values import ValueRangeError, to_8_bits
+from .pixel_values import UPPER_OF_14_BITS, ValueRangeError, to_8_bits
 
 _GREY = ('I;16', 'I;16L', 'I;16B', 'I;16N', 'I', 'F')
 _PNM = re.compile(rb'P[2356](?:\s+|#[^\n]*\n)*\d+(?:\s+|#[^\n]*\n)+\d+(?:\s+|#[^\n]*\n)+(\d+)\s')
@@ -141,19 +141,20 @@ def to_rgb(image: Image.Image, data: bytes) -> np.ndarray:
     if bits == 16 and header and header.planar:
         raise ValueRangeError(f'{header.describe()}: convert it to 8 bits')
     rgb = np.array(ImageOps.exif_transpose(image).convert('RGB'))
-    if bits == 16 and rgb.max() < 64:  # the largest value may fit into 14 bits
+    # Pillow turns white into black in a JPEG 2000 image of more than 8 bits
+    if image.format == 'JPEG2000' and bits > 8 or bits == 16 and rgb.max() <= UPPER_OF_14_BITS:
         values = _opencv_values(data)
         if values is None or values.itemsize != 2:
             raise ValueRangeError('16-bit colours that use 14 bits or less, in a format or compression '
                                   'of which only the upper 8 bits are read: convert it to 8 bits')
         if image.format != 'TIFF':  # OpenCV has turned a TIFF upright
             values = UPRIGHT.get(image.getexif().get(ORIENTATION, 1), UPRIGHT[1])(values)
-        rgb = _three_bands(to_8_bits(values))
+        rgb = _three_bands(to_8_bits(values, 2**bits - 1 if bits < 16 else None))
     return rgb
 
 
 def _declared_bits(image: Image.Image, data: bytes, header: TiffHeader | None) -> int:
-    """Return how many bits per value a file declares; a bit more for a maximum that is no power of 2."""
+    """Return how many bits per value a file declares, rounded up."""
     if header:
         return header.bits
     if image.format == 'PNG':

@@ -20,12 +20,15 @@ MORE_SUFFIXES = {'.mpo': 'JPEG', '.sr': 'SUN'}  # what Pillow opens without regi
 NO_PHOTO_SUFFIXES = ('.pfm', )  # high dynamic range, in a format whose other suffixes are photos
 # Packages that teach Pillow a format: module, package, how to register it, suffixes
 PLUGINS: tuple[tuple[str, str, str | None, tuple[str, ...]], ...] = (
-    ('pillow_heif', 'pillow-heif', 'register_heif_opener', ('.heic', '.heics', '.heif', '.heifs', '.hif')),
+    ('pillow_heif', 'pillow-heif', 'register_heif_opener',
+     ('.heic', '.heics', '.heif', '.heifs', '.hif')),
     ('pillow_jxl', 'pillow-jxl-plugin', None, ('.jxl', )),
     ('pillow_avif', 'pillow-avif-plugin', None, ('.avif', '.avifs')),
 )
-RAW = tuple('.3fr .arw .cr2 .cr3 .crw .dcr .dng .erf .fff .iiq .kdc .mef .mos .mrw .nef .nrw .orf .pef '
-            '.raf .raw .rw2 .rwl .sr2 .srf .srw .x3f'.split())
+RAW = ('.3fr', '.arw', '.cr2', '.cr3', '.crw', '.dcr', '.dng', '.erf', '.fff', '.iiq', '.kdc', '.mef',
+       '.mos', '.mrw', '.nef', '.nrw', '.orf', '.pef', '.raf', '.raw', '.rw2', '.rwl', '.sr2', '.srf',
+       '.srw', '.x3f')
+# Suffix or content of files that are not read, and what to do about it
 HOW_TO_READ = {
     **{suffix: f'read if the package {package} is installed'
        for _, package, _, suffixes in PLUGINS for suffix in suffixes},
@@ -49,17 +52,29 @@ _SYNOLOGY = tuple(name.lower() for name in SYNOLOGY_FILES)
 FEW = 12
 
 
-def register_plugins() -> None:
-    """Register the installed packages that teach Pillow a format."""
-    for module, _, function, _ in PLUGINS:
+@cache
+def register_plugins() -> dict[str, str]:
+    """Register the installed packages that teach Pillow a format.
+
+    Returns:
+        dict[str, str]: Suffixes of the packages that are installed but fail, and the reason.
+    """
+    failed = {}
+    for module, package, function, suffixes in PLUGINS:
         if importlib.util.find_spec(module) is None:
             continue
         try:
             plugin = importlib.import_module(module)
-        except ImportError:  # installed without what it needs; its suffixes are then passed over
-            continue
-        if function:
-            getattr(plugin, function)()
+            if function:
+                getattr(plugin, function)()
+        except Exception as error:  # whatever a package does: photos of other formats are still read
+            failed |= dict.fromkeys(suffixes, f'the package {package} is installed but fails: {error}')
+    return failed
+
+
+def how_to_read() -> dict[str, str]:
+    """Return what to do about files that are not read, by suffix."""
+    return HOW_TO_READ | register_plugins()
 
 
 @cache
@@ -136,7 +151,8 @@ class PassedOver:
             kinds = _at_most(self.suffixes, FEW)
             hints: dict[str, list[str]] = {}
             for suffix, count in kinds.items():
-                hints.setdefault(_hint(suffix), []).append(f'{count} {suffix or "without suffix"}')
+                told_of = hints.setdefault(how_to_read().get(suffix, ''), [])
+                told_of.append(f'{count} {suffix or "without suffix"}')
             told = [f'{", ".join(counts)}{f" ({hint})" if hint else ""}'
                     for hint, counts in hints.items()]
             parts.append(f'{_files(self.suffixes.total())} of other kinds: {", ".join(told)}')
@@ -152,18 +168,12 @@ def _files(count: int) -> str:
 
 
 def _at_most(counter: Counter[str], most: int) -> dict[str, int]:
-    """Return the largest counts, by count and name, and the sum of the others."""
-    ranked = sorted(counter.items(), key=lambda item: (-item[1], item[0]))
+    """Return the largest counts, those of `HOW_TO_READ` first, and the sum of the others."""
+    ranked = sorted(counter.items(), key=lambda item: (item[0] not in HOW_TO_READ, -item[1], item[0]))
     kept = dict(ranked[:most])
     if ranked[most:]:
         kept['others'] = sum(count for _, count in ranked[most:])
     return kept
-
-
-def _hint(suffix: str) -> str:
-    if suffix in photo_suffixes():
-        return ''
-    return HOW_TO_READ.get(suffix, '')
 
 
 class Sorter:
@@ -246,9 +256,10 @@ class Sorter:
 
 # The first bytes of files that are not photos, and what such a file is
 _SIGNATURES = (
-    (b'\xff\x0a', '.jxl'), (b'\0\0\0\x0cJXL ', '.jxl'), (b'FUJIFILMCCD-RAW', '.raf'), (b'IIU\0', '.rw2'),
-    (b'IIRO', '.orf'), (b'IIRS', '.orf'), (b'FOVb', '.x3f'), (b'#?RADIANCE', '.hdr'), (b'#?RGBE', '.hdr'),
-    (b'v/1\x01', '.exr'), (b'PF\n', '.pfm'), (b'Pf\n', '.pfm'), (b'8BPS', '.psd'), (b'PK\3\4', '.zip'),
+    (b'\xff\x0a', '.jxl'), (b'\0\0\0\x0cJXL ', '.jxl'), (b'FUJIFILMCCD-RAW', '.raf'),
+    (b'IIU\0', '.rw2'), (b'IIRO', '.orf'), (b'IIRS', '.orf'), (b'FOVb', '.x3f'),
+    (b'#?RADIANCE', '.hdr'), (b'#?RGBE', '.hdr'), (b'v/1\x01', '.exr'),
+    (b'PF\n', '.pfm'), (b'Pf\n', '.pfm'), (b'8BPS', '.psd'), (b'PK\3\4', '.zip'),
     (b'%PDF', '.pdf'), (b'%!PS', '.ps'), (b'\0\5\x16\7', '._*'))
 _BRANDS = {b'crx ': '.cr3', b'avif': '.avif', b'avis': '.avif', **dict.fromkeys(
     (b'heic', b'heix', b'heim', b'heis', b'hevc', b'hevx', b'mif1', b'msf1'), '.heic')}
@@ -269,6 +280,7 @@ def describe_content(data: bytes) -> str:
         suffix = next((suffix for suffix in ('.cr3', '.avif', '.heic') if suffix in found), '.mp4')
     if suffix is None:
         return 'not an image'
-    if suffix in HOW_TO_READ:
-        return f'not an image that is read: its content is that of a {suffix} file ({HOW_TO_READ[suffix]})'
+    if suffix in how_to_read():
+        return (f'not an image that is read: its content is that of a {suffix} file '
+                f'({how_to_read()[suffix]})')
     return f'not an image: its content is that of a {suffix} file'

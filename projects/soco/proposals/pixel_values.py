@@ -10,10 +10,13 @@ DEPTHS = (8, 10, 12, 14, 16)
 DECODING = dict(
     name='depth of the largest value',
     integers='divided by the largest value of the declared depth; if 16 bits are declared, of the '
-             'smallest depth of 8, 10, 12, 14 and 16 bits that holds the largest value of the image',
+             'smallest depth of 8, 10, 12, 14 and 16 bits that holds the largest value of the image, '
+             'which lossy compression may have raised by 1/32',
     floats='values up to 1 are multiplied by 255; values from 16 are treated as integers; others are '
            'refused',
     transparency='dropped', orientation='EXIF', frames='the first', colour_profiles='not applied')
+# If the upper 8 bits of the largest value exceed this, rounded or not, the image is one of 16 bits
+UPPER_OF_14_BITS = 66
 SLACK = 0.5  # by which resampling may exceed 1 in a floating-point image with values from 0 to 1
 AMBIGUOUS = 16
 DARK = 24
@@ -43,10 +46,17 @@ def to_8_bits(values: np.ndarray, largest: int | None = None) -> np.ndarray:
     if values.dtype.kind == 'f':
         return _floats_to_8_bits(values, float(low), float(high))
     if low < 0 or high > 65535:
-        raise ValueRangeError(f'values from {low} to {high}, outside 16 bits: convert it to 8 or 16 bits')
-    white = largest or next(2**bits - 1 for bits in DEPTHS if high < 2**bits)
+        raise ValueRangeError(f'values from {low} to {high}, outside 16 bits: convert it to 8 or 16 '
+                              f'bits')
+    white = largest or _white(int(high))
     table = (np.arange(max(white, int(high)) + 1) * 255 + white // 2) // white
     return np.minimum(table, 255).astype(np.uint8)[values]
+
+
+def _white(high: float) -> int:
+    """Return the largest value of the smallest depth that holds a value, or nearly."""
+    whites = [2**bits - 1 for bits in DEPTHS]
+    return next((white for white in whites if high <= white * 33 / 32), whites[-1])
 
 
 def _floats_to_8_bits(values: np.ndarray, low: float, high: float) -> np.ndarray:
@@ -56,7 +66,7 @@ def _floats_to_8_bits(values: np.ndarray, low: float, high: float) -> np.ndarray
     if high <= 1 + SLACK:
         white, slack = 1.0, SLACK
     elif high >= AMBIGUOUS and high < 65535.5:
-        white = next(2.0**bits - 1 for bits in DEPTHS if high < 2**bits - 0.5)
+        white = float(_white(high))
         slack = white / 16
     else:
         raise ValueRangeError(f'{shown}: neither 0 to 1 nor 0 to 255, convert it to 8 or 16 bits')

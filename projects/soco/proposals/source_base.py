@@ -5,6 +5,7 @@ from typing import BinaryIO
 
 from .photo_files import PassedOver
 
+
 def name_problem(name: str) -> str | None:
     """Return why a name that was read from a file cannot be the name of an image.
 
