@@ -16,12 +16,14 @@ from projects.soco.datasets import SoCoDataset
 from projects.soco.proposals import ProposalStore, StoreWriter
 from projects.soco.proposals.executors import SerialExecutor
 from projects.soco.proposals.filters import get_filter
-from projects.soco.proposals.generate import GenerateOptions, generate
+from projects.soco.proposals.generate import GenerateOptions, describe_run, generate
 from projects.soco.proposals.generators import RandomBoxes
 from projects.soco.proposals.images import decode_image
-from projects.soco.proposals.journal import read_table, remarks_path
+from projects.soco.proposals.imports import read_coco
+from projects.soco.proposals.journal import ChunkFolder, read_table, remarks_path
 from projects.soco.proposals.photo_files import PassedOver, Sorter, photo_formats, photo_suffixes
 from projects.soco.proposals.sources import open_source
+from projects.soco.proposals.store_operations import merge_stores
 
 TOOL = Path(__file__).parents[2] / 'tools/generate_proposals.py'
 FORMATS = dict(JPEG=('.jpg', '.JPG', '.jpeg', '.jfif', '.jpe'), AVIF=('.avif', ),
@@ -236,6 +238,43 @@ def test_a_store_of_an_earlier_version_is_complete_and_said_to_be_one(tmp_path):
     pipeline = [dict(type='LoadProposals'), dict(type='ProposalViews', views=[dict(size=32)] * 2),
                 dict(type='PackSoCoInputs')]
     assert SoCoDataset(str(photos), str(out), pipeline)[0]['bad'] == ''
+
+
+def test_an_unfinished_run_of_an_earlier_version_is_not_mixed_with_the_new_rule(tmp_path):
+    (tmp_path / 'photos').mkdir()
+    (tmp_path / 'photos/a.jpg').write_bytes(encoded())
+    source, out = open_source(tmp_path / 'photos'), tmp_path / 's.arrow'
+    metadata = describe_run(source.names(), source, options())
+    del metadata['decoding']
+    with ChunkFolder(out) as folder:
+        folder.begin(metadata)
+    with pytest.raises(ValueError, match='decoding.name: 16-bit grey divided by 257, now depth of the '
+                                         'largest value.: use the old parameters.*--overwrite'):
+        generate(source, out, options(), SerialExecutor())
+
+
+def test_stores_of_folders_with_other_files_can_be_merged(tmp_path):
+    for name in 'ab':
+        (tmp_path / name).mkdir()
+        (tmp_path / name / f'{name}.jpg').write_bytes(encoded())
+        (tmp_path / name / f'{name}.{name}').write_bytes(b'x')
+        generate(open_source(tmp_path / name), tmp_path / f'{name}.arrow', options(), SerialExecutor())
+    merge_stores([tmp_path / 'a.arrow', tmp_path / 'b.arrow'], tmp_path / 'c.arrow')
+    metadata = ProposalStore.open(tmp_path / 'c.arrow').metadata
+    assert [source['passed_over']['suffixes'] for source in metadata['source']['sources']] == [
+        {'.a': 1}, {'.b': 1}]
+    assert 'largest value' in metadata['decoding']['integers']
+
+
+def test_a_json_that_names_an_unread_photo_hears_why(tmp_path):
+    (tmp_path / 'a.heic').write_bytes(b'x')
+    (tmp_path / 'b.jpg').write_bytes(encoded())
+    (tmp_path / 'boxes.json').write_text(json.dumps(dict(
+        images=[dict(id=1, file_name='a.heic', width=9, height=9)], categories=[],
+        annotations=[dict(id=1, image_id=1, bbox=[0, 0, 5, 5])])))
+    generator = read_coco(tmp_path / 'boxes.json')
+    with pytest.raises(ValueError, match='a.heic is there, but .*read if the package pillow-heif'):
+        generator.images(open_source(tmp_path))
 
 
 def test_an_archive_gives_out_what_an_earlier_store_listed(tmp_path):

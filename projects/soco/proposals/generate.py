@@ -166,9 +166,9 @@ def _is_finished(out: Path, metadata: dict) -> bool:
     """
     if not out.exists():
         return False
-    made = determining(ProposalStore.open(out).metadata)
     # a store of an earlier version is complete, too; the summary says what is different
-    changed = differences({'decoding': DECODING, **made}, determining(metadata))
+    made = {'decoding': DECODING, **ProposalStore.open(out).metadata}
+    changed = differences(determining(made), determining(metadata))
     if changed:
         raise ValueError(f'{out} was made with other parameters ({"; ".join(changed)}): choose '
                          f'another output, or use --overwrite to replace it.')

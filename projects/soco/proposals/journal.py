@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, TextIO
 import numpy as np
 
 from ..files import naming_file, whole_file
+from .pixel_values import EARLIER
 from .store import ProposalStore, StoreWriter
 
 
@@ -64,11 +65,12 @@ def determining(metadata: dict) -> dict:
         metadata (dict): Metadata of a store.
 
     Returns:
-        dict: The metadata without the accounts of files that are not photos and of suspicious photos.
+        dict: The metadata without the accounts of files that are not photos and of suspicious photos,
+        and with the way in which pixels were read, which stores of earlier versions lack.
     """
     source = {key: value for key, value in metadata.get('source', {}).items()
               if key not in ('passed_over', 'looks_wrong')}
-    return dict(metadata, source=source)
+    return {'decoding': EARLIER, **metadata, 'source': source}
 
 
 def parts_folder(out: Path) -> Path:

@@ -17,6 +17,7 @@ DECODING = dict(
     transparency='dropped', orientation='EXIF', frames='the first', colour_profiles='not applied')
 # If the upper 8 bits of the largest value exceed this, rounded or not, the image is one of 16 bits
 UPPER_OF_14_BITS = 66
+EARLIER = dict(name='16-bit grey divided by 257')  # of stores whose metadata have no `decoding`
 SLACK = 0.5  # by which resampling may exceed 1 in a floating-point image with values from 0 to 1
 AMBIGUOUS = 16
 DARK = 24
