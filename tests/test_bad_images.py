@@ -8,6 +8,7 @@ import subprocess
 from pathlib import Path
 from types import SimpleNamespace
 
+import cv2
 import numpy as np
 import pytest
 from mmengine.runner import Runner
@@ -23,7 +24,7 @@ from projects.soco.proposals import ProposalStore, StoreWriter
 from projects.soco.proposals.executors import SerialExecutor
 from projects.soco.proposals.generate import GenerateOptions, generate
 from projects.soco.proposals.images import ImageError, decode_image, image_size
-from projects.soco.proposals.journal import read_skipped, skipped_path
+from projects.soco.proposals.journal import read_table, skipped_path
 from projects.soco.proposals.sources import open_source
 
 WIDTH, HEIGHT = 160, 120
@@ -57,6 +58,15 @@ def turned(orientation: int, form: str, **kwargs) -> bytes:
     return encode(image, form, exif=exif, **kwargs)
 
 
+def deep(image: Image.Image, suffix: str, white: float) -> bytes:
+    """Encode an image with OpenCV so that `white` stands for white; 32-bit floats if it is a float."""
+    values = np.asarray(image)
+    values = values[..., ::-1] if values.ndim == 3 else values
+    scaled = (values / 255 * white).astype(np.float32)
+    return cv2.imencode(suffix, scaled if isinstance(white, float) else
+                        scaled.round().astype(np.uint16))[1].tobytes()
+
+
 @functools.cache
 def kinds() -> dict[str, tuple[bytes, str | None]]:
     """Return file name -> content, and the reason if the file cannot be used."""
@@ -83,7 +93,22 @@ def kinds() -> dict[str, tuple[bytes, str | None]]:
         'bomb.gif': (encode(Image.new('P', (6000, 6000)), 'GIF'), 'too large: 6000x6000 pixels'),
         '16_bit.png': (encode(sixteen, 'PNG'), HANDLED),
         '16_bit.tif': (encode(sixteen, 'TIFF'), HANDLED),
-        'float.tif': (encode(image.convert('F'), 'TIFF'), 'floating-point pixels'),
+        '12_of_16_bits.png': (deep(image, '.png', 4095), HANDLED),
+        '12_of_16_bits_grey.png': (deep(image.convert('L'), '.png', 4095), HANDLED),
+        '10_of_16_bits.tif': (deep(image, '.tif', 1023), HANDLED),
+        '14_of_16_bits.ppm': (deep(image, '.ppm', 16383), HANDLED),
+        '12_of_16_bits.jp2': (deep(image, '.jp2', 4095), HANDLED),
+        '16_bits.tif': (deep(image, '.tif', 65535), HANDLED),
+        'float_of_255.tif': (encode(image.convert('F'), 'TIFF'), HANDLED),
+        'float_of_1.tif': (deep(image, '.tif', 1.0), HANDLED),
+        'float_of_1_grey.tif': (deep(image.convert('L'), '.tif', 1.0), HANDLED),
+        'float_of_65535.tif': (deep(image, '.tif', 65535.0), HANDLED),
+        'float_of_5.tif': (deep(image, '.tif', 5.0), 'floating-point values from 0 to 5: neither'),
+        'float_nan.tif': (deep(image, '.tif', np.nan), 'not finite'),
+        'truncated_float.tif': (deep(image, '.tif', 1.0)[:9000], 'truncated|not an image'),
+        'truncated_16_bits.tif': (deep(image, '.tif', 4095)[:9000],
+                                  'truncated|unreadable|not an image'),
+        'truncated_16_bits.png': (deep(image, '.png', 4095)[:9000], 'truncated'),
         'cmyk.jpg': (encode(image.convert('CMYK'), 'JPEG', quality=95), HANDLED),
         'cmyk.tif': (encode(image.convert('CMYK'), 'TIFF'), HANDLED),
         'grey.jpg': (encode(image.convert('L'), 'JPEG', quality=95), HANDLED),
@@ -103,6 +128,20 @@ def kinds() -> dict[str, tuple[bytes, str | None]]:
                           HANDLED),
         'animated.png': (encode(image, 'PNG', save_all=True, append_images=[other]), HANDLED),
         'two_pages.tif': (encode(image, 'TIFF', save_all=True, append_images=[other]), HANDLED),
+        'heic_named.jpg': (b'\0\0\0\x18ftypheic\0\0\0\0mif1heic' + bytes(99), 'pillow-heif'),
+        'raw_named.jpg': (b'\0\0\0\x18ftypcrx \0\0\0\1crx isom' + bytes(99), r'\.cr3.*raw files'),
+        'layers_named.png': (b'8BPS\0\1' + bytes(99), r'\.psd.*export the picture'),
+        'apple_double.jpg': (b'\0\5\x16\7\0\2\0\0' + bytes(99), r'not an image.*\._'),
+        'plain.JPE': (jpeg, HANDLED),
+        'plain.jfif': (jpeg, HANDLED),
+        'plain.jp2': (encode(image, 'JPEG2000'), HANDLED),
+        'plain.avif': (encode(image, 'AVIF', quality=95), HANDLED),
+        'plain.qoi': (encode(image, 'QOI'), HANDLED),
+        'plain.tga': (encode(image, 'TGA'), HANDLED),
+        'plain.sgi': (encode(image, 'SGI'), HANDLED),
+        'plain.pcx': (encode(image, 'PCX'), HANDLED),
+        'plain.dib': (encode(image, 'DIB'), HANDLED),
+        'exif_6.avif': (turned(6, 'AVIF', quality=95), HANDLED),
         'plain.bmp': (encode(image, 'BMP'), HANDLED),
         'plain.ppm': (encode(image, 'PPM'), HANDLED),
         'spaces in its name .jpg': (jpeg, HANDLED),
@@ -143,7 +182,7 @@ NAMED_FILES = {'loop.jpg': 'Too many levels of symbolic links', 'loop_1.jpg': 'T
 def test_the_generator_handles_or_names_each(made):
     images, out = made
     listed = {row.image for row in ProposalStore.open(out)}
-    skipped = dict(read_skipped(skipped_path(out)))
+    skipped = dict(read_table(skipped_path(out)))
     named = {name: reason for name, (_, reason) in kinds().items() if reason} | NAMED_FILES
     assert listed == {name for name, (_, reason) in kinds().items() if not reason} | {
         'directory.jpg/inside.jpg'}
@@ -200,7 +239,7 @@ def test_both_see_the_same_pixels_and_the_box_in_its_place(name):
         assert inside.mean() > 0.95 and light.sum() - inside.sum() < 0.05 * w * h
 
 
-@pytest.mark.parametrize('form', ['JPEG', 'PNG', 'TIFF', 'WEBP'])
+@pytest.mark.parametrize('form', ['AVIF', 'JPEG', 'PNG', 'TIFF', 'WEBP'])
 @pytest.mark.parametrize('orientation', STORED)
 def test_boxes_belong_to_the_upright_photo(form, orientation):
     content = turned(orientation, form)

@@ -168,7 +168,7 @@ def run(args: argparse.Namespace) -> None:
 
     from projects.soco.proposals.generate import GenerateOptions, generate
     from projects.soco.proposals.generators import SearchBoxes
-    from projects.soco.proposals.journal import skipped_path
+    from projects.soco.proposals.journal import remarks_path, skipped_path
     from projects.soco.proposals.sources import open_source
 
     console = Console()
@@ -224,6 +224,16 @@ def run(args: argparse.Namespace) -> None:
             console.print(f'  {count} × {reason}', markup=False, highlight=False)
         for image, reason in summary.skipped[:5]:
             console.print(f'  {image}: {reason}', markup=False, highlight=False)
+    if summary.remarks:
+        console.print(f'{len(summary.remarks)} images look wrong, listed in {remarks_path(args.out)}:')
+        for reason, count in Counter(r.reason for r in summary.remarks).most_common():
+            console.print(f'  {count} × {reason}', markup=False, highlight=False)
+    if summary.passed_over:
+        console.print(f'not taken: {summary.passed_over.describe()}', markup=False, highlight=False,
+                      soft_wrap=True)
+    if summary.earlier:
+        console.print('the store was made by an earlier version, which scaled images of more than 8 '
+                      'bits in another way; --overwrite makes it again')
     console.print(f'The store is {args.out} ({os.path.getsize(args.out) / 1e6:.2f} MB)',
                   soft_wrap=True)
 

@@ -198,7 +198,9 @@ def test_images_of_all_kinds_become_upright_rgb():
     (b'', 'empty file'),
     (b'GIF89a', 'not an image|unreadable'),
     (encode(Image.new('RGB', (200, 200))), 'too large: 200x200 pixels, more than 10000'),
-    (encode(Image.new('F', (5, 5)), 'TIFF'), 'floating-point'),
+    (encode(Image.new('F', (5, 5), float('nan')), 'TIFF'), 'floating-point values that are not finite'),
+    (encode(Image.new('F', (5, 5), -9), 'TIFF'), 'floating-point values from -9 to -9: negative'),
+    (encode(Image.new('I', (5, 5), 70000), 'TIFF'), 'values from 70000 to 70000, outside 16 bits'),
     (encode(Image.effect_noise((90, 90), 50), 'JPEG')[:1000], 'truncated'),
 ])
 def test_unusable_images_have_a_reason(data, reason):

@@ -3,16 +3,12 @@
 import cv2
 import numpy as np
 
+from ..proposals.deep_images import UPRIGHT
 from ..proposals.images import MAX_PIXELS, ImageError, check_size, decode_image, plain_jpeg
 
 # cv2's flags for libjpeg's scaled decoding, coarsest first
 REDUCED = ((8, cv2.IMREAD_REDUCED_COLOR_8), (4, cv2.IMREAD_REDUCED_COLOR_4),
            (2, cv2.IMREAD_REDUCED_COLOR_2), (1, cv2.IMREAD_COLOR))
-# EXIF orientation -> function that turns an image upright, as Pillow's exif_transpose does
-UPRIGHT = {
-    1: lambda img: img, 2: lambda img: img[:, ::-1], 3: lambda img: img[::-1, ::-1],
-    4: lambda img: img[::-1], 5: lambda img: img.swapaxes(0, 1), 6: lambda img: np.rot90(img, -1),
-    7: lambda img: img[::-1, ::-1].swapaxes(0, 1), 8: lambda img: np.rot90(img)}
 
 
 def decode_photo(content: bytes, size: tuple[int, int], max_pixels: int = MAX_PIXELS,

@@ -11,7 +11,8 @@ import zlib
 from collections.abc import Iterable
 from pathlib import Path
 
-from .source_base import ImageSource, is_image_name, name_problem
+from .photo_files import Sorter
+from .source_base import ImageSource, name_problem
 
 _ZIP_HEADER = struct.Struct('<4s22xHH')
 
@@ -29,10 +30,10 @@ class _ArchiveSource(ImageSource):
         self._file: int | None = None
 
     def build_index(self) -> dict[str, tuple[int, ...]]:
-        """Build the index of the images in the archive.
+        """Build the index of the files in the archive.
 
         Returns:
-            dict[str, tuple[int, ...]]: Name of each image to where and how it is stored.
+            dict[str, tuple[int, ...]]: Name of each file to where and how it is stored.
 
         Raises:
             ValueError: If the file is another kind of file, or damaged.
@@ -42,15 +43,22 @@ class _ArchiveSource(ImageSource):
     def _entries(self) -> dict[str, tuple[int, ...]]:
         if self.index is None:
             self.index = self.build_index()
-            for name in self.index:
+            for name in self._photos():
                 problem = name_problem(name)
                 if problem:
                     raise ValueError(f'{self.path} contains an image whose name {name!r} {problem}: '
                                      f'create the archive again with relative names.')
         return self.index
 
+    def _photos(self) -> list[str]:
+        sorter = Sorter()
+        found = sorter.photos(self.index or ())
+        self.passed_over = sorter.passed_over
+        return found
+
     def names(self) -> list[str]:
-        return sorted(self._entries())
+        self._entries()
+        return sorted(self._photos())
 
     def __contains__(self, name: str) -> bool:
         return name in self._entries()
@@ -92,13 +100,13 @@ class ZipSource(_ArchiveSource):
     kind = 'zip'
 
     def build_index(self) -> dict[str, tuple[int, ...]]:
-        """Build the index: offset, packed size, size, CRC-32 and method of each image."""
+        """Build the index: offset, packed size, size, CRC-32 and method of each file."""
         try:
             with zipfile.ZipFile(self.path) as archive:
                 return {item.filename.removeprefix('./'):
                         (item.header_offset, item.compress_size, item.file_size, item.CRC,
                          -1 if item.flag_bits & 1 else item.compress_type)
-                        for item in archive.infolist() if is_image_name(item.filename)}
+                        for item in archive.infolist() if not item.is_dir()}
         except (zipfile.BadZipFile, NotImplementedError) as error:
             raise ValueError(f'{self.path} is not a zip archive, or it is damaged: '
                              f'{error}.') from error
@@ -132,13 +140,13 @@ class TarSource(_ArchiveSource):
     kind = 'tar'
 
     def build_index(self) -> dict[str, tuple[int, ...]]:
-        """Build the index: offset and size of each image; links and other members are left out."""
+        """Build the index: offset and size of each file; links and other members are left out."""
         found: dict[str, tuple[int, ...]] = {}
         try:
             with tarfile.open(self.path, 'r:') as archive:
                 for item in archive:
                     archive.members = []  # type: ignore[attr-defined]
-                    if item.isreg() and not item.issparse() and is_image_name(item.name):
+                    if item.isreg() and not item.issparse():
                         found[item.name.removeprefix('./')] = (item.offset_data, item.size)
         except tarfile.TarError as error:
             raise ValueError(f'{self.path} is not an uncompressed tar archive, or it is damaged '

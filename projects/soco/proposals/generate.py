@@ -8,25 +8,30 @@ order, and the folder is removed.
 import hashlib
 import math
 import shutil
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from .filters import NOTHING, BoxFilter, get_filter
-from .generators import BoxGenerator, SearchBoxes
+from .generators import BoxGenerator, Found, SearchBoxes
 from .images import MAX_PIXELS, ImageError
 from .journal import (
     ChunkFolder,
     Row,
     Skipped,
+    determining,
     differences,
     parts_folder,
-    read_skipped,
+    read_table,
+    remarks_path,
     skipped_path,
-    write_skipped,
+    write_table,
 )
-from .source_base import EXTENSIONS, ImageSource
+from .photo_files import PassedOver, photo_suffixes
+from .pixel_values import DECODING
+from .source_base import ImageSource
 from .store import ProposalStore, StoreWriter
 from .store_operations import copy_row
 from .store_statistics import Statistics, measure
@@ -73,12 +78,19 @@ class Summary:
         statistics (Statistics): Statistics of its images and boxes.
         skipped (list[Skipped]): Images that could not be used.
         reused (int): Number of images whose result was reused from an earlier run.
+        remarks (list[Skipped]): Images that are in the store but look wrong.
+        passed_over (PassedOver): Files of the source that are not photos.
+        earlier (bool): Whether the store was made by a version that scaled values of more than 8 bits
+            in another way.
     """
 
     path: Path
     statistics: Statistics
     skipped: list[Skipped]
     reused: int
+    remarks: list[Skipped]
+    passed_over: PassedOver
+    earlier: bool
 
 
 def propose(source: ImageSource, name: str, options: GenerateOptions) -> Row | Skipped:
@@ -95,13 +107,14 @@ def propose(source: ImageSource, name: str, options: GenerateOptions) -> Row | S
     if not name.isprintable():
         return Skipped(repr(name)[1:-1], 'the name cannot be written as text')
     try:
-        width, height, boxes = options.generator.boxes(source, name, options.max_pixels)
+        found = Found(*options.generator.boxes(source, name, options.max_pixels))
     except ImageError as error:
         return Skipped(name, str(error))
     except OSError as error:
         return Skipped(name, f'unreadable: {error.strerror or error}')
-    kept, rule = options.box_filter(boxes, width, height)
-    return Row(name, width, height, kept.astype(options.generator.box_dtype), rule)
+    kept, rule = options.box_filter(found.regions, found.width, found.height)
+    return Row(name, found.width, found.height, kept.astype(options.generator.box_dtype), rule,
+               found.remark)
 
 
 def propose_chunk(chunk: Chunk) -> list[Row | Skipped]:
@@ -110,7 +123,7 @@ def propose_chunk(chunk: Chunk) -> list[Row | Skipped]:
 
 
 def describe_run(names: list[str], source: ImageSource, options: GenerateOptions) -> dict:
-    """Return the metadata of a store: everything that determines its content.
+    """Return the metadata of a store: everything that determines its content, and what is left out.
 
     Args:
         names (list[str]): Sorted names of the images.
@@ -124,12 +137,15 @@ def describe_run(names: list[str], source: ImageSource, options: GenerateOptions
     source_of = dict(kind=source.kind, images=len(names), names_sha256=digest)
     if source.follow_links:
         source_of['follow_links'] = True
+    if source.passed_over:
+        source_of['passed_over'] = source.passed_over.metadata()
     return dict(
         box_format='xywh',
         generator=options.generator.describe(),
         filter=options.box_filter.describe(),
         rules=[rule.name for rule in options.box_filter.rules] + [NOTHING],
         source=source_of,
+        decoding=DECODING,
         max_pixels=options.max_pixels)
 
 
@@ -150,15 +166,34 @@ def _is_finished(out: Path, metadata: dict) -> bool:
     """
     if not out.exists():
         return False
-    changed = differences(ProposalStore.open(out).metadata, metadata)
+    # a store of an earlier version is complete, too; the summary says what is different
+    made = {'decoding': DECODING, **ProposalStore.open(out).metadata}
+    changed = differences(determining(made), determining(metadata))
     if changed:
         raise ValueError(f'{out} was made with other parameters ({"; ".join(changed)}): choose '
                          f'another output, or use --overwrite to replace it.')
     return True
 
 
-def _summarise(out: Path, skipped: list[Skipped], reused: int) -> Summary:
-    return Summary(out, measure(ProposalStore.open(out)), skipped, reused)
+def no_photos(source: ImageSource) -> str:
+    """Return the message for a source without photos, which names what is there instead.
+
+    Args:
+        source (ImageSource): The source, listed.
+
+    Returns:
+        str: One paragraph.
+    """
+    told = source.passed_over.describe()
+    return (f'there are no images in {source.path}'
+            f'{f", only {told}" if told else ", and no other files"}. Photos are files that end in '
+            f'{", ".join(photo_suffixes())}.')
+
+
+def _summarise(out: Path, source: ImageSource, reused: int) -> Summary:
+    store = ProposalStore.open(out)
+    return Summary(out, measure(store), read_table(skipped_path(out)), reused,
+                   read_table(remarks_path(out)), source.passed_over, 'decoding' not in store.metadata)
 
 
 def _cut(names: list[str]) -> list[list[str]]:
@@ -225,8 +260,7 @@ def generate(source: ImageSource, out: str | Path, options: GenerateOptions, exe
     generator = options.generator
     names = generator.images(source) if names is None else names
     if not names:
-        raise ValueError(f'there are no images in {source.path} (files that end in '
-                         f'{", ".join(EXTENSIONS)}).')
+        raise ValueError(no_photos(source))
     if not out.parent.is_dir():
         raise FileNotFoundError(f'the folder {out.parent} of the output does not exist: create it '
                                 f'first.')
@@ -243,29 +277,39 @@ def generate(source: ImageSource, out: str | Path, options: GenerateOptions, exe
                 chunks = [Chunk(source.select(part), part,
                                 replace(options, generator=generator.select(part)))
                           for part in _cut(names)]
-                return _make(folder, chunks, executor, strict, report)
+                return _summarise(out, source, _make(folder, chunks, executor, strict, report))
             folder.remove()
     report(len(names), 0, True)
-    return _summarise(out, read_skipped(skipped_path(out)), len(names))
+    return _summarise(out, source, len(names))
 
 
 def _make(folder: ChunkFolder, chunks: list[Chunk], executor: Any, strict: bool,
-          report: Callable[[int, int, bool], None]) -> Summary:
-    """Make the missing chunks, join all chunks, and remove the folder."""
+          report: Callable[[int, int, bool], None]) -> int:
+    """Make the missing chunks, join all chunks, and remove the folder.
+
+    Returns:
+        int: Number of images whose result was reused from an earlier run.
+    """
     reused = 0
     for images, bad, before in _results(folder, chunks, executor, strict):
         reused += images * before
         report(images, bad, before)
     parts = [folder.open(index) for index in range(len(chunks))]
-    skipped = [Skipped(*row) for part in parts for row in part.metadata['skipped']]
+    skipped, remarks = ([Skipped(*row) for part in parts for row in part.metadata.get(key, ())]
+                        for key in ('skipped', 'remarks'))
     if not any(map(len, parts)):
         folder.remove()
         raise ValueError(f'none of the {len(skipped)} images can be used; the first, '
                          f'{skipped[0].image}: {skipped[0].reason}.')
-    write_skipped(skipped_path(folder.out), skipped)
-    with StoreWriter(folder.out, folder.metadata, folder.box_dtype) as writer:
+    write_table(skipped_path(folder.out), skipped)
+    write_table(remarks_path(folder.out), remarks)
+    metadata = folder.metadata
+    if remarks:
+        counts = dict(Counter(remark.reason for remark in remarks))
+        metadata = dict(metadata, source=dict(metadata['source'], looks_wrong=counts))
+    with StoreWriter(folder.out, metadata, folder.box_dtype) as writer:
         for part in parts:
             for index in range(len(part)):
                 copy_row(part, index, writer)
     folder.remove()
-    return _summarise(folder.out, skipped, reused)
+    return reused

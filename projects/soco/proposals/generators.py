@@ -7,15 +7,33 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 
 from .filters import Rule, get_filter
 from .images import ImageError, decode_image, image_size
+from .pixel_values import range_remark
 from .selective_search import MAX_SIDE, SETTINGS, VERSION, SearchSetting, selective_search
 from .source_base import ImageSource
 
 MAX_BOXES = 10_000
+
+
+class Found(NamedTuple):
+    """Boxes of an image.
+
+    Args:
+        width (int): Width of the upright image in pixels.
+        height (int): Height of the upright image in pixels.
+        regions (np.ndarray): (n, 4) x, y, w, h in pixels.
+        remark (str): What is suspicious about the image, in a few words. Defaults to '': nothing.
+    """
+
+    width: int
+    height: int
+    regions: np.ndarray
+    remark: str = ''
 
 
 class BoxGenerator:
@@ -47,7 +65,7 @@ class BoxGenerator:
         return self
 
     def boxes(self, source: ImageSource, name: str,
-              max_pixels: int) -> tuple[int, int, np.ndarray]:
+              max_pixels: int) -> Found:
         """Make the boxes of one image.
 
         Args:
@@ -56,8 +74,7 @@ class BoxGenerator:
             max_pixels (int): Largest width × height that is accepted.
 
         Returns:
-            tuple[int, int, np.ndarray]: Width and height of the upright image in pixels, and
-            (n, 4) x, y, w, h in pixels, of type `box_dtype` or exact in it.
+            Found: The size of the upright image and its boxes, of type `box_dtype` or exact in it.
 
         Raises:
             ImageError: If the image cannot be used.
@@ -85,14 +102,14 @@ class SearchBoxes(BoxGenerator):
         return json.loads(json.dumps(asdict(self.setting)))
 
     def boxes(self, source: ImageSource, name: str,
-              max_pixels: int) -> tuple[int, int, np.ndarray]:
+              max_pixels: int) -> Found:
         """Decode one image and search for boxes in it."""
         image = decode_image(source.read_bytes(name), max_pixels)
         try:
             regions = selective_search(image, self.setting)
         except ValueError as error:
             raise ImageError(f'too large: {error}') from error
-        return image.shape[1], image.shape[0], regions
+        return Found(image.shape[1], image.shape[0], regions, range_remark(image))
 
 
 class _SizedBoxes(BoxGenerator):
@@ -112,13 +129,13 @@ class _SizedBoxes(BoxGenerator):
         raise NotImplementedError
 
     def boxes(self, source: ImageSource, name: str,
-              max_pixels: int) -> tuple[int, int, np.ndarray]:
+              max_pixels: int) -> Found:
         """Read the size of one image from its header and make its boxes."""
         with source.open(name) as file:
             width, height = image_size(file, max_pixels)
         if max(width, height) > MAX_SIDE:
             raise ImageError(f'too large: {width}x{height} pixels, a side above {MAX_SIDE}')
-        return width, height, self.boxes_for(name, width, height)
+        return Found(width, height, self.boxes_for(name, width, height))
 
 
 @dataclass(frozen=True)

@@ -5,16 +5,22 @@ import warnings
 from typing import BinaryIO
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
+
+from .deep_images import (
+    ORIENTATION,
+    decode_unopened,
+    opened_by_opencv,
+    tiff_header,
+    to_rgb,
+)
+from .photo_files import describe_content, photo_formats
+from .pixel_values import ValueRangeError
 
 MAX_PIXELS = 25_000_000
 MAX_SIDE = 65535  # the largest value of a uint16 column of boxes
-# The formats of source_base.EXTENSIONS. Pillow reads others, too, such as EPS, by starting a program.
-FORMATS = ('BMP', 'GIF', 'JPEG', 'PNG', 'PPM', 'TIFF', 'WEBP')
-_ORIENTATION = 0x0112
 _JPEG_SEGMENT = struct.Struct('>BBH')  # 0xFF, kind, length
 _JPEG_FRAME = struct.Struct('>BHHB')  # bits, height, width, components
-_SIXTEEN_BITS = ('I;16', 'I;16L', 'I;16B', 'I;16N')
 
 
 class ImageError(ValueError):
@@ -51,22 +57,11 @@ def check_size(width: int, height: int, max_pixels: int) -> None:
         raise ImageError(f'too large: {width}x{height} pixels, a side of more than {MAX_SIDE}')
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode in _SIXTEEN_BITS or image.mode == 'I':
-        values = np.asarray(image).astype(np.int64)
-        if values.min() < 0 or values.max() > 65535:
-            raise ImageError('grey values outside 16 bits')
-        image = Image.fromarray(((values + 128) // 257).astype(np.uint8))
-    elif image.mode == 'F':
-        raise ImageError('floating-point pixels')
-    return image.convert('RGB')
-
-
 def decode_image(data: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """Decode an image, turn it upright as given by its EXIF data, and convert it to RGB.
 
-    Grey, palette, CMYK and 16-bit images are converted, transparency is dropped, and the first frame of
-    an animation is used.
+    Grey, palette and CMYK images are converted, transparency is dropped, and the first frame of an
+    animation is used. `pixel_values.DECODING` says how values of more than 8 bits are scaled.
 
     Args:
         data (bytes): The image file.
@@ -76,28 +71,48 @@ def decode_image(data: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray:
         np.ndarray: (H, W, 3) uint8.
 
     Raises:
-        ImageError: If the data are empty, not an image or truncated, or the image is too large.
+        ImageError: If the data are empty, not an image or truncated, the image is too large, or the
+            range of its values is not that of a photo.
     """
     if not data:
         raise ImageError('empty file')
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')
         try:
-            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            with Image.open(io.BytesIO(data), formats=photo_formats()) as image:
                 check_size(image.width, image.height, max_pixels)
                 image.load()
-                return np.array(_to_rgb(ImageOps.exif_transpose(image)))
+                return to_rgb(image, data)
+        except UnidentifiedImageError:
+            return _decode_unopened(data, max_pixels)
         except ImageError:
             raise
-        except UnidentifiedImageError as error:
-            raise ImageError('not an image') from error
-        except Image.DecompressionBombError as error:
-            raise ImageError(f'too large: more than {max_pixels} pixels') from error
-        except MemoryError as error:
-            raise ImageError('not enough memory') from error
         except Exception as error:
-            reason = ' '.join(str(error).split()) or type(error).__name__
-            raise ImageError(f'unreadable: {reason}') from error
+            raise _reason(error, max_pixels) from error
+
+
+def _decode_unopened(data: bytes, max_pixels: int) -> np.ndarray:
+    """Decode what Pillow does not open, or raise an error that says what the file is."""
+    header = tiff_header(io.BytesIO(data))
+    if header is None:
+        raise ImageError(describe_content(data))
+    if not opened_by_opencv(header):
+        raise ImageError(f'not an image that is read: {header.describe()}')
+    check_size(header.width, header.height, max_pixels)
+    try:
+        return decode_unopened(data, header)
+    except Exception as error:
+        raise _reason(error, max_pixels) from error
+
+
+def _reason(error: Exception, max_pixels: int) -> ImageError:
+    """Return the error for a user that stands for an error of a decoder."""
+    if isinstance(error, Image.DecompressionBombError):
+        return ImageError(f'too large: more than {max_pixels} pixels')
+    if isinstance(error, MemoryError):
+        return ImageError('not enough memory')
+    text = ' '.join(str(error).split()) or type(error).__name__
+    return ImageError(text if isinstance(error, ValueRangeError) else f'unreadable: {text}')
 
 
 def plain_jpeg(data: bytes) -> tuple[int, int, int] | None:
@@ -137,7 +152,7 @@ def _orientation(data: bytes) -> int | None:
         warnings.simplefilter('ignore')
         try:
             with Image.open(io.BytesIO(data), formats=('JPEG', )) as image:
-                turn = image.getexif().get(_ORIENTATION)
+                turn = image.getexif().get(ORIENTATION)
                 return turn if turn in range(1, 9) else 1
         except Exception:  # decode_image reports the error
             return None
@@ -162,14 +177,19 @@ def image_size(file: BinaryIO, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter('ignore')
-            with Image.open(file, formats=FORMATS) as image:
+            with Image.open(file, formats=photo_formats()) as image:
                 # for a TIFF, Pillow reports the size of the turned image
-                turned = image.format != 'TIFF' and image.getexif().get(_ORIENTATION) in range(5, 9)
+                turned = image.format != 'TIFF' and image.getexif().get(ORIENTATION) in range(5, 9)
                 width, height = image.size[::-1] if turned else image.size
     except UnidentifiedImageError as error:
-        raise ImageError('not an image') from error
+        header = tiff_header(file)
+        if header is None:
+            file.seek(0)
+            raise ImageError(describe_content(file.read(4096))) from error
+        if not opened_by_opencv(header):
+            raise ImageError(f'not an image that is read: {header.describe()}') from error
+        width, height = header.width, header.height
     except Exception as error:
-        reason = ' '.join(str(error).split()) or type(error).__name__
-        raise ImageError(f'unreadable: {reason}') from error
+        raise _reason(error, max_pixels) from error
     check_size(width, height, max_pixels)
     return width, height

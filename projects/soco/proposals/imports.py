@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from .formats import read_json
-from .generators import BoxGenerator
+from .generators import BoxGenerator, Found
 from .images import ImageError, image_size
 from .source_base import ImageSource, name_problem
 from .store import BOX_DTYPES
@@ -163,7 +163,7 @@ class ImportedBoxes(BoxGenerator):
         return part
 
     def boxes(self, source: ImageSource, name: str,
-              max_pixels: int) -> tuple[int, int, np.ndarray]:
+              max_pixels: int) -> Found:
         """Return the boxes of one image, after checking them against the size in its header."""
         with source.open(name) as file:
             width, height = image_size(file, max_pixels)
@@ -176,7 +176,7 @@ class ImportedBoxes(BoxGenerator):
         problem = box_problem(self._boxes[key], width, height, self.box_dtype)
         if problem:
             raise ImageError(problem)
-        return width, height, self._boxes[key]
+        return Found(width, height, self._boxes[key])
 
 
 def read_official(path: str | Path) -> ImportedBoxes:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, TextIO
 import numpy as np
 
 from ..files import naming_file, whole_file
+from .pixel_values import EARLIER
 from .store import ProposalStore, StoreWriter
 
 
@@ -22,10 +23,11 @@ class Row(NamedTuple):
     height: int
     regions: np.ndarray
     rule: str
+    remark: str = ''
 
 
 class Skipped(NamedTuple):
-    """Image that could not be used, and the reason."""
+    """Image that could not be used, or that is suspicious, and the reason."""
 
     image: str
     reason: str
@@ -54,6 +56,21 @@ def differences(old: dict, new: dict, prefix: str = '') -> list[str]:
         elif a != b and key != 'format_version':
             found.append(f'{prefix}{key}: {a}, now {b}')
     return found
+
+
+def determining(metadata: dict) -> dict:
+    """Return the metadata of a store without what does not determine its rows.
+
+    Args:
+        metadata (dict): Metadata of a store.
+
+    Returns:
+        dict: The metadata without the accounts of files that are not photos and of suspicious photos,
+        and with the way in which pixels were read, which stores of earlier versions lack.
+    """
+    source = {key: value for key, value in metadata.get('source', {}).items()
+              if key not in ('passed_over', 'looks_wrong')}
+    return {'decoding': EARLIER, **metadata, 'source': source}
 
 
 def parts_folder(out: Path) -> Path:
@@ -143,8 +160,8 @@ class ChunkFolder:
 
     def _changes(self, text: str) -> list[str]:
         try:
-            return differences(json.loads(text), self.metadata)
-        except ValueError:
+            return differences(determining(json.loads(text)), determining(self.metadata))
+        except (ValueError, AttributeError):
             return ['run.json cannot be read']
 
     def _file(self, index: int) -> Path:
@@ -153,11 +170,13 @@ class ChunkFolder:
     def save(self, index: int, results: list[Row | Skipped]) -> None:
         """Write the result of a chunk."""
         skipped = [result for result in results if isinstance(result, Skipped)]
-        metadata = dict(self.metadata, skipped=skipped)
+        remarks = [Skipped(result.image, result.remark) for result in results
+                   if isinstance(result, Row) and result.remark]
+        metadata = dict(self.metadata, skipped=skipped, remarks=remarks)
         with StoreWriter(self._file(index), metadata, self.box_dtype) as writer:
             for result in results:
                 if isinstance(result, Row):
-                    writer.add(*result)
+                    writer.add(*result[:5])
 
     def load(self, index: int) -> ProposalStore | None:
         """Open the result of a chunk, or return None if it is missing or damaged."""
@@ -196,19 +215,24 @@ def skipped_path(out: str | Path) -> Path:
     return Path(f'{out}.skipped.csv')
 
 
-def write_skipped(path: Path, skipped: list[Skipped]) -> None:
-    """Write the table of skipped images; if there are none, remove an old table."""
-    if not skipped:
+def remarks_path(out: str | Path) -> Path:
+    """Return the path of a store's table of images that are in it but look wrong."""
+    return Path(f'{out}.remarks.csv')
+
+
+def write_table(path: Path, rows: list[Skipped]) -> None:
+    """Write a table of images and reasons; if there are none, remove an old table."""
+    if not rows:
         path.unlink(missing_ok=True)
         return
     with whole_file(path) as file:
         writer = csv.writer(file)
         writer.writerow(Skipped._fields)
-        writer.writerows(skipped)
+        writer.writerows(rows)
 
 
-def read_skipped(path: Path) -> list[Skipped]:
-    """Read the table of skipped images; return an empty list if there is no table."""
+def read_table(path: Path) -> list[Skipped]:
+    """Read a table of images and reasons; return an empty list if there is no table."""
     if not path.exists():
         return []
     with open(path, newline='', encoding='utf-8') as file:

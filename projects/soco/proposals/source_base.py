@@ -3,13 +3,7 @@ import io
 from collections.abc import Iterable
 from typing import BinaryIO
 
-EXTENSIONS = ('.bmp', '.gif', '.jpeg', '.jpg', '.pgm', '.png', '.ppm', '.tif', '.tiff', '.webp')
-
-
-def is_image_name(name: str) -> bool:
-    """Return whether a file name is that of an image; names of hidden files are not."""
-    base = name.rpartition('/')[2]
-    return base.lower().endswith(EXTENSIONS) and not base.startswith('.')
+from .photo_files import PassedOver
 
 
 def name_problem(name: str) -> str | None:
@@ -37,11 +31,15 @@ class NameRefused(PermissionError):
 
 
 class ImageSource:
-    """Base class of image sources."""
+    """Base class of image sources.
+
+    `names` sets `passed_over`, an account of the files that it leaves out.
+    """
 
     kind: str
     path: str
     follow_links = False
+    passed_over = PassedOver()
 
     def names(self) -> list[str]:
         """Return the images: relative paths with slashes, sorted, each once."""

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from .archives import TarSource, ZipSource
-from .source_base import ImageSource, NameRefused, is_image_name, name_problem
+from .photo_files import Sorter
+from .source_base import ImageSource, NameRefused, name_problem
 
 KINDS = ('a folder, a list of images (.txt), a COCO json, a zip archive or an uncompressed tar '
          'archive')
@@ -50,9 +51,9 @@ class FolderSource(ImageSource):
         Raises:
             ValueError: If a link to a folder leads out of the root and `follow_links` is False.
         """
-        found, visited = [], set()
-        for folder, folders, files in os.walk(self.root, followlinks=True):
-            folders[:] = sorted(name for name in folders if not name.startswith('.'))
+        found, visited, sorter = [], set(), Sorter()
+        is_photo = sorter.is_photo
+        for folder, folders, files in os.walk(self.root, followlinks=True, onerror=sorter.unreadable):
             try:
                 real = self._resolve(folder)
             except NameRefused as error:
@@ -61,9 +62,11 @@ class FolderSource(ImageSource):
                 folders.clear()
                 continue
             visited.add(real)
+            folders[:] = sorted(filter(sorter.is_folder_of_photos, folders))
             prefix = Path(os.path.relpath(folder, self.root)).as_posix()
             prefix = '' if prefix == '.' else prefix + '/'
-            found += [prefix + name for name in files if is_image_name(name)]
+            found += [prefix + name for name in files if is_photo(name)]
+        self.passed_over = sorter.passed_over
         return sorted(found)
 
     def _resolve(self, path: str) -> str:
@@ -157,6 +160,8 @@ class _ListedSource(FolderSource):
 class ListSource(_ListedSource):
     """Images that a text file lists, one path per line; empty lines and `#` lines are skipped.
 
+    A listed file may have any suffix, but system files are passed over, as in a folder.
+
     Args:
         path (str | Path): The list.
         root (str | Path, optional): Folder to which the paths are relative. Defaults to the folder of
@@ -165,6 +170,13 @@ class ListSource(_ListedSource):
     """
 
     kind = 'list'
+
+    def names(self) -> list[str]:
+        """Return the listed images without system files; see `_ListedSource.names`."""
+        sorter = Sorter(any_suffix=True)
+        found = sorter.photos(super().names())
+        self.passed_over = sorter.passed_over
+        return found
 
     def listed(self) -> Iterable[str]:
         """Return the lines of the list that are neither empty nor comments."""

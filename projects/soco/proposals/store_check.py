@@ -1,8 +1,10 @@
 """Check that a store and images belong together, with a hint for the user if they do not."""
 import os
+from pathlib import Path
 
 import numpy as np
 
+from .photo_files import how_to_read
 from .source_base import ImageSource, NameRefused, name_problem
 from .sources import FolderSource
 from .store import ProposalStore
@@ -24,6 +26,10 @@ def where_instead(source: ImageSource, name: str, what: str) -> str:
     problem = name_problem(name)
     if problem:
         return f'The name {name!r} {problem}: names should be relative paths within the folder.'
+    if name in source:
+        hint = how_to_read().get(Path(name).suffix.lower(), '')
+        return f'{name} is there, but its name is not that of a photo that is read' + (
+            f' ({hint}).' if hint else '.')
     if isinstance(source, FolderSource):
         try:
             source.locate(name)

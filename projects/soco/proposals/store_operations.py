@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from .journal import differences
+from .journal import determining, differences
 from .source_base import name_problem
 from .store import ProposalStore, StoreWriter
 
@@ -46,7 +46,7 @@ def merge_stores(paths: Sequence[str | Path], out: str | Path) -> None:
     common = [{key: value for key, value in store.metadata.items() if key != 'source'}
               for store in stores]
     for path, store, metadata in zip(paths, stores, common):
-        changed = differences(common[0], metadata)
+        changed = differences(determining(common[0]), determining(metadata))
         if store.box_dtype != stores[0].box_dtype:
             changed.append(f'boxes: {stores[0].box_dtype}, now {store.box_dtype}')
         if changed:
