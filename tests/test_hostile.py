@@ -16,7 +16,8 @@ from mmengine.config import Config
 from scripts import PYTHON
 from small import ROOT, tiny_config
 
-from projects.soco.launch.configs import add_config_arguments, load_config
+from projects.soco.launch.arguments import add_config_arguments
+from projects.soco.launch.configs import load_config
 from projects.soco.launch.errors import run_tool
 
 ENV = {**os.environ, 'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1'}

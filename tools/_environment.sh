@@ -42,7 +42,7 @@ soco_launch() {
     local script=$1 gpus=$2 config=$3
     shift 3
     soco_find_python
-    "$SOCO_PYTHON" -m projects.soco.launch "$config" "$gpus" "$@"
+    "$SOCO_PYTHON" -m projects.soco.launch "$SOCO_ROOT/$script" "$gpus" "$config" "$@"
     if [[ "$gpus" == 1 && "${NNODES:-1}" == 1 ]]; then
         exec "$SOCO_PYTHON" "$SOCO_ROOT/$script" "$config" "$@"
     fi

@@ -1,22 +1,13 @@
 """Train any config of the project: SoCo pretraining, or a detector that starts from it."""
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from mmengine.config import Config
-from mmengine.dist import is_main_process
-from mmengine.runner import Runner
-
-import projects.soco.compat  # noqa: F401  (before any import of OpenMMLab)
-from projects.soco.launch.checks import check_family, check_inputs, check_work_dir, prepare_processes
-from projects.soco.launch.configs import (
-    add_config_arguments,
-    add_train_arguments,
-    load_config,
-    set_pretrained,
-)
+from projects.soco.launch.arguments import add_config_arguments, add_train_arguments
 from projects.soco.launch.errors import run_tool
-from projects.soco.runs.record import recorded
-from projects.soco.weights.read import find_newest_checkpoint, read_checkpoint
+
+if TYPE_CHECKING:
+    from mmengine.config import Config
 
 
 def parse_args() -> argparse.Namespace:
@@ -32,8 +23,9 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def apply_arguments(cfg: Config, args: argparse.Namespace) -> None:
+def apply_arguments(cfg: 'Config', args: argparse.Namespace) -> None:
     """Apply the arguments to the config."""
+    from projects.soco.launch.configs import set_pretrained
     kind = (args.pretrained or '').partition(':')[0]
     # runs of a detector from other initial weights get other folders
     name = Path(args.config).stem + (f'_{kind}' if kind in ('supervised', 'random') else '')
@@ -50,6 +42,8 @@ def apply_arguments(cfg: Config, args: argparse.Namespace) -> None:
         cfg.auto_scale_lr.enable = True
         # mmengine only multiplies processes and batch_size; accumulated iterations count too.
         cfg.auto_scale_lr.base_batch_size /= cfg.optim_wrapper.get('accumulative_counts', 1)
+    if args.resume or cfg.load_from:
+        from projects.soco.weights.read import find_newest_checkpoint, read_checkpoint
     if args.resume:
         path = args.resume if args.resume != 'newest' else find_newest_checkpoint(cfg.work_dir)
         if path is None:
@@ -68,14 +62,28 @@ def apply_arguments(cfg: Config, args: argparse.Namespace) -> None:
 
 def main() -> None:
     args = parse_args()
-    cfg = load_config(args.config, args.cfg_options, cpu=args.cpu)
+    from projects.soco.launch.checks import (
+        check_family,
+        check_inputs,
+        check_work_dir,
+        prepare_processes,
+    )
+    from projects.soco.launch.configs import load_config, register_modules
+    cfg = load_config(args.config, args.cfg_options, register=False, cpu=args.cpu)
     if args.family:
         check_family(cfg, args.family)
     apply_arguments(cfg, args)
     check_inputs(cfg)
     check_work_dir(cfg.work_dir)
+
+    from mmengine.dist import is_main_process
+
+    import projects.soco.compat  # noqa: F401  (before any import of OpenMMLab)
+    from projects.soco.engine.runner import SummaryRunner
+    from projects.soco.runs.record import recorded
+    register_modules(cfg)
     prepare_processes(cfg, args.launcher)
-    runner = Runner.from_cfg(cfg)
+    runner = SummaryRunner.from_cfg(cfg)
     with recorded(runner, args.config):
         runner.train()
     if is_main_process():
