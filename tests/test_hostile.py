@@ -131,7 +131,7 @@ def test_resume_without_a_path_passes_over_a_planted_checkpoint(tmp_path: Path) 
     text = f"';__import__('pathlib').Path('{mark}').touch()#"
     done = subprocess.run(
         [PYTHON, 'tools/train.py', str(tmp_path / 'config.py'), '--resume', '--cfg-options',
-         f'experiment_name={text}', f'custom_imports.imports=[{text}]'],
+         f'experiment_name={text}'],
         cwd=ROOT, env=ENV, text=True, capture_output=True, timeout=300)
     assert done.returncode == 0, done.stderr[-2000:]
     output = ' '.join((done.stdout + done.stderr).split())

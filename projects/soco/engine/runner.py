@@ -29,19 +29,20 @@ class SummaryRunner(Runner):
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        with contextlib.ExitStack() as self._quiet:
+        with contextlib.ExitStack() as self._building:
             super().__init__(*args, **kwargs)
 
     def build_logger(self, *args: Any, **kwargs: Any) -> MMLogger:
         """Build the logger, which writes to `details.txt` until the Runner is built."""
         logger = super().build_logger(*args, **kwargs)
         logger.addFilter(lambda record: not _NOISE.match(record.getMessage()))
-        self._quiet.enter_context(_only_details(logger, Path(self._log_dir) / DETAILS))
+        self._building.enter_context(_only_details(logger, self._details))
         return logger
 
     def build_train_loop(self, loop: BaseLoop | dict) -> BaseLoop:
         """Build the loop with its data set, then log the summary of the training."""
-        loop = super().build_train_loop(loop)
+        with self._quiet_libraries():
+            loop = super().build_train_loop(loop)
         rows = dict(task=f'training, {self.cfg.filename or self.experiment_name}',
                     model=_describe_model(self.cfg, self.model),
                     data=_describe_data(self.cfg.train_dataloader.dataset, loop.dataloader.dataset),
@@ -52,9 +53,15 @@ class SummaryRunner(Runner):
         self._log_summary(rows)
         return loop
 
+    def build_val_loop(self, loop: BaseLoop | dict) -> BaseLoop:
+        """Build the loop with its data set."""
+        with self._quiet_libraries():
+            return super().build_val_loop(loop)
+
     def build_test_loop(self, loop: BaseLoop | dict) -> BaseLoop:
         """Build the loop with its data set, then log the summary of the evaluation."""
-        loop = super().build_test_loop(loop)
+        with self._quiet_libraries():
+            loop = super().build_test_loop(loop)
         self._log_summary(dict(
             task=f'evaluation, {self.cfg.filename or self.experiment_name}',
             model=_describe_model(self.cfg, self.model),
@@ -63,13 +70,24 @@ class SummaryRunner(Runner):
         return loop
 
     def _init_model_weights(self) -> None:
-        with _only_details(self.logger, Path(self._log_dir) / DETAILS):
+        with _only_details(self.logger, self._details):
             super()._init_model_weights()
+
+    @property
+    def _details(self) -> Path:
+        return Path(self._log_dir) / DETAILS
+
+    @contextlib.contextmanager
+    def _quiet_libraries(self) -> Iterator[None]:
+        """Write what pycocotools prints for each json to the details; the logger is not affected."""
+        path = self._details if is_main_process() else os.devnull
+        with open(path, 'a', encoding='utf-8') as file, contextlib.redirect_stdout(file):
+            yield
 
     def _log_summary(self, rows: dict[str, str]) -> None:
         rows.update(device=_describe_devices(), output=f'{self.work_dir} (config, checkpoints, log)',
-                    details=f'{os.path.join(self._log_dir, DETAILS)} (environment, hooks, config)')
-        self.logger.info('\n'.join(['summary', *(f'    {name:10} {text}' for name, text in rows.items()
+                    details=f'{self._details} (environment, hooks, config)')
+        self.logger.info('\n'.join(['summary', *(f'    {name:11}{text}' for name, text in rows.items()
                                                  if text)]))
 
 
@@ -119,10 +137,14 @@ def _describe_model(cfg: Config, model: torch.nn.Module) -> str:
 def _describe_data(cfg: Config, dataset: Any) -> str:
     sources = []
     for part in leaf_datasets(cfg):
-        root = part.get('data_root') or ''
-        named = part.get('proposals') or part.get('ann_file')
-        where = os.path.join(root, named) if part.get('ann_file') else named
-        sources.append(f'photos of {root or "."}' + (f', boxes of {where}' if where else ''))
+        root, prefix = part.get('data_root') or '', part.get('data_prefix') or {}
+        folder = os.path.join(root, prefix if isinstance(prefix, str) else prefix.get('img') or '')
+        named = ''
+        if part.get('proposals'):
+            named = f', proposals {part["proposals"]}'
+        elif part.get('ann_file'):
+            named = f', annotations {os.path.join(root, part["ann_file"])}'
+        sources.append(f'{folder or "."}{named}')
     classes = (getattr(dataset, 'metainfo', None) or {}).get('classes') or ()
     images = len(dataset.store) if hasattr(dataset, 'store') else len(dataset)
     return (f'{images} images'

@@ -8,7 +8,8 @@ from .errors import run_tool
 def main() -> None:
     """Check that a run can start; arguments: SCRIPT GPUS CONFIG [arguments of SCRIPT].
 
-    SCRIPT is tools/train.py or tools/test.py. Its own parser refuses what it would refuse later.
+    SCRIPT is tools/train.py or tools/test.py; its own parser reads the arguments. With 'elsewhere' for
+    GPUS, the devices and files of this machine are not checked, as the run is for other machines.
     """
     script, gpus, *sys.argv[1:] = sys.argv[1:]
     sys.argv[0] = script
@@ -21,6 +22,8 @@ def main() -> None:
         check_family(cfg, args.family)
     if getattr(args, 'pretrained', None):
         set_pretrained(cfg, args.pretrained)
+    if gpus == 'elsewhere':
+        return
     import torch
     check_devices(cfg, int(gpus), torch.cuda.device_count())
     check_inputs(cfg)

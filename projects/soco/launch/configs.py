@@ -1,6 +1,5 @@
 """Functions that load configs and apply the command-line options of the tools."""
 import difflib
-import inspect
 import os
 import threading
 from collections.abc import Iterator
@@ -22,6 +21,11 @@ RUNNER_KEYS = {
     'model_wrapper_cfg', 'optim_wrapper', 'param_scheduler', 'randomness', 'resume', 'test_cfg',
     'test_dataloader', 'test_evaluator', 'train_cfg', 'train_dataloader', 'val_cfg', 'val_dataloader',
     'val_evaluator', 'visualizer', 'work_dir'}
+# The arguments of torch's DataLoader, for the same reason.
+LOADER_KEYS = {
+    'batch_sampler', 'batch_size', 'collate_fn', 'dataset', 'drop_last', 'generator', 'in_order',
+    'multiprocessing_context', 'num_workers', 'persistent_workers', 'pin_memory', 'pin_memory_device',
+    'prefetch_factor', 'sampler', 'shuffle', 'timeout', 'worker_init_fn'}
 # MMEngine reloads pkg_resources while it reads a config: two threads that read at once fail.
 _READING = threading.Lock()
 
@@ -215,8 +219,7 @@ def check_key(cfg: Config, key: str) -> None:
             if last and 'type' in node:
                 return
             if last and done and done[-1].endswith('_dataloader'):
-                from torch.utils.data import DataLoader
-                known += inspect.signature(DataLoader.__init__).parameters
+                known += sorted(LOADER_KEYS - {*known})
             if last and not done:
                 known += RUNNER_KEYS
         else:
