@@ -81,7 +81,6 @@ def main() -> None:
         raise ValueError(f'--minutes must be more than 0, not {args.minutes}.')
     deadline = time.monotonic() + 60 * (args.minutes or math.inf)
     from projects.soco.launch.checks import check_work_dir
-    from projects.soco.study.data import StudyData
     from projects.soco.study.plan import read_study
     from projects.soco.study.records import Records, read_records
     study = read_study(args.study)
@@ -101,6 +100,8 @@ def main() -> None:
     if study.needs_weights and not args.weights:
         raise ValueError(f'{args.study} has arms that start from weights. Set --weights FILE.')
     check_work_dir(folder)
+
+    from projects.soco.study.data import StudyData
     data = StudyData(study, args.data, folder / 'data')
     data.prepare()
 

@@ -144,7 +144,7 @@ def _describe_data(cfg: Config, dataset: Any) -> str:
             named = f', proposals {part["proposals"]}'
         elif part.get('ann_file'):
             named = f', annotations {os.path.join(root, part["ann_file"])}'
-        sources.append(f'{folder or "."}{named}')
+        sources.append(f'{os.path.normpath(folder)}{named}')
     classes = (getattr(dataset, 'metainfo', None) or {}).get('classes') or ()
     images = len(dataset.store) if hasattr(dataset, 'store') else len(dataset)
     return (f'{images} images'
@@ -167,13 +167,13 @@ def _describe_validation(cfg: Config) -> str:
 def _describe_length(cfg: Config, loop: BaseLoop) -> str:
     counts = cfg.optim_wrapper.get('accumulative_counts', 1)
     batch, processes = cfg.train_dataloader.get('batch_size'), get_world_size()
-    epochs = '' if 'max_iters' in cfg.train_cfg else f'{loop.max_epochs} epochs, '
-    steps = f', {loop.max_iters // counts} optimizer steps' if counts > 1 else ''
+    epochs = '' if 'max_iters' in cfg.train_cfg else f'epochs: {loop.max_epochs}, '
+    steps = f', optimizer steps: {loop.max_iters // counts}' if counts > 1 else ''
     total = '' if batch is None else (
-        f'; batch {batch * processes * counts} ({batch} per process'
+        f', batch: {batch * processes * counts} ({batch} per process'
         + (f' × {processes} processes' if processes > 1 else '')
         + (f' × {counts} accumulated' if counts > 1 else '') + ')')
-    return f'{epochs}{loop.max_iters} iterations{steps}{total}'
+    return f'{epochs}iterations: {loop.max_iters}{steps}{total}'
 
 
 def _describe_optimiser(cfg: Config) -> str:
