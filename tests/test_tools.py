@@ -123,8 +123,8 @@ def test_options_are_read_in_one_way(tool: str, monkeypatch: pytest.MonkeyPatch)
         (module.parse_args if hasattr(module, 'parse_args') else module.main)()
     actions = [action for action in parsers[0]._actions if action.metavar == 'KEY=VALUE']
     assert all(isinstance(action, KeyValueAction) for action in actions)
-    assert len(actions) == (tool in {f'tools/{name}.py' for name in (
-        'train', 'test', 'browse_views', 'count_levels', 'evaluate_objects')})
+    names = ('train', 'test', 'browse_views', 'count_levels', 'evaluate_objects')
+    assert actions or Path(tool).stem not in names
 
 
 @pytest.mark.slow(6)

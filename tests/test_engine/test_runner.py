@@ -42,7 +42,7 @@ def test_a_summary_comes_first(trained: Path):
                               '2 accumulated)')
     assert told['optimiser'] == 'AdamW, learning rate 0.001, OptimWrapper'
     assert told['weights'] == 'random initialisation' and told['device'].endswith('1 process')
-    assert str(trained) in told['output'] and told['details'].split()[0].endswith(DETAILS)
+    assert str(trained) in told['output'] and DETAILS in told['details']
 
 
 def test_environment_hooks_and_initialisation_are_in_the_details(trained: Path):
