@@ -37,7 +37,8 @@ def read_value(key: str, text: str, old: Any = MISSING) -> Any:
     try:
         if key.endswith(':'):
             return _read_any(text)
-        return _read_like(key.split('.')[-1], text, old)
+        name = next((part for part in reversed(key.split('.')) if not part.isdigit()), key)
+        return _read_like(name, text, old)
     except _Misfit as misfit:
         raise ValueError(
             f'--cfg-options {key}={text}: {misfit} is expected, as the config has '
@@ -141,7 +142,7 @@ def _read_whole(text: str, old: Any = MISSING, name: str = '') -> Any:
     """Read one bracketed or quoted value; return MISSING if it ends before the text or is none."""
     try:
         value, at = _read_part(text, 0, '', old, name)
-    except _Unreadable:
+    except (_Unreadable, RecursionError):
         return MISSING
     return value if at == len(text) else MISSING
 
