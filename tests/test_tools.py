@@ -98,6 +98,7 @@ def test_wrong_input_is_refused_without_torch(tmp_path: Path):
         ([*launch, 'configs/nothing.py'], 'There is no config at'),
         ([*launch, QUICKSTART, '--cfg-options', *wrong], 'a whole number is expected'),
         ([*launch, QUICKSTART, '--no-such-flag'], 'unrecognized arguments: --no-such-flag'),
+        ([*launch, QUICKSTART, '--cfg-options', *data], f'{tmp_path}/nowhere'),
         ([*launch, DETECTOR, '--pretrained', 'x.pth'], 'There is no checkpoint at x.pth'),
         (['projects.soco.launch', 'tools/test.py', '2', QUICKSTART], 'required: checkpoint'),
     ]

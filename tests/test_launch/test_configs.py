@@ -182,9 +182,14 @@ def train(*arguments: str) -> subprocess.CompletedProcess:
 
 
 @pytest.mark.slow
-def test_dist_train_says_what_is_missing_before_it_starts():
-    done = run('bash', 'tools/dist_train.sh', 'configs/soco_r50_fpn_400e.py', '64',
-               SOCO_VENV=str(WARM))
+def test_dist_train_says_what_is_missing_before_it_starts(tmp_path):
+    command = ('bash', 'tools/dist_train.sh', 'configs/soco_r50_fpn_400e.py', '64')
+    done = run(*command, SOCO_VENV=str(WARM))
+    assert done.returncode == 2 and 'there is no proposal store' in ' '.join(done.stderr.split())
+    make_photos(tmp_path / 'photos', 2)
+    store = make_store(tmp_path / 'store.arrow', tmp_path / 'photos')
+    done = run(*command, '--cfg-options', f'train_dataloader.dataset.data_root={tmp_path}/photos',
+               f'train_dataloader.dataset.proposals={store}', SOCO_VENV=str(WARM))
     assert done.returncode == 2
     assert 'Asked for 64 GPUs, found' in done.stderr and 'Traceback' not in done.stderr
     assert run('bash', 'tools/dist_train.sh', 'configs/soco_r50_fpn_400e.py').returncode == 2

@@ -24,9 +24,9 @@ def main() -> None:
         set_pretrained(cfg, args.pretrained)
     if gpus == 'elsewhere':
         return
-    import torch
-    check_devices(cfg, int(gpus), torch.cuda.device_count())
     check_inputs(cfg)
+    import torch  # last, as its import takes the longest
+    check_devices(cfg, int(gpus), torch.cuda.device_count())
 
 
 if __name__ == '__main__':
