@@ -16,7 +16,8 @@ from mmengine.config import Config
 from scripts import PYTHON
 from small import ROOT, tiny_config
 
-from projects.soco.launch.configs import add_config_arguments, load_config
+from projects.soco.launch.arguments import add_config_arguments
+from projects.soco.launch.configs import load_config
 from projects.soco.launch.errors import run_tool
 
 ENV = {**os.environ, 'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1'}
@@ -130,7 +131,7 @@ def test_resume_without_a_path_passes_over_a_planted_checkpoint(tmp_path: Path) 
     text = f"';__import__('pathlib').Path('{mark}').touch()#"
     done = subprocess.run(
         [PYTHON, 'tools/train.py', str(tmp_path / 'config.py'), '--resume', '--cfg-options',
-         f'experiment_name={text}', f'custom_imports.imports=[{text}]'],
+         f'experiment_name={text}'],
         cwd=ROOT, env=ENV, text=True, capture_output=True, timeout=300)
     assert done.returncode == 0, done.stderr[-2000:]
     output = ' '.join((done.stdout + done.stderr).split())
@@ -147,8 +148,7 @@ def test_options_are_values_and_never_code(tmp_path: Path, around: str) -> None:
     add_config_arguments(parser)
     args = parser.parse_args(['config.py', '--cfg-options', f'experiment_name={value}'])
     cfg = load_config(str(ROOT / 'configs/soco_r18_fpn_quickstart.py'), args.cfg_options)
-    text = ''.join(cfg.experiment_name)  # brackets give a list of strings
-    assert isinstance(text, str) and str(mark) in text and text in value
+    assert cfg.experiment_name == value
     again = Config.fromstring(cfg.pretty_text, '.py')  # the config file in the work directory
     assert again.experiment_name == cfg.experiment_name and not mark.exists()
 

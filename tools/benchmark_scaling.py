@@ -17,16 +17,10 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-import torch
-import torch.multiprocessing
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
-from torch import distributed
 
-import projects.soco.compat  # noqa: F401  (before anything of OpenMMLab)
-from projects.soco.evaluation.step import made_up_data
-from projects.soco.launch.configs import load_config
 from projects.soco.launch.errors import run_tool
 
 
@@ -42,8 +36,7 @@ def parse_args() -> argparse.Namespace:
                         'path')
     parser.add_argument('--proposals', help='proposal store of the photos; required with --images')
     parser.add_argument('--workers', type=int, default=0, help='data workers per process')
-    parser.add_argument('--device', choices=['cpu', 'cuda'],
-                        default='cuda' if torch.cuda.is_available() else 'cpu')
+    parser.add_argument('--device', choices=['cpu', 'cuda'], help='default: cuda if available')
     parser.add_argument('--json', type=Path, help='also write all figures to this file')
     args = parser.parse_args()
     if bool(args.images) != bool(args.proposals):
@@ -51,8 +44,6 @@ def parse_args() -> argparse.Namespace:
                      'tools/generate_proposals.py IMAGES STORE.arrow')
     if min(args.ranks) < 1 or args.steps < 1 or args.rounds < 1 or args.batch < 2:
         parser.error('--ranks, --steps and --rounds must be at least 1, --batch at least 2')
-    if args.device == 'cuda' and max(args.ranks) > torch.cuda.device_count():
-        parser.error(f'--ranks {max(args.ranks)}: found {torch.cuda.device_count()} CUDA devices')
     return args
 
 
@@ -65,9 +56,13 @@ class Trainer:
     """
 
     def __init__(self, args: argparse.Namespace, world: int) -> None:
+        import torch
         from mmengine.model import MMDistributedDataParallel
         from mmengine.optim import build_optim_wrapper
         from mmengine.registry import MODELS, init_default_scope
+
+        import projects.soco.compat  # noqa: F401  (before anything of OpenMMLab)
+        from projects.soco.launch.configs import load_config
         self.args, self.world = args, world
         self.cfg = load_config(args.config, {}, cpu=args.device == 'cpu')
         init_default_scope(self.cfg.default_scope)
@@ -92,10 +87,12 @@ class Trainer:
         with nullcontext() if alone else self.model.no_sync():
             self.model.train_step(batch, optim_wrapper=self.wrapper)
         if self.args.device == 'cuda':
+            import torch
             torch.cuda.synchronize()
 
     def made_up(self) -> Iterator[dict]:
         """Yield the same batch of noise endlessly, in the format of the data path."""
+        from projects.soco.evaluation.step import made_up_data
         batch = made_up_data(self.cfg, self.args.batch)
         while True:
             yield batch
@@ -119,6 +116,7 @@ def time_steps(trainer: Trainer, batches: Iterator[dict], steps: int, **kwargs: 
     seconds = []
     for _ in range(steps + 2):
         if trainer.world > 1:
+            from torch import distributed
             distributed.barrier()
         start = time.perf_counter()
         trainer.step(next(batches), **kwargs)
@@ -128,6 +126,8 @@ def time_steps(trainer: Trainer, batches: Iterator[dict], steps: int, **kwargs: 
 
 def work(rank: int, world: int, args: argparse.Namespace, port: int, out: str) -> None:
     """Time the steps in one process; the first process writes the medians."""
+    import torch
+    from torch import distributed
     torch.set_num_threads(args.threads)
     os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(world),
                       MASTER_ADDR='127.0.0.1', MASTER_PORT=str(port))
@@ -155,12 +155,19 @@ def run_round(args: argparse.Namespace, world: int) -> dict[str, float]:
         port = sock.getsockname()[1]
     with tempfile.TemporaryDirectory() as folder:
         out = f'{folder}/medians.json'
-        torch.multiprocessing.spawn(work, (world, args, port, out), nprocs=world)
+        from torch.multiprocessing import spawn
+        spawn(work, (world, args, port, out), nprocs=world)
         return json.loads(Path(out).read_text())
 
 
 def main() -> None:
     args = parse_args()
+    from projects.soco.launch.configs import load_config
+    load_config(args.config, {}, register=False)  # refuses what cannot be read
+    import torch
+    args.device = args.device or ('cuda' if torch.cuda.is_available() else 'cpu')
+    if args.device == 'cuda' and max(args.ranks) > torch.cuda.device_count():
+        raise ValueError(f'--ranks {max(args.ranks)}: found {torch.cuda.device_count()} CUDA devices.')
     console = Console()
     rounds: dict[int, list[dict[str, float]]] = {world: [] for world in sorted({1, *args.ranks})}
     for _ in track(range(args.rounds), 'rounds', console=console, transient=True):

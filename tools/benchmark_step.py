@@ -2,28 +2,25 @@
 
 python tools/benchmark_step.py configs/soco_r50_fpn_400e.py --batch 4 --reference
 """
+from __future__ import annotations
+
 import argparse
 import json
 import platform
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-import projects.soco.compat  # noqa: F401  (before anything of OpenMMLab)
-from projects.soco.evaluation.step import (
-    AMP_TYPES,
-    Timing,
-    made_up_data,
-    matrix_peak,
-    measure_steps,
-    project_contender,
-)
-from projects.soco.launch.configs import load_config
 from projects.soco.launch.errors import run_tool
+
+if TYPE_CHECKING:
+    import torch
+
+    from projects.soco.evaluation.step import Timing
 
 ROOT = Path(__file__).resolve().parents[1]
 REFERENCE = 'reference'
@@ -38,7 +35,7 @@ def parse_args() -> argparse.Namespace:
                         'print the ratios (needs tests/ of a checkout)')
     parser.add_argument('--device', choices=['cpu', 'cuda'], help='default: cuda if available')
     parser.add_argument('--batch', type=int, default=4, help='images per step (default 4)')
-    parser.add_argument('--amp', choices=['no', *AMP_TYPES], help='precision of all contenders '
+    parser.add_argument('--amp', choices=['no', 'fp16', 'bf16'], help='precision of all contenders '
                         '(default: fp16 on CUDA, as in the configs; no on a CPU)')
     parser.add_argument('--channels-last', choices=['yes', 'no'], help='memory format of weights and '
                         'views of all contenders (default: that of the first config)')
@@ -47,17 +44,23 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--json', type=Path, metavar='OUT', help='also write all figures to this file')
     args = parser.parse_args()
     args.configs = args.configs or [str(ROOT / 'configs/soco_r50_fpn_400e.py')]
-    args.device = args.device or ('cuda' if torch.cuda.is_available() else 'cpu')
-    args.amp = args.amp or ('fp16' if args.device == 'cuda' else 'no')
     if args.batch < 2 or args.steps < 1 or args.warmup < 2:
         raise ValueError('--batch and --warmup must be at least 2 (BN needs two rows), --steps at '
                          'least 1.')
-    if args.device == 'cuda' and not torch.cuda.is_available():
-        raise ValueError('There is no CUDA device here. Use --device cpu.')
     return args
 
 
+def set_device(args: argparse.Namespace) -> None:
+    """Set the defaults that depend on the machine."""
+    import torch
+    args.device = args.device or ('cuda' if torch.cuda.is_available() else 'cpu')
+    args.amp = args.amp or ('fp16' if args.device == 'cuda' else 'no')
+    if args.device == 'cuda' and not torch.cuda.is_available():
+        raise ValueError('There is no CUDA device here. Use --device cpu.')
+
+
 def gather_builders(args: argparse.Namespace, configs: dict, device: torch.device) -> dict:
+    from projects.soco.evaluation.step import project_contender
     builders = {name: lambda cfg=cfg: project_contender(cfg, device, args.amp, args.channels_last)
                 for name, cfg in configs.items()}
     if args.reference:
@@ -110,8 +113,17 @@ STAGES[''] = 'the rest'
 
 def main() -> None:
     args = parse_args()
+    from projects.soco.launch.configs import load_config, register_modules
+    configs = {Path(path).stem: load_config(path, {}, register=False) for path in args.configs}
+    set_device(args)
+
+    import torch
+
+    import projects.soco.compat  # noqa: F401  (before anything of OpenMMLab)
+    from projects.soco.evaluation.step import made_up_data, matrix_peak, measure_steps
+    for cfg in configs.values():
+        register_modules(cfg)
     device = torch.device(args.device)
-    configs = {Path(path).stem: load_config(path, {}) for path in args.configs}
     first = next(iter(configs.values()))
     torch.backends.cudnn.benchmark = first.env_cfg.cudnn_benchmark
     torch.manual_seed(0)

@@ -7,16 +7,8 @@ A sample depends only on seed, epoch and photo: the pictures show what a run of 
 import argparse
 from pathlib import Path
 
-import numpy as np
-from mmengine.config import DictAction
-from rich.progress import track
-
-import projects.soco.compat  # noqa: F401  (before any import of OpenMMLab)
-from projects.soco.datasets import SampleKey
-from projects.soco.engine import ViewDrawer
-from projects.soco.launch.configs import load_config
+from projects.soco.launch.arguments import add_options_argument
 from projects.soco.launch.errors import run_tool
-from projects.soco.pictures.canvas import resize_picture, save_image
 
 
 def parse_args() -> argparse.Namespace:
@@ -31,10 +23,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--epoch', type=int, default=0, help='epoch of the samples, from 0 on '
                         '(default: 0)')
     parser.add_argument('--seed', type=int, help='seed of the run (default: that of the config)')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, default={}, metavar='KEY=VALUE',
-                        help='override keys of the config, such as '
-                        'train_dataloader.dataset.data_root=FOLDER '
-                        'train_dataloader.dataset.proposals=FILE')
+    add_options_argument(parser, 'train_dataloader.dataset.data_root=FOLDER '
+                         'train_dataloader.dataset.proposals=FILE')
     args = parser.parse_args()
     if args.num < 1 or args.epoch < 0 or (args.seed or 0) < 0 or (args.width or 1) < 1:
         raise ValueError('--num and --width must be at least 1, --epoch and --seed at least 0.')
@@ -47,7 +37,19 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
-    cfg = load_config(args.config, args.cfg_options)
+    from projects.soco.launch.checks import check_inputs
+    from projects.soco.launch.configs import load_config, register_modules
+    cfg = load_config(args.config, args.cfg_options, register=False)
+    check_inputs(cfg)
+
+    import numpy as np
+    from rich.progress import track
+
+    import projects.soco.compat  # noqa: F401  (before any import of OpenMMLab)
+    from projects.soco.datasets import SampleKey
+    from projects.soco.engine import ViewDrawer
+    from projects.soco.pictures.canvas import resize_picture, save_image
+    register_modules(cfg)
     seed = cfg.randomness.seed if args.seed is None else args.seed
     drawer = ViewDrawer.from_config(cfg)
     photos = len(drawer.dataset.store)

@@ -4,11 +4,13 @@ python tools/convert_weights.py work_dirs/soco_r50_fpn_400e/epoch_400.pth soco.p
 """
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from projects.soco.launch.errors import run_tool
-from projects.soco.weights.convert import Conversion, check_output, convert, write_weights
 from projects.soco.weights.names import TARGETS
-from projects.soco.weights.read import read_weights
+
+if TYPE_CHECKING:
+    from projects.soco.weights.convert import Conversion
 
 CONFIG = 'configs/benchmarks/mmdetection/coco/mask-rcnn_r50_{}_ms-1x_coco.py'
 
@@ -27,7 +29,7 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def report(conversion: Conversion, args: argparse.Namespace) -> None:
+def report(conversion: 'Conversion', args: argparse.Namespace) -> None:
     dropped = conversion.dropped.items()
     print(f'{args.input}: {conversion.source} names, {conversion.family}')
     for count, what in [(len(conversion.state_dict), 'moved'),
@@ -44,6 +46,8 @@ def report(conversion: Conversion, args: argparse.Namespace) -> None:
 
 def main() -> None:
     args = parse_args()
+    from projects.soco.weights.convert import check_output, convert, write_weights
+    from projects.soco.weights.read import read_weights
     check_output(args.output, args.to, args.overwrite)
     if Path(args.output).resolve() == Path(args.input).resolve():
         raise ValueError(f'{args.output} is the input. Choose another name for the output.')

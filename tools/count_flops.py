@@ -2,15 +2,7 @@
 import argparse
 from pathlib import Path
 
-from rich.console import Console
-from rich.progress import track
-from rich.table import Table
-
-import projects.soco.compat  # noqa: F401  (before anything of OpenMMLab)
-from projects.soco.evaluation.cost import match_detector, measure_cost
-from projects.soco.launch.configs import load_config
 from projects.soco.launch.errors import run_tool
-from projects.soco.runs.next_steps import fitting_detector
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -26,6 +18,17 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
+    from projects.soco.launch.configs import load_config
+    for path in (*args.configs, *filter(None, [args.detector])):
+        load_config(str(path), {}, register=False)  # refuses what cannot be read
+
+    from rich.console import Console
+    from rich.progress import track
+    from rich.table import Table
+
+    import projects.soco.compat  # noqa: F401  (before any import of OpenMMLab)
+    from projects.soco.evaluation.cost import match_detector, measure_cost
+    from projects.soco.runs.next_steps import fitting_detector
     configs = args.configs or sorted((ROOT / 'configs').glob('soco_*.py'))
     console = Console()
     table = Table(box=None)

@@ -4,25 +4,15 @@ python tools/count_levels.py configs/soco_r50_fpn_without_p2_400e.py
 """
 import argparse
 
-from mmengine.config import DictAction
-from rich.console import Console
-from rich.table import Table
-
-import projects.soco.compat  # noqa: F401  (before anything of OpenMMLab)
-from projects.soco.datasets.transforms import transform_in
-from projects.soco.evaluation.levels import count_levels
-from projects.soco.launch.configs import load_config
+from projects.soco.launch.arguments import add_options_argument
 from projects.soco.launch.errors import run_tool
-from projects.soco.models.roi_heads import level_name
 
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('config', help='pretraining config with a feature pyramid')
     parser.add_argument('--samples', type=int, default=1000, help='samples to draw (default 1000)')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, default={}, metavar='KEY=VALUE',
-                        help='change keys of the config, such as '
-                        'train_dataloader.dataset.proposals=FILE')
+    add_options_argument(parser, 'train_dataloader.dataset.proposals=FILE')
     args = parser.parse_args()
     if args.samples < 1:
         raise ValueError('--samples must be at least 1.')
@@ -31,7 +21,19 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
-    cfg = load_config(args.config, args.cfg_options)
+    from projects.soco.launch.checks import check_inputs
+    from projects.soco.launch.configs import load_config, register_modules
+    cfg = load_config(args.config, args.cfg_options, register=False)
+    check_inputs(cfg)
+
+    from rich.console import Console
+    from rich.table import Table
+
+    import projects.soco.compat  # noqa: F401  (before any import of OpenMMLab)
+    from projects.soco.datasets.transforms import transform_in
+    from projects.soco.evaluation.levels import count_levels
+    from projects.soco.models.roi_heads import level_name
+    register_modules(cfg)
     counts = count_levels(cfg, args.samples)
     shares = 100 * counts / counts.sum(dim=1, keepdim=True)
     finest = [view.get('finest_level', 0) for view in transform_in(cfg, 'ProposalViews').views]

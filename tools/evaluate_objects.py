@@ -6,6 +6,8 @@
 Without --annotations, the scores measure whether an object is found again in another view. With
 --annotations, they measure whether the objects nearest to it have its class. See docs/evaluation.md.
 """
+from __future__ import annotations
+
 import argparse
 import json
 import re
@@ -13,43 +15,26 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from mmengine.config import Config, DictAction
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-import projects.soco.compat  # noqa: F401  (before anything of OpenMMLab)
-from projects.soco.evaluation.annotated import (
-    LABELLED_FEATURES,
-    embed_labelled,
-    first_view,
-    read_labelled,
-)
-from projects.soco.evaluation.class_score import LabelledScore, score_labelled
-from projects.soco.evaluation.loading import build_model
-from projects.soco.evaluation.neighbours import draw_class_neighbours, draw_view_neighbours
-from projects.soco.evaluation.objects import (
-    FEATURES,
-    ObjectScore,
-    embed_objects,
-    held_out_dataset,
-    summarise,
-)
-from projects.soco.evaluation.rank import FeatureRank, rank_of_model
-from projects.soco.evaluation.tables import class_tables, rank_table, view_table
 from projects.soco.files import write_whole
-from projects.soco.launch.configs import load_config
+from projects.soco.launch.arguments import add_options_argument
 from projects.soco.launch.errors import run_tool
-from projects.soco.models.soco import SoCo
-from projects.soco.pictures.canvas import save_image
-from projects.soco.proposals.executors import SerialExecutor
-from projects.soco.proposals.generate import GenerateOptions, generate
-from projects.soco.proposals.selective_search import compile_kernels
-from projects.soco.proposals.sources import open_source
 
+if TYPE_CHECKING:
+    from mmengine.config import Config
+
+    from projects.soco.evaluation.class_score import LabelledScore
+    from projects.soco.evaluation.objects import ObjectScore
+    from projects.soco.evaluation.rank import FeatureRank
+    from projects.soco.models.soco import SoCo
+
+# Those of projects.soco.evaluation; the first is the default.
+FEATURES, LABELLED_FEATURES = ('projection', 'object'), ('object', 'backbone')
 RANDOM = 'random'
 NUM_PHOTOS = 64
 console = Console(highlight=False)
@@ -72,8 +57,7 @@ def parse_args() -> argparse.Namespace:
                         f'(default: {NUM_PHOTOS}; with --annotations all)')
     parser.add_argument('--batch-size', type=int, default=8, metavar='N', help='photos per batch; BN '
                         'uses batch statistics, so scores depend on it (default: %(default)s)')
-    parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu',
-                        help='such as cpu, cuda or cuda:1 (default: %(default)s)')
+    parser.add_argument('--device', help='such as cpu, cuda or cuda:1 (default: cuda if available)')
     parser.add_argument('--json', metavar='OUT', help='write all scores to this file')
     parser.add_argument('--out', metavar='DIR', help='write a picture of objects and their nearest '
                         'neighbours for each model to this folder')
@@ -84,8 +68,7 @@ def parse_args() -> argparse.Namespace:
                         '--annotations only); object: features of the RoI head, which a detector uses '
                         "(default with --annotations); backbone: averages of the backbone's stages "
                         'over a box (with --annotations only)')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, default={}, metavar='KEY=VALUE',
-                        help='change keys of the config')
+    add_options_argument(parser, 'model.roi_head.bbox_roi_extractor.level_sizes=[28,56,112]')
     views = parser.add_argument_group('without --annotations')
     views.add_argument('--proposals', metavar='STORE', help="store of the photos' proposals, made by "
                        'tools/generate_proposals.py (default: run selective search on the photos that '
@@ -138,6 +121,12 @@ def check_args(args: argparse.Namespace) -> None:
             raise ValueError(f'--{flag.replace("_", "-")} must be at least 1, not {value}.')
     if args.seed < 0:
         raise ValueError(f'--seed must be at least 0, not {args.seed}.')
+
+
+def set_device(args: argparse.Namespace) -> None:
+    """Set the default device, and check that the device exists."""
+    import torch
+    args.device = args.device or ('cuda' if torch.cuda.is_available() else 'cpu')
     try:
         torch.empty(0, device=args.device)
     except (RuntimeError, AssertionError) as error:
@@ -146,6 +135,7 @@ def check_args(args: argparse.Namespace) -> None:
 
 def models(args: argparse.Namespace, cfg: Config) -> Iterator[tuple[str, SoCo]]:
     """Yield name and model, with one model in memory at a time."""
+    from projects.soco.evaluation.loading import build_model
     projector = args.features == 'projection'
     paths = [None] * args.random + args.checkpoints
     for name, path in zip(labels([path or RANDOM for path in paths]), paths):
@@ -160,6 +150,10 @@ def labels(names: list[str]) -> list[str]:
 
 def make_proposals(args: argparse.Namespace, folder: str) -> tuple[Path, list[str]]:
     """Run selective search on the photos that are used; return the store and the skipped photos."""
+    from projects.soco.proposals.executors import SerialExecutor
+    from projects.soco.proposals.generate import GenerateOptions, generate
+    from projects.soco.proposals.selective_search import compile_kernels
+    from projects.soco.proposals.sources import open_source
     source = open_source(args.images)
     names = source.names()
     rows = np.linspace(0, len(names) - 1, min(args.num_photos or NUM_PHOTOS, len(names))).astype(int)
@@ -181,6 +175,11 @@ def progress() -> Progress:
 
 def judge_views(args: argparse.Namespace, cfg: Config) -> dict[str, Any]:
     """Score without labels; return the settings, what was left out, and the scores by model."""
+    from projects.soco.evaluation.neighbours import draw_view_neighbours
+    from projects.soco.evaluation.objects import embed_objects, held_out_dataset, summarise
+    from projects.soco.evaluation.rank import rank_of_model
+    from projects.soco.evaluation.tables import rank_table, view_table
+    from projects.soco.pictures.canvas import save_image
     with ExitStack() as stack:
         proposals, left_out = args.proposals, []
         if proposals is None:
@@ -215,6 +214,12 @@ def judge_views(args: argparse.Namespace, cfg: Config) -> dict[str, Any]:
 
 def judge_classes(args: argparse.Namespace, cfg: Config) -> dict[str, Any]:
     """Score with labels; return the settings, what was left out, and the scores by model."""
+    from projects.soco.evaluation.annotated import embed_labelled, first_view, read_labelled
+    from projects.soco.evaluation.class_score import score_labelled
+    from projects.soco.evaluation.neighbours import draw_class_neighbours
+    from projects.soco.evaluation.tables import class_tables
+    from projects.soco.pictures.canvas import save_image
+    from projects.soco.proposals.sources import open_source
     view = first_view(cfg)
     view_size = args.view_size or view['size']
     source = open_source(args.images)
@@ -255,7 +260,14 @@ def picture_path(args: argparse.Namespace, name: str) -> Path:
 def main() -> None:
     args = parse_args()
     check_args(args)
-    cfg = load_config(args.config, args.cfg_options)
+    from projects.soco.launch.configs import load_config, register_modules
+    from projects.soco.proposals.sources import open_source
+    cfg = load_config(args.config, args.cfg_options, register=False)
+    open_source(args.images)
+    set_device(args)
+
+    import projects.soco.compat  # noqa: F401  (before any import of OpenMMLab)
+    register_modules(cfg)
     result = (judge_classes if args.annotations else judge_views)(args, cfg)
     for note in result['left_out']:
         console.print(f'Left out: {note}', markup=False, soft_wrap=True)

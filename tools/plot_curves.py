@@ -9,8 +9,6 @@ import argparse
 from pathlib import Path
 
 from projects.soco.launch.errors import run_tool
-from projects.soco.pictures.curves import draw_training
-from projects.soco.runs.log import read_runs
 
 
 def parse_args() -> argparse.Namespace:
@@ -24,6 +22,8 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
+    from projects.soco.pictures.curves import draw_training
+    from projects.soco.runs.log import read_runs
     print(draw_training(read_runs(args.work_dirs), args.out or args.work_dirs[0] / 'curves.png'))
 
 

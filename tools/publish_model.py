@@ -5,7 +5,6 @@ python tools/publish_model.py work_dirs/soco_r50_fpn_400e/epoch_400.pth publishe
 import argparse
 
 from projects.soco.launch.errors import run_tool
-from projects.soco.runs.publish import publish, read_results
 
 
 def parse_args() -> argparse.Namespace:
@@ -23,6 +22,7 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
+    from projects.soco.runs.publish import publish, read_results
     results = read_results(args.results) if args.results else ()
     published = publish(args.checkpoint, args.out_dir, args.name, results, args.overwrite)
     print(f'{len(published.conversion.state_dict):6} tensors kept')

@@ -5,7 +5,6 @@ python tools/report.py work_dirs/soco_r50_fpn_400e
 import argparse
 
 from projects.soco.launch.errors import run_tool
-from projects.soco.runs.report import write_report
 
 
 def parse_args() -> argparse.Namespace:
@@ -18,6 +17,7 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
+    from projects.soco.runs.report import write_report
     print(f'The report is at {write_report(args.work_dir, args.out)}. Open it in any browser.')
 
 

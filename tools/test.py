@@ -2,13 +2,8 @@
 import argparse
 from pathlib import Path
 
-from mmengine.runner import Runner
-
-import projects.soco.compat  # noqa: F401  (before any import of OpenMMLab)
-from projects.soco.launch.checks import check_inputs, prepare_processes
-from projects.soco.launch.configs import add_config_arguments, load_config
+from projects.soco.launch.arguments import add_config_arguments
 from projects.soco.launch.errors import run_tool
-from projects.soco.weights.read import read_checkpoint
 
 
 def parse_args() -> argparse.Namespace:
@@ -20,16 +15,23 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
-    cfg = load_config(args.config, args.cfg_options, cpu=args.cpu)
+    from projects.soco.launch.checks import check_inputs, prepare_processes
+    from projects.soco.launch.configs import load_config, register_modules
+    cfg = load_config(args.config, args.cfg_options, register=False, cpu=args.cpu)
     if 'test_dataloader' not in cfg:
         raise ValueError(f"{args.config} has no test_dataloader: it is not a detector's config. "
                          'Use one of those in configs/benchmarks/.')
     check_inputs(cfg)
+    from projects.soco.weights.read import read_checkpoint
     read_checkpoint(args.checkpoint)
     cfg.work_dir = args.work_dir or cfg.get('work_dir') or f'work_dirs/{Path(args.config).stem}'
     cfg.load_from = args.checkpoint
+
+    import projects.soco.compat  # noqa: F401  (before any import of OpenMMLab)
+    from projects.soco.engine.runner import SummaryRunner
+    register_modules(cfg)
     prepare_processes(cfg, args.launcher)
-    Runner.from_cfg(cfg).test()
+    SummaryRunner.from_cfg(cfg).test()
 
 
 if __name__ == '__main__':

@@ -1,31 +1,13 @@
 """Train any config of the project: SoCo pretraining, or a detector that starts from it."""
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from mmengine.config import Config
-from mmengine.dist import is_main_process
-from mmengine.runner import Runner
-
-import projects.soco.compat  # noqa: F401  (before any import of OpenMMLab)
-from projects.soco.launch.checks import (
-    check_family,
-    check_inputs,
-    check_work_dir,
-    is_first_process,
-    prepare_processes,
-)
-from projects.soco.launch.configs import (
-    add_config_arguments,
-    add_train_arguments,
-    load_config,
-    set_length,
-    set_pretrained,
-)
+from projects.soco.launch.arguments import add_config_arguments, add_train_arguments
 from projects.soco.launch.errors import run_tool
-from projects.soco.launch.schedule_check import schedule_warning
-from projects.soco.runs.record import recorded
-from projects.soco.runs.resume import check_resume
-from projects.soco.weights.read import find_newest_checkpoint, read_checkpoint
+
+if TYPE_CHECKING:
+    from mmengine.config import Config
 
 
 def parse_args() -> argparse.Namespace:
@@ -46,8 +28,10 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def apply_arguments(cfg: Config, args: argparse.Namespace) -> None:
+def apply_arguments(cfg: 'Config', args: argparse.Namespace) -> None:
     """Apply the arguments to the config."""
+    from projects.soco.launch.checks import is_first_process
+    from projects.soco.launch.configs import set_length, set_pretrained
     kind = (args.pretrained or '').partition(':')[0]
     # runs of a detector from other initial weights get other folders
     name = Path(args.config).stem + (f'_{kind}' if kind in ('supervised', 'random') else '')
@@ -65,6 +49,8 @@ def apply_arguments(cfg: Config, args: argparse.Namespace) -> None:
         cfg.auto_scale_lr.enable = True
         # mmengine only multiplies processes and batch_size; accumulated iterations count too.
         cfg.auto_scale_lr.base_batch_size /= cfg.optim_wrapper.get('accumulative_counts', 1)
+    if args.resume or cfg.load_from:
+        from projects.soco.weights.read import find_newest_checkpoint, read_checkpoint
     if args.resume:
         path = args.resume if args.resume != 'newest' else find_newest_checkpoint(cfg.work_dir)
         if path is None:
@@ -72,6 +58,7 @@ def apply_arguments(cfg: Config, args: argparse.Namespace) -> None:
                 print(f'--resume: {cfg.work_dir} contains no complete checkpoint; starting from '
                       'scratch.')
             return
+        from projects.soco.runs.resume import check_resume
         changes = check_resume(path, read_checkpoint(path), cfg)
         cfg.resume, cfg.load_from = True, str(path)
         if is_first_process():
@@ -82,15 +69,30 @@ def apply_arguments(cfg: Config, args: argparse.Namespace) -> None:
 
 def main() -> None:
     args = parse_args()
-    cfg = load_config(args.config, args.cfg_options, cpu=args.cpu)
+    from projects.soco.launch.checks import (
+        check_family,
+        check_inputs,
+        check_work_dir,
+        prepare_processes,
+    )
+    from projects.soco.launch.configs import load_config, register_modules
+    from projects.soco.launch.schedule_check import schedule_warning
+    cfg = load_config(args.config, args.cfg_options, register=False, cpu=args.cpu)
     if args.family:
         check_family(cfg, args.family)
     apply_arguments(cfg, args)
     check_inputs(cfg)
     warning = schedule_warning(cfg)
     check_work_dir(cfg.work_dir)
+
+    from mmengine.dist import is_main_process
+
+    import projects.soco.compat  # noqa: F401  (before any import of OpenMMLab)
+    from projects.soco.engine.runner import SummaryRunner
+    from projects.soco.runs.record import recorded
+    register_modules(cfg)
     prepare_processes(cfg, args.launcher)
-    runner = Runner.from_cfg(cfg)
+    runner = SummaryRunner.from_cfg(cfg)
     if warning:
         runner.logger.warning(warning)
     with recorded(runner, args.config):

@@ -4,6 +4,7 @@ import re
 import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 from mmengine.config import Config
@@ -181,9 +182,14 @@ def train(*arguments: str) -> subprocess.CompletedProcess:
 
 
 @pytest.mark.slow
-def test_dist_train_says_what_is_missing_before_it_starts():
-    done = run('bash', 'tools/dist_train.sh', 'configs/soco_r50_fpn_400e.py', '64',
-               SOCO_VENV=str(WARM))
+def test_dist_train_says_what_is_missing_before_it_starts(tmp_path):
+    command = ('bash', 'tools/dist_train.sh', 'configs/soco_r50_fpn_400e.py', '64')
+    done = run(*command, SOCO_VENV=str(WARM))
+    assert done.returncode == 2 and 'there is no proposal store' in ' '.join(done.stderr.split())
+    make_photos(tmp_path / 'photos', 2)
+    store = make_store(tmp_path / 'store.arrow', tmp_path / 'photos')
+    done = run(*command, '--cfg-options', f'train_dataloader.dataset.data_root={tmp_path}/photos',
+               f'train_dataloader.dataset.proposals={store}', SOCO_VENV=str(WARM))
     assert done.returncode == 2
     assert 'Asked for 64 GPUs, found' in done.stderr and 'Traceback' not in done.stderr
     assert run('bash', 'tools/dist_train.sh', 'configs/soco_r50_fpn_400e.py').returncode == 2
@@ -224,6 +230,28 @@ def test_slurm_train_calls_srun(tmp_path):
     for part in ('-p part', '--job-name=job', '--gres=gpu:8', '--ntasks=16', '--ntasks-per-node=8',
                  'configs/soco_r50_fpn_400e.py --launcher slurm --resume'):
         assert part in done.stdout
+
+
+def test_scripts_refuse_and_help_before_processes_start(tmp_path):
+    config = f'{tmp_path}/my config, 2024.py'
+    Path(config).write_text(f"_base_ = '{QUICKSTART}'\n")
+    (tmp_path / 'srun').write_text('#!/bin/sh\necho "started $@"\n')
+    (tmp_path / 'srun').chmod(0o755)
+    for script in (['dist_train.sh', config, '2'], ['slurm_train.sh', 'part', 'job', config]):
+        for arguments, code, message in (
+                (['--no-such-flag'], 2, 'unrecognized arguments: --no-such-flag'),
+                (['--help'], 0, 'usage: train.py'),
+                (['--cfg-options', 'train_dataloader.batch_size=many'], 2, 'whole number is expected'),
+                (['--cfg-options', 'work_dir=My', 'runs'], 2, 'must be KEY=VALUE')):
+            done = run('bash', f'tools/{script[0]}', *script[1:], *arguments, SOCO_VENV=str(WARM),
+                       PATH=f'{tmp_path}:{os.environ["PATH"]}')
+            told = ' '.join((done.stdout + done.stderr).split())
+            assert done.returncode == code and message in told and 'started' not in told, told
+            assert 'Traceback' not in told
+    wanted = ['--cfg-options', 'train_dataloader.dataset.data_root=Photos, 2024']
+    done = run('bash', 'tools/dist_train.sh', config, '1', *wanted,
+               f'train_dataloader.dataset.proposals={tmp_path}/a b.arrow', SOCO_VENV=str(WARM))
+    assert f'no proposal store at {tmp_path}/a b.arrow' in ' '.join(done.stderr.split())
 
 
 def test_threads_read_configs_one_after_another(monkeypatch):

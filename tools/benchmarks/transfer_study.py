@@ -5,6 +5,8 @@
 Each result is written as soon as it is available. To resume a study that was stopped, run the same
 command again. At the end, tables and a picture are written. See docs/results/transfer_study.md.
 """
+from __future__ import annotations
+
 import argparse
 import hashlib
 import math
@@ -14,18 +16,16 @@ import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-import projects.soco.compat  # noqa: F401  (before anything of OpenMMLab)
-from projects.soco.launch.checks import check_work_dir
 from projects.soco.launch.errors import STOPPED, run_tool
-from projects.soco.runs.record import describe_hardware
-from projects.soco.study.data import StudyData
-from projects.soco.study.plan import Study, read_study
-from projects.soco.study.records import Records, read_records
-from projects.soco.study.run import StudyRun
-from projects.soco.study.summary import compare, draw, write_tables
+
+if TYPE_CHECKING:
+    from projects.soco.study.data import StudyData
+    from projects.soco.study.plan import Study
+    from projects.soco.study.records import Records
 
 console = Console(highlight=False)
 
@@ -64,6 +64,7 @@ def make_stores(data: StudyData) -> None:
 
 def summarise(study: Study, records: Records, folder: Path) -> None:
     """Compare the arms, and write tables and picture."""
+    from projects.soco.study.summary import compare, draw, write_tables
     records.set('arms', {name: asdict(arm) for name, arm in study.arms.items()})
     records.set('comparisons', compare(study, records))
     tables = write_tables(records.content, folder / 'tables.md')
@@ -79,6 +80,9 @@ def main() -> None:
     if args.minutes is not None and args.minutes <= 0:
         raise ValueError(f'--minutes must be more than 0, not {args.minutes}.')
     deadline = time.monotonic() + 60 * (args.minutes or math.inf)
+    from projects.soco.launch.checks import check_work_dir
+    from projects.soco.study.plan import read_study
+    from projects.soco.study.records import Records, read_records
     study = read_study(args.study)
     folder = Path(args.work_dir or f'work_dirs/{study.name}')
     if args.plan:
@@ -96,8 +100,13 @@ def main() -> None:
     if study.needs_weights and not args.weights:
         raise ValueError(f'{args.study} has arms that start from weights. Set --weights FILE.')
     check_work_dir(folder)
+
+    from projects.soco.study.data import StudyData
     data = StudyData(study, args.data, folder / 'data')
     data.prepare()
+
+    from projects.soco.runs.record import describe_hardware
+    from projects.soco.study.run import StudyRun
     records = Records(folder / 'results.json', dict(
         study=study.name, seeds=list(study.seeds), epochs=study.epochs, settings=study.fingerprint(),
         data=data.fingerprint(), **({'weights': hash_of(args.weights)} if args.weights else {})))

@@ -27,11 +27,10 @@ def parse_args() -> argparse.Namespace:
 
 
 def main() -> None:
+    args = parse_args()
     from rich.console import Console
 
     from projects.soco.datasets.coco_subset import default_output, write_subset
-
-    args = parse_args()
     out = args.out or default_output(args.source, args.percent)
     console = Console(highlight=False, markup=False, soft_wrap=True)
     with console.status('starting') as status:

@@ -4,7 +4,8 @@
 index has as source only. Importing this module **before** `mmdet` (or `mmcv.ops`) adds a replacement
 for it, which provides the operators that SoCo, Mask R-CNN, RetinaNet and FCOS call (`nms`, RoIAlign,
 sigmoid focal loss) from torchvision and torch, on any device. If the compiled extension is installed,
-nothing is replaced; `ops_backend()` returns which of the two is used.
+nothing is replaced; `ops_backend()` returns which of the two is used. torchvision is imported at the
+first call: a check of a run's inputs need not wait for it.
 """
 
 import importlib.machinery
@@ -16,7 +17,6 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-import torchvision
 from torch import Tensor
 
 _EXT = 'mmcv._ext'
@@ -28,6 +28,7 @@ def _nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int) -> Te
 
     `offset` is added to the right and bottom edges of the boxes.
     """
+    import torchvision
     dtype = torch.promote_types(torch.promote_types(boxes.dtype, scores.dtype), torch.float32)
     boxes, scores = boxes.to(dtype), scores.to(dtype)
     if offset:
@@ -48,6 +49,7 @@ def _roi_align_forward(
         aligned_height: int, aligned_width: int, spatial_scale: float, sampling_ratio: int,
         pool_mode: int, aligned: bool) -> None:
     """Fill `output` (k, C, h, w) from `input` (n, C, H, W) at `rois` (k, 5)."""
+    import torchvision  # noqa: F401  (registers the operator)
     _check_pool_mode(pool_mode)
     dtype = torch.promote_types(input.dtype, torch.float32)
     output.copy_(torch.ops.torchvision.roi_align(
@@ -60,6 +62,7 @@ def _roi_align_backward(
         *, aligned_height: int, aligned_width: int, spatial_scale: float, sampling_ratio: int,
         pool_mode: int, aligned: bool) -> None:
     """Fill `grad_input` (n, C, H, W) from `grad_output` (k, C, h, w)."""
+    import torchvision  # noqa: F401  (registers the operator)
     _check_pool_mode(pool_mode)
     dtype = torch.promote_types(grad_output.dtype, torch.float32)
     grad_input.copy_(torch.ops.torchvision._roi_align_backward(

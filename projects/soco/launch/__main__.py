@@ -1,27 +1,32 @@
 """Check that a run can start, before any of its processes is launched."""
-import argparse
+import runpy
+import sys
 
-import torch
-
-from .checks import check_devices, check_family, check_inputs
-from .configs import add_config_arguments, add_train_arguments, load_config, set_pretrained
 from .errors import run_tool
 
 
 def main() -> None:
-    """Check that a run can start; arguments: CONFIG GPUS [arguments of train.py]."""
-    parser = argparse.ArgumentParser()
-    add_config_arguments(parser)
-    add_train_arguments(parser)
-    parser.add_argument('gpus', type=int)
-    args, _ = parser.parse_known_args()
+    """Check that a run can start; arguments: SCRIPT GPUS CONFIG [arguments of SCRIPT].
+
+    SCRIPT is tools/train.py or tools/test.py; its own parser reads the arguments. With 'elsewhere' for
+    GPUS, the devices and files of this machine are not checked, as the run is for other machines.
+    """
+    script, gpus, *sys.argv[1:] = sys.argv[1:]
+    sys.argv[0] = script
+    args = runpy.run_path(script)['parse_args']()
+
+    from .checks import check_devices, check_family, check_inputs
+    from .configs import load_config, set_pretrained
     cfg = load_config(args.config, args.cfg_options, register=False, cpu=args.cpu)
-    if args.family:
+    if getattr(args, 'family', None):
         check_family(cfg, args.family)
-    if args.pretrained:
+    if getattr(args, 'pretrained', None):
         set_pretrained(cfg, args.pretrained)
-    check_devices(cfg, args.gpus, torch.cuda.device_count())
+    if gpus == 'elsewhere':
+        return
     check_inputs(cfg)
+    import torch  # last, as its import takes the longest
+    check_devices(cfg, int(gpus), torch.cuda.device_count())
 
 
 if __name__ == '__main__':

@@ -3,10 +3,8 @@ import os
 import tempfile
 from pathlib import Path
 
-import torch
 from mmengine.config import Config
 
-from ..compat.cpu import cpu_config, init_cpu_process_group, needs_cuda
 from ..proposals.sources import open_source
 from ..proposals.store import ProposalStore
 from ..proposals.store_check import check_store_fits
@@ -51,6 +49,7 @@ def check_devices(cfg: Config, asked: int, found: int) -> None:
         raise ValueError(
             f'Asked for {asked} GPUs, found {found}. Start with {found} instead: keep the total '
             'batch by raising optim_wrapper.accumulative_counts, or lower it and add --auto-scale-lr.')
+    from ..compat.cpu import needs_cuda
     reasons = needs_cuda(cfg)
     if reasons:
         raise ValueError(
@@ -112,6 +111,9 @@ def prepare_processes(cfg: Config, launcher: str) -> None:
     Raises:
         ValueError: If there is no CUDA device, and the config needs one.
     """
+    import torch
+
+    from ..compat.cpu import cpu_config, init_cpu_process_group
     cfg.launcher = launcher
     if torch.cuda.is_available():
         return

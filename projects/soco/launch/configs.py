@@ -1,49 +1,33 @@
 """Functions that load configs and apply the command-line options of the tools."""
-import argparse
 import difflib
-import inspect
 import os
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from mmengine.config import Config, ConfigDict, DictAction
-from mmengine.runner import Runner
+from mmengine.config import Config, ConfigDict
 from mmengine.utils import import_modules_from_strings
 
-from ..compat.cpu import cpu_config
+from .options import MISSING, read_value, set_value
 
 SCOPES = ('mmengine', 'mmcv', 'mmdet', 'mmcls', 'mmselfsup')
-# Keys that a Runner accepts although the configs do not list them.
-RUNNER_KEYS = {*inspect.signature(Runner.__init__).parameters, 'activation_checkpointing',
-               'compile', 'efficient_conv_bn_eval', 'find_unused_parameters', 'model_wrapper_cfg'}
+# Keys that a Runner accepts although the configs do not list them; `Runner.__init__` cannot be asked
+# without the import of torch.
+RUNNER_KEYS = {
+    'activation_checkpointing', 'auto_scale_lr', 'cfg', 'compile', 'custom_hooks', 'data_preprocessor',
+    'default_hooks', 'default_scope', 'efficient_conv_bn_eval', 'env_cfg', 'experiment_name',
+    'find_unused_parameters', 'launcher', 'load_from', 'log_level', 'log_processor', 'model',
+    'model_wrapper_cfg', 'optim_wrapper', 'param_scheduler', 'randomness', 'resume', 'test_cfg',
+    'test_dataloader', 'test_evaluator', 'train_cfg', 'train_dataloader', 'val_cfg', 'val_dataloader',
+    'val_evaluator', 'visualizer', 'work_dir'}
+# The arguments of torch's DataLoader, for the same reason.
+LOADER_KEYS = {
+    'batch_sampler', 'batch_size', 'collate_fn', 'dataset', 'drop_last', 'generator', 'in_order',
+    'multiprocessing_context', 'num_workers', 'persistent_workers', 'pin_memory', 'pin_memory_device',
+    'prefetch_factor', 'sampler', 'shuffle', 'timeout', 'worker_init_fn'}
 # MMEngine reloads pkg_resources while it reads a config: two threads that read at once fail.
 _READING = threading.Lock()
-
-
-def add_config_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments that train.py and test.py share."""
-    parser.add_argument('config', help='config file')
-    parser.add_argument('--work-dir', help='folder for logs and checkpoints (default: '
-                        'work_dirs/<name of the config>)')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, default={},
-                        metavar='KEY=VALUE', help='override keys of the config, such as '
-                        'train_dataloader.batch_size=128')
-    parser.add_argument('--cpu', action='store_true', help='run a config that was made for GPUs on '
-                        'the CPU: BN instead of SyncBN, full precision')
-    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none',
-                        help='set by dist_train.sh and slurm_train.sh')
-    parser.add_argument('--local_rank', '--local-rank', type=int, default=0,
-                        help=argparse.SUPPRESS)
-
-
-def add_train_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments that train.py and the check before it share."""
-    parser.add_argument('--pretrained', metavar='SOURCE', help='initial weights of a detector or '
-                        'classifier: a SoCo checkpoint, supervised:FILE (a ResNet trained to '
-                        'classify) or random')
-    parser.add_argument('--family', choices=['fpn', 'c4'], help='fail if the detector is of the other '
-                        'family; set by the scripts of tools/benchmarks/mmdetection')
 
 
 def load_config(path: str, options: dict[str, Any], register: bool = True,
@@ -52,8 +36,10 @@ def load_config(path: str, options: dict[str, Any], register: bool = True,
 
     Args:
         path (str): The config file.
-        options (dict[str, Any]): Values by dotted key.
-        register (bool): Whether to import the config's `custom_imports`. Defaults to True.
+        options (dict[str, Any]): Values by dotted key. Text takes the type of the value that it
+            replaces (`options.read_value`); other values are set as they are.
+        register (bool): Whether to import the config's `custom_imports`. Defaults to True. A tool that
+            checks its inputs first calls `register_modules` afterwards.
         cpu (bool): Whether to convert it to a config for the CPU (`cpu_config`) and hide this process's
             CUDA devices. Defaults to False.
 
@@ -72,20 +58,66 @@ def load_config(path: str, options: dict[str, Any], register: bool = True,
         with _READING:
             cfg = Config.fromfile(path, import_custom_modules=False)
             update_config(cfg)
-            if register and cfg.get('custom_imports'):
-                import_modules_from_strings(**cfg.custom_imports)
+            if register:
+                register_modules(cfg)
     except (KeyError, AttributeError, IndexError, SyntaxError) as error:
         raise ValueError(f'{path} cannot be read as a config: {type(error).__name__}: {error}. '
                          'Check the line that it names, and the keys of its _base_ files.'
                          ) from error
     for key, value in options.items():
-        check_key(cfg, key)
-        check_type_name(key, value)
-    cfg.merge_from_dict(options)
+        apply_option(cfg, key, value)
     if cpu:
+        from ..compat.cpu import cpu_config
         os.environ['CUDA_VISIBLE_DEVICES'] = ''
         cfg = cpu_config(cfg)
     return cfg
+
+
+def register_modules(cfg: Config) -> None:
+    """Import the modules that a config names in `custom_imports`, which register components.
+
+    Args:
+        cfg (Config): Any config.
+    """
+    if cfg.get('custom_imports'):
+        import_modules_from_strings(**cfg.custom_imports)
+
+
+def apply_option(cfg: Config, key: str, value: Any) -> None:
+    """Set a key of a config as `--cfg-options` asks.
+
+    Args:
+        cfg (Config): Any config; it is changed in place.
+        key (str): Dotted key; 'KEY:' allows a value of another type.
+        value (Any): Text of the command line, or a value.
+
+    Raises:
+        ValueError: If the key does not exist, or the value does not fit.
+    """
+    name = key.removesuffix(':')
+    check_key(cfg, name)
+    parts = name.split('.')
+    old: Any = cfg._cfg_dict
+    for part in parts:
+        old = old[int(part)] if isinstance(old, (list, tuple)) else old.get(part, MISSING)
+    if isinstance(value, str):
+        value = read_value(key, value, old)
+    if isinstance(value, dict) and isinstance(old, dict) and not value.get('_delete_'):
+        for inner in value:
+            check_key(cfg, f'{name}.{inner}')
+    for path, leaf in _leaves(name, value):
+        check_type_name(path, leaf)
+    cfg[parts[0]] = set_value(cfg.get(parts[0]), parts[1:], value)
+
+
+def _leaves(path: str, value: Any) -> Iterator[tuple[str, Any]]:
+    """Yield the dotted keys and values inside a value, or the value itself."""
+    items = value.items() if isinstance(value, dict) else enumerate(value) \
+        if isinstance(value, (list, tuple)) else ()
+    for key, inner in items:
+        yield from _leaves(f'{path}.{key}', inner)
+    if not items:
+        yield path, value
 
 
 def update_config(cfg: Config) -> None:
@@ -205,6 +237,9 @@ def check_key(cfg: Config, key: str) -> None:
     """
     node, done = cfg._cfg_dict, []
     parts = key.split('.')
+    if parts[0] == 'custom_imports':
+        raise ValueError(f'--cfg-options {key}: options can only set values. Name modules to import in '
+                         'a config file, which is code.')
     for i, part in enumerate(parts):
         last = i == len(parts) - 1
         if isinstance(node, (list, tuple)):
@@ -214,8 +249,7 @@ def check_key(cfg: Config, key: str) -> None:
             if last and 'type' in node:
                 return
             if last and done and done[-1].endswith('_dataloader'):
-                from torch.utils.data import DataLoader
-                known += inspect.signature(DataLoader.__init__).parameters
+                known += sorted(LOADER_KEYS - {*known})
             if last and not done:
                 known += RUNNER_KEYS
         else:
@@ -235,13 +269,15 @@ def check_type_name(key: str, value: Any) -> None:
     """Reject a `type` that MMEngine would import from any package, such as `subprocess.Popen`.
 
     Args:
-        key (str): A dotted key; only those that end in `type` are checked.
+        key (str): A dotted key; only those that end in `type` or `_scope_` are checked.
         value (Any): Its value.
 
     Raises:
         ValueError: If it is neither a registered name nor one with its scope, such as `mmdet.ResNet`.
     """
     scope, dot, name = str(value).partition('.')
-    if key.split('.')[-1] == 'type' and dot and (scope not in SCOPES or '.' in name):
+    last = key.split('.')[-1]
+    if (last == 'type' and dot and (scope not in SCOPES or '.' in name)) or (
+            last in ('_scope_', 'default_scope') and value not in SCOPES):
         raise ValueError(f'--cfg-options {key}: {value} is not the name of a registered class. Options '
                          'can only set values; name other classes in a config file, which is code.')

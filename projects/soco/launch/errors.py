@@ -7,10 +7,6 @@ import textwrap
 from collections.abc import Callable, Iterator
 from types import FrameType
 
-import torch
-from mmengine.dataset import BaseDataset
-from mmengine.registry import build_functions
-
 from ..files import NotWrittenError
 
 REFUSED = 2  # something that the user gave is wrong; the paragraph on stderr says what
@@ -31,7 +27,8 @@ def run_tool(main: Callable[[], None]) -> None:
     """
     try:
         main()
-        if torch.distributed.is_initialized():
+        torch = sys.modules.get('torch')  # not imported here: most errors come before its import
+        if torch and torch.distributed.is_initialized():
             # Otherwise a thread of the group may outlive the interpreter, which aborts the process.
             torch.distributed.barrier()
             torch.distributed.destroy_process_group()
@@ -67,7 +64,8 @@ def error_text(error: BaseException) -> str:
             isinstance(error, NotWrittenError) or error.filename):
         text = (f'A file could not be written ({error.strerror}); what was complete before is intact. '
                 'Free some disk space, then resume training with --resume.')
-    elif any(frame.f_code is BaseDataset._serialize_data.__code__ for frame in _frames(error)):
+    elif any(_is_from(frame, 'mmengine.dataset.base_dataset') and
+             frame.f_code.co_name == '_serialize_data' for frame in _frames(error)):
         text = ('No image of a data set is left: none has an object of its classes (metainfo) that is '
                 'large enough (filter_cfg). Compare the class list with the annotation.')
     elif not isinstance(error, (ValueError, OSError, FloatingPointError)):
@@ -93,4 +91,8 @@ def _frames(error: BaseException) -> list[FrameType]:
 
 
 def _is_registry(frame: FrameType) -> bool:
-    return frame.f_code.co_filename == build_functions.__file__
+    return _is_from(frame, 'mmengine.registry.build_functions')
+
+
+def _is_from(frame: FrameType, module: str) -> bool:
+    return frame.f_globals.get('__name__') == module

@@ -8,8 +8,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..datasets.dataset import BadPhoto
-from ..engine.bad_image_hook import TABLE
 from ..weights.read import find_newest_checkpoint, read_checkpoint, run_checkpoints
 from .config_changes import changes_between, read_dumped
 from .log import read_run
@@ -207,6 +205,8 @@ def _read_checkpoint(run: Run, checkpoints: Sequence[Path]) -> None:
 
 
 def _read_bad_images(run: Run) -> None:
+    from ..datasets.dataset import BadPhoto  # only here: their import takes seconds
+    from ..engine.bad_image_hook import TABLE
     path = run.work_dir / TABLE
     if path.is_file():
         with open(path, encoding='utf-8', errors='replace', newline='') as file:

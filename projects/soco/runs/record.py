@@ -8,16 +8,15 @@ import subprocess
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
-
-import torch
-from mmengine.dist import get_world_size, is_main_process
-from mmengine.runner import Runner
+from typing import TYPE_CHECKING, Any
 
 from .. import __version__
 from ..files import whole_file
 from ..launch.errors import Stopped
 from .config_changes import nearest_known
+
+if TYPE_CHECKING:  # a report reads a record without waiting for the import of torch
+    from mmengine.runner import Runner
 
 RECORD = 'run.json'
 PACKAGES = ('torch', 'torchvision', 'mmengine', 'mmcv', 'mmcv-lite', 'mmdet', 'mmselfsup', 'numpy')
@@ -28,7 +27,7 @@ KINDS = dict(started=str, config=str, known_configs=list, version=str, commit=st
 
 
 @contextlib.contextmanager
-def recorded(runner: Runner, config: str) -> Iterator[None]:
+def recorded(runner: 'Runner', config: str) -> Iterator[None]:
     """Record the training of the block in the work directory, at its start and at its end.
 
     A resumed run adds a session to the record. Another run replaces the record. Only the main process
@@ -44,6 +43,7 @@ def recorded(runner: Runner, config: str) -> Iterator[None]:
     Raises:
         OSError: If the disk is full or read-only.
     """
+    from mmengine.dist import is_main_process
     if not is_main_process():
         yield
         return
@@ -100,6 +100,7 @@ def describe_session(config: str) -> dict[str, Any]:
     Returns:
         dict[str, Any]: Values for JSON, with the keys and types of `KINDS`.
     """
+    from mmengine.dist import get_world_size
     return dict(
         started=_now(), config=str(config), known_configs=nearest_known(config),
         version=__version__, commit=code_version(), processes=get_world_size(),
@@ -129,6 +130,7 @@ def _package_versions() -> dict[str, str]:
 
 def describe_hardware() -> dict[str, Any]:
     """Describe processor, cores, memory and GPUs of this machine."""
+    import torch
     names = []
     with contextlib.suppress(OSError):
         lines = Path('/proc/cpuinfo').read_text().splitlines()

@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jinja2
 import matplotlib
@@ -15,12 +15,14 @@ import numpy as np
 from PIL import Image
 
 from .. import __version__
-from ..engine import CollapseHook
 from ..files import whole_file
 from ..pictures.curves import panel_figures
 from .config_changes import Change, base_files, changes_against, config_values, known_config
 from .next_steps import browse_command, commands, score_command
 from .read import Picture, Run, read_work_dir
+
+if TYPE_CHECKING:
+    from ..engine import CollapseHook
 
 PICTURES = 2  # latest pictures of each kind on the page
 WIDEST = 1800  # px; wider pictures are resized
@@ -146,9 +148,10 @@ def warnings_of(run: Run) -> list[str]:
     return found
 
 
-def collapse_hook(run: Run) -> CollapseHook:
+def collapse_hook(run: Run) -> 'CollapseHook':
     """Return the run's `CollapseHook`, whose limits tell a collapse; the default one if it has none."""
     given = run.part('default_hooks.collapse')
+    from ..engine import CollapseHook  # only here: its import takes seconds
     return CollapseHook(**{name: given[name] for name in ('threshold', 'rank_share')
                            if isinstance(given.get(name), float)})
 
