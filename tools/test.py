@@ -16,16 +16,17 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
     from projects.soco.launch.checks import check_inputs, prepare_processes
-    from projects.soco.launch.configs import load_config, register_modules
+    from projects.soco.launch.configs import load_config, register_modules, use_our_loading
     cfg = load_config(args.config, args.cfg_options, register=False, cpu=args.cpu)
     if 'test_dataloader' not in cfg:
         raise ValueError(f"{args.config} has no test_dataloader: it is not a detector's config. "
                          'Use one of those in configs/benchmarks/.')
     check_inputs(cfg)
-    from projects.soco.weights.read import read_checkpoint
-    read_checkpoint(args.checkpoint)
+    from projects.soco.weights.read import read_weights
+    read_weights(args.checkpoint)
     cfg.work_dir = args.work_dir or cfg.get('work_dir') or f'work_dirs/{Path(args.config).stem}'
     cfg.load_from = args.checkpoint
+    use_our_loading(cfg)
 
     import projects.soco.compat  # noqa: F401  (before any import of OpenMMLab)
     from projects.soco.engine.runner import SummaryRunner

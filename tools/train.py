@@ -31,7 +31,7 @@ def parse_args() -> argparse.Namespace:
 def apply_arguments(cfg: 'Config', args: argparse.Namespace) -> None:
     """Apply the arguments to the config."""
     from projects.soco.launch.checks import is_first_process
-    from projects.soco.launch.configs import set_length, set_pretrained
+    from projects.soco.launch.configs import set_length, set_pretrained, use_our_loading
     kind = (args.pretrained or '').partition(':')[0]
     # runs of a detector from other initial weights get other folders
     name = Path(args.config).stem + (f'_{kind}' if kind in ('supervised', 'random') else '')
@@ -50,21 +50,22 @@ def apply_arguments(cfg: 'Config', args: argparse.Namespace) -> None:
         # mmengine only multiplies processes and batch_size; accumulated iterations count too.
         cfg.auto_scale_lr.base_batch_size /= cfg.optim_wrapper.get('accumulative_counts', 1)
     if args.resume or cfg.load_from:
-        from projects.soco.weights.read import find_newest_checkpoint, read_checkpoint
+        from projects.soco.weights.read import find_newest_checkpoint, read_checkpoint, read_weights
+    path = None
     if args.resume:
         path = args.resume if args.resume != 'newest' else find_newest_checkpoint(cfg.work_dir)
-        if path is None:
-            if is_first_process():
-                print(f'--resume: {cfg.work_dir} contains no complete checkpoint; starting from '
-                      'scratch.')
-            return
+        if path is None and is_first_process():
+            print(f'--resume: {cfg.work_dir} contains no complete checkpoint; starting from '
+                  f'{cfg.load_from or "scratch"}.')
+    if path:
         from projects.soco.runs.resume import check_resume
         changes = check_resume(path, read_checkpoint(path), cfg)
         cfg.resume, cfg.load_from = True, str(path)
         if is_first_process():
             print(f'Resuming from {path}', *([changes] if changes else []), sep='\n')
     elif cfg.load_from:
-        read_checkpoint(cfg.load_from)
+        use_our_loading(cfg)
+        read_weights(cfg.load_from)
 
 
 def main() -> None:

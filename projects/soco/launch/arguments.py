@@ -62,8 +62,8 @@ def add_config_arguments(parser: argparse.ArgumentParser) -> None:
 
 def add_train_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of train.py on initial weights."""
-    parser.add_argument('--pretrained', metavar='SOURCE', help='initial weights of a detector or '
-                        'classifier: a SoCo checkpoint, supervised:FILE (a ResNet trained to '
-                        'classify) or random')
+    parser.add_argument('--pretrained', metavar='SOURCE', help='initial weights: a SoCo checkpoint, '
+                        'weights of another library or method (docs/weights.md), supervised:FILE (only '
+                        'its backbone is needed) or random')
     parser.add_argument('--family', choices=['fpn', 'c4'], help='fail if the detector is of the other '
                         'family; set by the scripts of tools/benchmarks/mmdetection')

@@ -58,14 +58,17 @@ def load_config(path: str, options: dict[str, Any], register: bool = True,
         with _READING:
             cfg = Config.fromfile(path, import_custom_modules=False)
             update_config(cfg)
-            if register:
-                register_modules(cfg)
     except (KeyError, AttributeError, IndexError, SyntaxError) as error:
         raise ValueError(f'{path} cannot be read as a config: {type(error).__name__}: {error}. '
                          'Check the line that it names, and the keys of its _base_ files.'
                          ) from error
+    if any(key.startswith('default_hooks.pretrained.') for key in options):
+        use_our_loading(cfg)
     for key, value in options.items():
         apply_option(cfg, key, value)
+    if register:
+        with _READING:
+            register_modules(cfg)
     if cpu:
         from ..compat.cpu import cpu_config
         os.environ['CUDA_VISIBLE_DEVICES'] = ''
@@ -194,31 +197,60 @@ def set_length(cfg: Config, epochs: int | None, iters: int | None) -> None:
         cfg.train_cfg[f'max_{key}'] = value
 
 
+def use_our_loading(cfg: Config) -> ConfigDict:
+    """Make a config of any project load `load_from` as this project does, and return its hook for it.
+
+    The hook converts names, logs what matched and stops if too little did. Where the config has no such
+    hook, its checkpoints also become those of this project, which can be resumed.
+
+    Args:
+        cfg (Config): Any config; it is changed in place.
+
+    Returns:
+        ConfigDict: The config of the `PretrainedWeightsHook`.
+    """
+    backbone = cfg.get('model', {}).get('backbone') or {}
+    if (backbone.get('init_cfg') or {}).get('type') == 'Pretrained':
+        from mmengine.logging import MMLogger
+        MMLogger.get_current_instance().warning(
+            f'model.backbone.init_cfg ({backbone.init_cfg.get("checkpoint")}) is not used: the weights '
+            'that this run starts from replace it.')
+        backbone.init_cfg = None
+    hook = find_hook(cfg, 'PretrainedWeightsHook')
+    if hook is None:
+        hooks = cfg.setdefault('default_hooks', ConfigDict())
+        hooks.pretrained = ConfigDict(type='PretrainedWeightsHook')
+        if (hooks.get('checkpoint') or {}).get('type') == 'CheckpointHook':
+            hooks.checkpoint.type = 'PlainCheckpointHook'
+            hooks.resume = ConfigDict(type='ResumeHook')
+        imports = (cfg.get('custom_imports') or {}).get('imports') or []
+        imports = [imports] if isinstance(imports, str) else [*imports]
+        cfg.custom_imports = dict(
+            imports=[*imports, 'projects.soco.engine'], allow_failed_imports=False)
+        hook = hooks.pretrained
+    return hook
+
+
 def set_pretrained(cfg: Config, source: str) -> None:
     """Set the initial weights of a config's model.
 
     Args:
-        cfg (Config): A config with a `PretrainedWeightsHook`; the hook and `load_from` are changed.
-        source (str): A SoCo checkpoint; 'supervised:' and a file; or 'random'.
+        cfg (Config): Any config; its `PretrainedWeightsHook` and `load_from` are changed.
+        source (str): A file of weights; 'supervised:' and a file; or 'random'.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If the config has no such hook.
     """
-    hook = find_hook(cfg, 'PretrainedWeightsHook')
-    if hook is None:
-        raise ValueError('--pretrained is for detectors and classifiers (configs/benchmarks/): this '
-                         'config has no PretrainedWeightsHook. To start SoCo itself from weights, use '
-                         '--cfg-options load_from=FILE')
     kind, colon, path = source.partition(':')
     if kind not in ('supervised', 'random') or (kind == 'supervised' and not colon):
         kind, path = 'soco', source
     if kind != 'random' and not Path(path).is_file():
         raise FileNotFoundError(
             f'There is no checkpoint at {path}. --pretrained takes a file that tools/train.py wrote '
-            'for a SoCo config, such as work_dirs/soco_r50_fpn_400e/epoch_400.pth; supervised:FILE, a '
-            'ResNet with the names of torchvision or MMClassification; or random.')
-    hook.source = kind
+            'for a SoCo config, such as work_dirs/soco_r50_fpn_400e/epoch_400.pth; supervised:FILE, '
+            'of which only the backbone is needed (docs/weights.md lists what is recognised); or '
+            'random.')
+    use_our_loading(cfg).source = kind
     cfg.load_from = None if kind == 'random' else os.path.abspath(path)
 
 
