@@ -1,11 +1,11 @@
 """Evaluate a detector."""
 import argparse
-from pathlib import Path
 
 from mmengine.runner import Runner
 
 import projects.soco.compat  # noqa: F401  (before any import of OpenMMLab)
-from projects.soco.launch.checks import check_inputs, prepare_processes
+from projects.soco.launch.annotations import TESTING, follow_checkpoint
+from projects.soco.launch.checks import check_inputs, default_work_dir, prepare_processes
 from projects.soco.launch.configs import add_config_arguments, load_config
 from projects.soco.launch.errors import run_tool
 from projects.soco.weights.read import read_checkpoint
@@ -24,9 +24,9 @@ def main() -> None:
     if 'test_dataloader' not in cfg:
         raise ValueError(f"{args.config} has no test_dataloader: it is not a detector's config. "
                          'Use one of those in configs/benchmarks/.')
-    check_inputs(cfg)
-    read_checkpoint(args.checkpoint)
-    cfg.work_dir = args.work_dir or cfg.get('work_dir') or f'work_dirs/{Path(args.config).stem}'
+    cfg.work_dir = default_work_dir(args.config, args.work_dir, cfg)
+    follow_checkpoint(cfg, read_checkpoint(args.checkpoint), args.checkpoint)
+    check_inputs(cfg, TESTING)
     cfg.load_from = args.checkpoint
     prepare_processes(cfg, args.launcher)
     Runner.from_cfg(cfg).test()

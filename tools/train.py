@@ -1,13 +1,18 @@
 """Train any config of the project: SoCo pretraining, or a detector that starts from it."""
 import argparse
-from pathlib import Path
 
 from mmengine.config import Config
 from mmengine.dist import is_main_process
 from mmengine.runner import Runner
 
 import projects.soco.compat  # noqa: F401  (before any import of OpenMMLab)
-from projects.soco.launch.checks import check_family, check_inputs, check_work_dir, prepare_processes
+from projects.soco.launch.checks import (
+    check_family,
+    check_inputs,
+    check_work_dir,
+    default_work_dir,
+    prepare_processes,
+)
 from projects.soco.launch.configs import (
     add_config_arguments,
     add_train_arguments,
@@ -34,10 +39,7 @@ def parse_args() -> argparse.Namespace:
 
 def apply_arguments(cfg: Config, args: argparse.Namespace) -> None:
     """Apply the arguments to the config."""
-    kind = (args.pretrained or '').partition(':')[0]
-    # runs of a detector from other initial weights get other folders
-    name = Path(args.config).stem + (f'_{kind}' if kind in ('supervised', 'random') else '')
-    cfg.work_dir = args.work_dir or cfg.get('work_dir') or f'work_dirs/{name}'
+    cfg.work_dir = default_work_dir(args.config, args.work_dir, cfg, args.pretrained)
     if args.pretrained:
         set_pretrained(cfg, args.pretrained)
     if args.amp:

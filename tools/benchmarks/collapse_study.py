@@ -24,6 +24,7 @@ from mmengine.config import Config
 from rich.console import Console
 
 import projects.soco.compat  # noqa: F401  (before anything of OpenMMLab)
+from projects.soco.annotations.read import read_json
 from projects.soco.datasets.dataset import SoCoDataset
 from projects.soco.evaluation.loading import build_model, build_start
 from projects.soco.evaluation.objects import held_out_dataset, score_objects
@@ -34,7 +35,6 @@ from projects.soco.launch.configs import load_config
 from projects.soco.launch.errors import STOPPED, Stopped, run_tool
 from projects.soco.models.soco import SoCo
 from projects.soco.pictures.canvas import save_image
-from projects.soco.proposals.formats import read_json
 from projects.soco.proposals.sources import open_source
 from projects.soco.runs.follow import DivergedError, run_training
 from projects.soco.runs.log import read_run

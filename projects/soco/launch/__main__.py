@@ -3,7 +3,7 @@ import argparse
 
 import torch
 
-from .checks import check_devices, check_family, check_inputs
+from .checks import check_devices, check_family, check_inputs, default_work_dir
 from .configs import add_config_arguments, add_train_arguments, load_config, set_pretrained
 from .errors import run_tool
 
@@ -21,6 +21,7 @@ def main() -> None:
     if args.pretrained:
         set_pretrained(cfg, args.pretrained)
     check_devices(cfg, args.gpus, torch.cuda.device_count())
+    cfg.work_dir = default_work_dir(args.config, args.work_dir, cfg, args.pretrained)
     check_inputs(cfg)
 
 

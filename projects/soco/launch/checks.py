@@ -10,6 +10,7 @@ from ..compat.cpu import cpu_config, init_cpu_process_group, needs_cuda
 from ..proposals.sources import open_source
 from ..proposals.store import ProposalStore
 from ..proposals.store_check import check_store_fits
+from .annotations import TRAINING, settle_annotations
 from .data_files import check_layout
 
 
@@ -61,15 +62,20 @@ def check_devices(cfg: Config, asked: int, found: int) -> None:
             'configs/soco_r18_fpn_quickstart.py 2')
 
 
-def check_inputs(cfg: Config) -> None:
+def check_inputs(cfg: Config, loaders: tuple[str, ...] = TRAINING) -> None:
     """Check the input files of a run, so that a missing one is reported once and early.
 
+    Annotations are judged, and replaced by mended copies in the work directory where they need it.
+
     Args:
-        cfg (Config): The config to train or evaluate.
+        cfg (Config): The config to train or evaluate, with its `work_dir`; its `ann_file`s may change.
+        loaders (tuple[str, ...]): The loaders of detectors whose annotations are judged. Defaults to
+            those of training.
 
     Raises:
         FileNotFoundError: If there is no proposal store, no photos or no data set.
-        ValueError: If the store cannot be read, or is for other images than those in `data_root`.
+        ValueError: If the store cannot be read, or is for other images than those in `data_root`; or
+            if something in the annotations is refused.
     """
     dataset = cfg.get('train_dataloader', {}).get('dataset', {})
     if dataset.get('type', '').endswith('SoCoDataset'):
@@ -78,6 +84,24 @@ def check_inputs(cfg: Config) -> None:
         check_store_fits(store, images)
     else:
         check_layout(cfg)
+        settle_annotations(cfg, loaders)
+
+
+def default_work_dir(config: str, given: str | None, cfg: Config, pretrained: str | None = None) -> str:
+    """Return the work directory of a run.
+
+    Args:
+        config (str): Path of the config.
+        given (str | None): The value of --work-dir.
+        cfg (Config): The config.
+        pretrained (str, optional): The value of --pretrained. Defaults to None.
+
+    Returns:
+        str: The folder; runs of a detector from other initial weights get other folders.
+    """
+    kind = (pretrained or '').partition(':')[0]
+    name = Path(config).stem + (f'_{kind}' if kind in ('supervised', 'random') else '')
+    return given or cfg.get('work_dir') or f'work_dirs/{name}'
 
 
 def check_family(cfg: Config, family: str) -> None:

@@ -1,0 +1,207 @@
+"""What is judged in the objects of a COCO file: ids, boxes, crowd marks, areas and masks."""
+from collections.abc import Sequence
+from itertools import chain
+from typing import Any
+
+import numpy as np
+
+from .findings import MENDED, NOTE, REFUSED, Judgement
+from .masks import polygon_box, shape_area
+from .values import as_number, label, shown
+
+TOLERANCE = 2.  # pixels that a box may stick out of its photo: rounding, as in COCO's own files
+
+
+def judge_values(judged: Judgement) -> None:
+    """Judge ids, crowd marks and the four numbers of each box; annotations are mended in place."""
+    annotations = judged.content['annotations']
+    _judge_annotation_ids(judged, annotations)
+    _judge_crowd(judged, annotations)
+    _judge_box_values(judged, annotations)
+
+
+def judge_places(judged: Judgement) -> None:
+    """Compare boxes with the sizes of their photos, and compute areas; nothing is refused yet."""
+    annotations = judged.content['annotations']
+    boxes = np.array([row['bbox'] for row in annotations], dtype=np.float64).reshape(-1, 4)
+    _judge_places(judged, annotations, boxes)
+    if not judged.of(REFUSED):
+        _judge_areas(judged, annotations)
+
+
+def _judge_annotation_ids(judged: Judgement, annotations: list[dict]) -> None:
+    """Renumber the annotations if ids are missing, not unique, no numbers, or 0."""
+    ids = [row.get('id') for row in annotations]
+    if set(map(type, ids)) <= {int} and len(set(ids)) == len(ids) and (not ids or min(ids) > 0):
+        return
+    seen, why = {}, []
+    for i, value in enumerate(ids):
+        if type(value) is not int:
+            why.append(f'annotations[{i}] has {"no id" if value is None else f"the id {shown(value)}"}')
+        elif value < 1:
+            why.append(f"annotations[{i}] has the id {value}: COCO's evaluation counts a match with id "
+                       '0 as a miss')
+        elif value in seen:
+            why.append(f'annotations[{i}] has the id {value}, as has annotations[{seen[value]}]')
+        else:
+            seen[value] = i
+    for i, row in enumerate(annotations, 1):
+        row['id'] = i
+    judged.add(MENDED, 'annotation ids that are missing, not unique, or no number above 0 (all '
+               'annotations were numbered from 1)', why)
+
+
+def _judge_crowd(judged: Judgement, annotations: list[dict]) -> None:
+    """Set a missing `iscrowd` to 0; turn other forms of 0 and 1 into numbers."""
+    odd = [(i, row) for i, row in enumerate(annotations)
+           if type(row.get('iscrowd')) is not int or row['iscrowd'] not in (0, 1)]
+    added, changed, bad = [], [], []
+    for i, row in odd:
+        value = row.get('iscrowd')
+        number = {'false': 0, 'true': 1}.get(str(value).strip().lower(), as_number(value))
+        if value is None:
+            added.append(label(i, row))
+        elif number in (0, 1):
+            changed.append(f'{label(i, row)}: {value!r}')
+        else:
+            bad.append(f'{label(i, row)}: {shown(value)}')
+        row['iscrowd'] = int(number or 0) if number in (0, 1) else 0
+    judged.add(MENDED, 'annotations without iscrowd, taken as 0', added)
+    judged.add(MENDED, 'values of iscrowd in another form, written as 0 or 1', changed)
+    judged.add(REFUSED, 'values of iscrowd that are neither 0 nor 1', bad,
+               '1 marks a region of many objects, which training does not use; 0 is an object.')
+    ignored = [(i, row) for i, row in enumerate(annotations) if row.get('ignore')]
+    judged.add(NOTE, 'annotations with "ignore", which training leaves out and evaluation counts',
+               [label(i, row) for i, row in ignored[:3]], count=len(ignored))
+
+
+def _judge_box_values(judged: Judgement, annotations: list[dict]) -> None:
+    """Check that each box has four finite numbers, width and height not below 0."""
+    boxes = [row.get('bbox') for row in annotations]
+    if not (set(map(type, boxes)) <= {list} and set(map(len, boxes)) <= {4}
+            and set(map(type, chain.from_iterable(boxes))) <= {int, float}):
+        _mend_boxes(judged, annotations)
+        annotations = [row for row in annotations if _is_box(row.get('bbox'))]
+        boxes = [row['bbox'] for row in annotations]
+    values = np.array(boxes, dtype=np.float64).reshape(-1, 4)
+    odd = np.flatnonzero(~np.isfinite(values).all(axis=1))
+    judged.add(REFUSED, 'boxes with a value that is not a finite number', [
+        f'{label(i, annotations[i])}: {annotations[i]["bbox"]}' for i in odd[:3]],
+        'A bbox is x, y, width, height in pixels: correct it, or remove the annotation.', len(odd))
+    odd = np.flatnonzero((values[:, 2:] < 0).any(axis=1))
+    judged.add(REFUSED, 'boxes of negative width or height', [
+        f'{label(i, annotations[i])}: {annotations[i]["bbox"]}' for i in odd[:3]],
+        'A bbox is x, y, width, height in pixels: correct it, or remove the annotation.', len(odd))
+
+
+def _is_box(box: Any) -> bool:
+    return type(box) is list and len(box) == 4 and set(map(type, box)) <= {int, float}
+
+
+def _mend_boxes(judged: Judgement, annotations: list[dict]) -> None:
+    """Turn boxes in other forms into four numbers; take a missing one from the polygons."""
+    text, taken, bad = [], [], []
+    for i, row in enumerate(annotations):
+        box = row.get('bbox')
+        if _is_box(box):
+            continue
+        numbers = [as_number(value) for value in box] if isinstance(box, list) else []
+        around = polygon_box(row.get('segmentation')) if not box else None
+        if len(numbers) == 4 and None not in numbers:
+            row['bbox'] = numbers
+            text.append(f'{label(i, row)}: {shown(box)}')
+        elif around is not None:
+            row['bbox'] = around
+            taken.append(label(i, row))
+        else:
+            bad.append(f'{label(i, row)} has the bbox {shown(box)}' if 'bbox' in row
+                       else f'{label(i, row)} has no bbox')
+    judged.add(MENDED, 'boxes of numbers as text, written as numbers', text)
+    judged.add(MENDED, 'annotations without bbox, taken from their polygons', taken)
+    judged.add(REFUSED, 'boxes that are not four numbers', bad,
+               'A bbox is x, y, width, height in pixels: correct it, or remove the annotation.')
+
+
+def _photo_sizes(judged: Judgement) -> np.ndarray:
+    """Return the size of each annotation's photo, (n, 2) width height; infinite where it is unknown."""
+    sizes = {row['id']: (row.get('width', np.inf), row.get('height', np.inf))
+             for row in judged.content['images']}
+    return np.array([sizes[row['image_id']] for row in judged.content['annotations']],
+                    dtype=np.float64).reshape(-1, 2)
+
+
+def _judge_places(judged: Judgement, annotations: list[dict], boxes: np.ndarray) -> None:
+    """Compare boxes with the sizes of the photos; clip those that stick out."""
+    sizes = _photo_sizes(judged)
+    low, high = boxes[:, :2], boxes[:, :2] + boxes[:, 2:]
+    out = np.maximum(-low, high - sizes).max(axis=1, initial=0)
+    outside = ((low >= sizes) | (high <= 0)).any(axis=1) & (boxes[:, 2:] > 0).all(axis=1)
+    guess = _other_meaning(boxes, sizes, out)
+    if guess:
+        first = annotations[0]
+        judged.add(REFUSED, f'boxes that look like {guess}', [f'{label(0, first)}: {first["bbox"]}'],
+                   'COCO has x, y, width, height in pixels, x and y of the upper left corner: convert '
+                   'them.', len(boxes))
+        return
+    images = {row['id']: row for row in judged.content['images']}
+
+    def place(i: int) -> str:
+        row = annotations[i]
+        image = images[row['image_id']]
+        return (f'{label(i, row)}: {row["bbox"]} in {image["file_name"]!r} of '
+                f'{image.get("width", "?")}x{image.get("height", "?")}')
+
+    judged.add(REFUSED, 'boxes outside of their photo', [place(i) for i in np.flatnonzero(outside)[:3]],
+               'Correct the box or the size of the image, or remove the annotation.',
+               int(outside.sum()))
+    tiny = np.flatnonzero((boxes[:, 2:] < 1).any(axis=1))
+    judged.add(NOTE, 'boxes of less than a pixel, which training leaves out',
+               [place(i) for i in tiny[:3]], count=len(tiny))
+    beyond = np.flatnonzero((out > TOLERANCE) & ~outside)
+    judged.add(MENDED, f'boxes that stick out of their photo by over {TOLERANCE:g} pixels, clipped',
+               [place(i) for i in beyond[:3]], count=len(beyond))
+    for i in beyond:
+        row = annotations[i]
+        x, y = np.clip(low[i], 0, sizes[i])
+        width, height = np.clip(high[i], 0, sizes[i]) - (x, y)
+        if as_number(row.get('area')) == boxes[i, 2] * boxes[i, 3]:
+            row['area'] = float(width * height)
+        row['bbox'] = [float(x), float(y), float(width), float(height)]
+
+
+def _other_meaning(boxes: np.ndarray, sizes: np.ndarray, out: np.ndarray) -> str:
+    """Return what all boxes together seem to be, if it is not x, y, width, height in pixels."""
+    if not len(boxes) or not np.isfinite(sizes).all():
+        return ''
+    if boxes.max() <= 1 and (boxes % 1).any() and sizes.min() > 2:
+        return "shares of the photo's size (as in YOLO's files)"
+    corners = (boxes[:, 2:] > boxes[:, :2]).all() and (boxes[:, 2:] <= sizes + TOLERANCE).all()
+    if corners and (out > TOLERANCE).sum() > max(1, 0.2 * len(boxes)):
+        return 'corners (x1, y1, x2, y2)'
+    return ''
+
+
+def _judge_areas(judged: Judgement, annotations: list[dict]) -> None:
+    """Compute an area that is missing or no positive number, from the polygons or the box."""
+    odd = [(i, row) for i, row in enumerate(annotations)
+           if type(row.get('area')) not in (int, float) or not 0 < row['area'] < np.inf]
+    missing, wrong = [], []
+    for i, row in odd:
+        value = row.get('area')
+        number = as_number(value)
+        area = _area(row)
+        if number == area and type(value) in (int, float):
+            continue  # 0 of a box without extent, as in COCO's own files
+        if value is None:
+            missing.append(label(i, row))
+        else:
+            wrong.append(f'{label(i, row)}: {shown(value)}')
+        row['area'] = number if isinstance(value, str) and number and number > 0 else area
+    judged.add(MENDED, 'annotations without area, computed', missing)
+    judged.add(MENDED, 'areas that are not a positive number, computed or written as one', wrong)
+
+
+def _area(row: dict[str, Any]) -> float:
+    shape = shape_area(row.get('segmentation'))
+    box: Sequence[float] = row['bbox']
+    return shape if shape else box[2] * box[3]
