@@ -19,8 +19,8 @@ def parse_args() -> argparse.Namespace:
         description='Judge a COCO json of annotations: what is mended, what is refused, what is in it.',
         epilog='Exit code 0: nothing to mend; 1: something was mended; 2: something is refused.')
     parser.add_argument('json', help='COCO json of instances')
-    parser.add_argument('--images', metavar='DIR', help='folder of the photos: their names and sizes are '
-                        'compared with the json')
+    parser.add_argument('--images', metavar='DIR', help='folder of the photos: names and sizes in the '
+                        'json are compared with them')
     parser.add_argument('--classes', nargs='+', metavar='NAME', help='classes of the config, in its '
                         'order; they are matched by name')
     parser.add_argument('--subset', action='store_true', help='--classes are meant to be a part of the '
@@ -67,7 +67,7 @@ def judge(args: argparse.Namespace) -> int:
         write_whole(args.fix, json.dumps(judged.content).encode())
         console.print(f'\nThe mended file is {args.fix}')
     if judged.mended:
-        console.print('\nMended: training and evaluation read it so.' if not args.fix else '')
+        console.print('\nMended in memory: training and evaluation read it so.')
         return MENDED_CODE
     console.print('\nNothing to mend.')
     return CLEAN
@@ -115,10 +115,5 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    try:
-        main()
-    except (ValueError, OSError) as error:
-        # not `run_tool`, which imports torch
-        sys.exit(f'error: {error}') if False else None
-        print(f'\nerror: {error}', file=sys.stderr)
-        sys.exit(REFUSED_CODE)
+    from projects.soco.launch.errors import run_tool
+    run_tool(main)

@@ -75,16 +75,16 @@ def match_classes(judged: Judgement, classes: Sequence[str], subset: bool = Fals
         categories += [dict(id=free + i, name=name) for i, name in enumerate(lacking)]
         judged.add(MENDED, 'classes of the list without a category, added without objects', texts)
     else:
-        judged.add(REFUSED, f"of the config's {len(classes)} classes are not among its "
+        judged.add(REFUSED, f"classes, of the config's {len(classes)}, that are not among its "
                    f'{len(categories)} categories', texts, f'It has {has}. {SET_LIST} {SUBSET}')
     objects = sum(used[row['id']] for row in more)
     texts = [f'{row["name"]!r} with {used[row["id"]]} objects' + near(row['name'], lacking)
              for row in filled]
     if subset:
-        judged.add(NOTE, 'objects are left out, since the config means a subset of the classes', texts,
+        judged.add(NOTE, 'objects of other classes, left out as the config says (subset)', texts,
                    count=objects)
     else:
-        judged.add(REFUSED, "categories with objects are not among the config's classes", texts,
+        judged.add(REFUSED, "categories with objects that are not among the config's classes", texts,
                    f'{SET_LIST} {SUBSET}')
     if judged.of(REFUSED):
         return

@@ -30,8 +30,10 @@ class Finding:
     def line(self) -> str:
         """Return the finding as one line, without the advice."""
         more = self.count - len(self.examples)
-        shown = '; '.join(self.examples) + (f'; and {more} more' if self.examples and more > 0 else '')
-        return f'{self.count} {self.kind}' + (f': {shown}' if shown else '')
+        entries = '; '.join(self.examples)
+        if entries and more > 0:
+            entries += f'; and {more} more'
+        return f'{self.kind}: {self.count}' + (f' ({entries})' if entries else '')
 
 
 @dataclass
@@ -81,20 +83,27 @@ class Judgement:
         """
         refused = self.of(REFUSED)
         if refused:
-            told = ' '.join(f'{finding.line()}. {finding.advice}'.strip() for finding in refused[:3])
+            told = ' '.join(f'{sentence(finding.line())}. {finding.advice}'.strip()
+                            for finding in refused[:3])
             more = len(refused) - 3
-            raise ValueError(f'{self.path} cannot be used: {told}'
+            raise ValueError(f'{self.path} cannot be used. {told}'
                              + (f' And {more} more kinds of fault.' if more > 0 else '')
-                             + f' The whole list: python tools/check_annotations.py {self.path}')
+                             + (f' The whole list: python tools/check_annotations.py {self.path}'
+                                if self.path.endswith('.json') else ''))
         return self
 
     def lines(self) -> list[str]:
         """Return one line that counts all that was mended, and one for the notes."""
         name = Path(self.path).name
-        return [f'{name}: {title}: ' + '. '.join(finding.line() for finding in found) + '.'
+        return [f'{name}, {title}: ' + '. '.join(sentence(finding.line()) for finding in found) + '.'
                 for level, title in ((MENDED, 'mended in memory'), (NOTE, 'note'))
                 if (found := self.of(level))]
 
     def plain(self) -> list[dict]:
         """Return the findings as plain values, for a json."""
         return [asdict(finding) for finding in self.findings]
+
+
+def sentence(text: str) -> str:
+    """Return a text with an upper case letter at its beginning."""
+    return text[:1].upper() + text[1:]

@@ -117,7 +117,7 @@ def _judge_ids(judged: Judgement, rows: list[dict], annotations: list[dict], tab
     missing = [(i, row) for i, row in enumerate(annotations)
                if not isinstance(row.get(key), (int, str)) or row[key] not in known
                or isinstance(row[key], bool)]
-    judged.add(REFUSED, f'annotations of an {key} that no entry of {table} has', [
+    judged.add(REFUSED, f'annotations with the {key} of no entry of {table}', [
         f'{label(i, row)} has ' + (f'{key} {shown(row[key])}' if key in row else f'no key {key!r}')
         for i, row in missing[:3]],
         f'Add the missing entries of {table}, or remove these annotations; or create or download the '

@@ -37,13 +37,13 @@ def judge_masks(judged: Judgement, annotations: list[dict], needed: bool) -> Non
     if needed:
         judged.add(REFUSED, 'masks that cannot be read', bad,
                    'A mask is a list of polygons [x1, y1, x2, y2, …] or a run-length code.')
-        judged.add(REFUSED, f'of {len(annotations)} objects have no mask (segmentation), and this '
-                   'detector needs one for each', [label(i, annotations[i]) for i in absent[:3]],
+        judged.add(REFUSED, f'objects, of {len(annotations)}, without a mask (segmentation), which '
+                   'this detector needs', [label(i, annotations[i]) for i in absent[:3]],
                    f'Draw the missing masks, or train on boxes only with {BOX_DETECTOR}', len(absent))
     else:
         judged.add(NOTE, 'masks that cannot be read, and are not used', bad)
         if len(absent) < len(annotations):
-            judged.add(NOTE, f'of {len(annotations)} objects without a mask (boxes need none)', [
+            judged.add(NOTE, f'objects, of {len(annotations)}, without a mask (boxes need none)', [
                 label(i, annotations[i]) for i in absent[:3]], count=len(absent))
 
 

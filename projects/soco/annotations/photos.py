@@ -197,7 +197,7 @@ def settle_names(judged: Judgement, tree: PhotoTree) -> None:
             row['file_name'] = found
     hint = next(filter(None, map(tree.instead, missing[:20])), '')
     out = [name for name in missing if '..' in name.replace('\\', '/').split('/')]
-    judged.add(REFUSED, f'of {len(images)} photos are not in {tree.root}',
+    judged.add(REFUSED, f'photos, of {len(images)}, that are not in {tree.root}',
                [shown(name) for name in missing],
                (hint + (' A name with ".." may lead out of the folder.' if out else '')
                 + ' Give the folder that the file_names are relative to, or remove the entries of '

@@ -85,9 +85,8 @@ def read_lines(path: str | Path) -> list[str]:
         ValueError: If it is not a text file.
     """
     data = Path(path).read_bytes()
-    wide = data[:2] in (b'\xff\xfe', b'\xfe\xff')
     try:
-        text = data.decode('utf-16' if wide else 'utf-8-sig')
+        text = data.decode('utf-8-sig')
     except UnicodeDecodeError as error:
         raise ValueError(f'{path} is not a text file in UTF-8: {error.reason} at byte {error.start}. '
                          'Save it as UTF-8.') from error

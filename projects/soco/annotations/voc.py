@@ -60,7 +60,7 @@ def _judge_files(judged: Judgement, xml_dir: str | Path, photo_dir: str | Path) 
     for name in sorted(photos):
         stems.setdefault(name.rpartition('.')[0], name)
     gone = [name for name in judged.content if f'{name}.jpg' not in photos and name not in columns]
-    judged.add(REFUSED, f'photos are not in {photo_dir}', [
+    judged.add(REFUSED, f'photos that are not in {photo_dir}', [
         f'{name}.jpg' + (f', but {stems[name]}' if name in stems else '') for name in gone],
         'MMDetection reads photos of VOC-style data from names that end in .jpg.')
 
@@ -99,10 +99,10 @@ def _judge_objects(judged: Judgement, folder: Path, classes: Sequence[str], subs
              + (f' and {len(files) - 1} more' if len(files) > 1 else '')
              for title, files in unknown.items()]
     if subset:
-        judged.add(NOTE, 'objects are left out, since the config means a subset of the classes', texts,
+        judged.add(NOTE, 'objects of other classes, left out as the config says (subset)', texts,
                    count=sum(map(len, unknown.values())))
     else:
-        judged.add(REFUSED, 'class names of objects are not among the classes of the config', texts,
+        judged.add(REFUSED, "names of objects that are not among the config's classes", texts,
                    f'Its classes are {", ".join(map(repr, classes[:5]))}'
                    f'{", …" if len(classes) > 5 else ""}. {SET_LIST} {SUBSET}')
     judged.add(NOTE, 'classes without an object', [repr(name) for name in classes if not found[name]])
