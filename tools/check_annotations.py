@@ -52,7 +52,7 @@ def judge(args: argparse.Namespace) -> int:
     with Progress(console=console, transient=True) as progress:
         task = progress.add_task('reading', total=None)
         judged = read_coco(
-            args.json, args.masks, PhotoTree(args.images) if args.images else None,
+            args.json, args.masks, PhotoTree(args.images) if args.images else None, sizes=True,
             report=lambda done, total: progress.update(
                 task, description='comparing with the photos', completed=done, total=total))
     refused = bool(judged.of(REFUSED))

@@ -113,7 +113,7 @@ def _judge(data: bytes, source: str | Path, use: Use, place: Path,
     tree = None if use.photos is None else PhotoTree(use.photos or '.', absolute=not use.photos)
     with no_collection():
         content = parse_json(data, source)
-        judged = judge_coco(content, source, use.masks, tree, report=_progress(report))
+        judged = judge_coco(content, source, use.masks, tree, sizes=True, report=_progress(report))
         if use.training and not judged.of(REFUSED):
             judged.add(REFUSED, 'empty tables', [
                 f'{table} is empty' for table in ('images', 'annotations') if not content[table]],

@@ -21,7 +21,7 @@ def read_coco(path: str | Path, masks: bool = False, photos: PhotoTree | None = 
         path (str | Path): The json.
         masks (bool): See `judge_coco`. Defaults to False.
         photos (PhotoTree, optional): See `judge_coco`. Defaults to None.
-        **options: See `photos.settle_sizes`.
+        **options: See `judge_coco`.
 
     Returns:
         Judgement: The content, mended in memory, and what was found. Call `accept` to stop where
@@ -35,7 +35,7 @@ def read_coco(path: str | Path, masks: bool = False, photos: PhotoTree | None = 
 
 
 def judge_coco(content: Any, path: str | Path, masks: bool = False, photos: PhotoTree | None = None,
-               **options: Any) -> Judgement:
+               sizes: bool = False, **options: Any) -> Judgement:
     """Judge the content of a COCO json of instances: mend what has one meaning, refuse what has none.
 
     Args:
@@ -43,6 +43,8 @@ def judge_coco(content: Any, path: str | Path, masks: bool = False, photos: Phot
         path (str | Path): The file, for messages.
         masks (bool): Whether objects without a mask are refused. Defaults to False.
         photos (PhotoTree, optional): The photos, to compare names and sizes with. Defaults to None.
+        sizes (bool): Whether images without width and height are refused if no photo tells them.
+            Defaults to False.
         **options: See `photos.settle_sizes`.
 
     Returns:
@@ -50,11 +52,12 @@ def judge_coco(content: Any, path: str | Path, masks: bool = False, photos: Phot
     """
     judged = Judgement(str(path), content)
     with no_collection():
-        _judge_all(judged, masks, photos, options)
+        _judge_all(judged, masks, photos, sizes, options)
     return judged
 
 
-def _judge_all(judged: Judgement, masks: bool, photos: PhotoTree | None, options: dict) -> None:
+def _judge_all(judged: Judgement, masks: bool, photos: PhotoTree | None, sizes: bool,
+               options: dict) -> None:
     _judge_tables(judged)
     if judged.of(REFUSED):
         return
@@ -72,6 +75,12 @@ def _judge_all(judged: Judgement, masks: bool, photos: PhotoTree | None, options
         settle_names(judged, photos)
         if not judged.of(REFUSED):
             settle_sizes(judged, photos, **options)
+    elif sizes:
+        judged.add(REFUSED, 'images without width and height', [
+            f'{row["file_name"]!r} (id {row["id"]!r})' for row in images
+            if 'width' not in row or 'height' not in row],
+            'Detectors need them. The photos tell them: python tools/check_annotations.py JSON '
+            '--images DIR --fix OUT.json')
     judge_masks(judged, annotations, masks)
     if not judged.of(REFUSED):
         judge_places(judged)
