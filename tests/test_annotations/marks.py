@@ -16,7 +16,7 @@ def marks(photos: int = 3, objects: int = 2) -> dict[str, Any]:
                 for i in range(photos)],
         categories=[dict(id=1, name='car'), dict(id=2, name='bird')], annotations=[])
     for n in range(photos * objects):
-        x, y = 5 + n, 6
+        x, y = 5 + n % 2 * 27, 6
         content['annotations'].append(dict(
             id=n + 1, image_id=n // objects + 1, category_id=n % 2 + 1, bbox=[x, y, 20, 10], area=200,
             iscrowd=0, segmentation=[[x, y, x + 20, y, x + 20, y + 10, x, y + 10]]))

@@ -93,7 +93,7 @@ def match_classes(judged: Judgement, classes: Sequence[str], subset: bool = Fals
     categories.sort(key=lambda row: order.get(row['name'], len(order)))
     if names != list(classes):
         judged.add(MENDED, "order of the categories, made that of the config's classes: the ids follow "
-                   'the names', [f'{", ".join(names[:4])}{", …" if len(names) > 4 else ""}'], count=1)
+                   'the names', [f'in the file: {", ".join(names[:4])}{", …" if len(names) > 4 else ""}'])
 
 
 def _rename(judged: Judgement, classes: Sequence[str]) -> None:
