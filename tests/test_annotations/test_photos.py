@@ -21,13 +21,13 @@ NFC, NFD = (unicodedata.normalize(form, 'Bär/Möwe.png') for form in ('NFC', 'N
     (NFC, NFD, 'Unicode normal form'),
     (NFD, NFC.replace('/', '\\'), 'separators and Unicode normal form'),
     ('a/0.PNG', 'a/0.png', 'letter case'),
-    ('0.png', 'photos/0.png', 'folders before it'),
-    ('0.png', '/data/upload/7/0.png', 'folders before it'),
-    ('0.png', 'C:\\Users\\me\\0.png', 'folders before it'),
-    ('a b.png', 'https://host/data/a%20b.png?x=1', 'folders before it'),
+    ('0.png', 'photos/0.png', 'folders before it left out'),
+    ('0.png', '/data/upload/7/0.png', 'folders before it left out'),
+    ('0.png', 'C:\\Users\\me\\0.png', 'folders before it left out'),
+    ('a b.png', 'https://host/data/a%20b.png?x=1', 'folders before it left out'),
     ('a/0.png', '/data/local-files/?d=a/0.png', 'address'),
-    ('0.png', 's3://bucket/0.png', 'folders before it'),
-    ('0.png', 'images\\7\\1a2b3c4d-0.png', 'prefix of an upload')])
+    ('0.png', 's3://bucket/0.png', 'folders before it left out'),
+    ('0.png', 'images\\7\\1a2b3c4d-0.png', 'prefix of an upload left out')])
 def test_names_that_mean_one_file(file: str, name: str, way: str, tmp_path: Path) -> None:
     write_photo(tmp_path / 'root' / file)
     content = marks(photos=1)
@@ -35,7 +35,7 @@ def test_names_that_mean_one_file(file: str, name: str, way: str, tmp_path: Path
     judged = judge_coco(content, 'a.json', photos=PhotoTree(tmp_path / 'root')).accept()
     assert content['images'][0]['file_name'] == file
     found, = judged.of(MENDED)
-    assert found.kind == f'file names that differ from the files in {way}'
+    assert found.kind == f'file names written as those of the files ({way})'
     assert found.examples == (f'{name!r} is {file!r}', )
 
 
@@ -136,7 +136,7 @@ def test_names_of_an_archive_or_of_an_absolute_path(tmp_path: Path) -> None:
     write_photo(tmp_path / '0.png')
     assert PhotoTree('.', absolute=True).find(f'{tmp_path}/0.png') == (f'{tmp_path}/0.png', '')
     assert PhotoTree(tmp_path / 'sub').find(f'{tmp_path}/0.png') == (None, '')
-    assert PhotoTree(tmp_path).find(f'{tmp_path}/0.png') == ('0.png', 'folders before it')
+    assert PhotoTree(tmp_path).find(f'{tmp_path}/0.png') == ('0.png', 'folders before it left out')
 
 
 def test_lists_of_photos_name_the_files_as_they_are(tmp_path: Path) -> None:

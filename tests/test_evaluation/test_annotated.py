@@ -101,7 +101,7 @@ def test_photos_that_are_not_there(read):
     content = coco(ROWS)
     for row in content['images']:
         row['file_name'] = f'photos/{row["file_name"]}'
-    assert any('folders before it: 3' in line for line in read(content).mended)
+    assert any('folders before it left out): 3' in line for line in read(content).mended)
     del content['images'][1]['file_name']
     with pytest.raises(ValueError, match='id 1. has no file_name'):
         read(content)

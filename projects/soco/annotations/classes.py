@@ -92,8 +92,9 @@ def match_classes(judged: Judgement, classes: Sequence[str], subset: bool = Fals
     names = [row['name'] for row in categories if row['name'] in order]
     categories.sort(key=lambda row: order.get(row['name'], len(order)))
     if names != list(classes):
+        told = ', '.join(names[:4]) + (', …' if len(names) > 4 else '')
         judged.add(MENDED, "order of the categories, made that of the config's classes: the ids follow "
-                   'the names', [f'in the file: {", ".join(names[:4])}{", …" if len(names) > 4 else ""}'])
+                   'the names', [f'in the file: {told}'])
 
 
 def _rename(judged: Judgement, classes: Sequence[str]) -> None:

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ..files import write_whole
+from ..files import naming_file, write_whole
 from .classes import match_classes
 from .findings import REFUSED
 from .judge import judge_coco
@@ -84,15 +84,16 @@ def settle(source: str | Path, use: Use, work_dir: str | Path,
     data = Path(source).read_bytes()
     key = hashlib.sha256(data)
     key.update(json.dumps([VERSION, os.path.abspath(source), asdict(use)]).encode())
-    place = Path(work_dir).absolute() / FOLDER / f'{Path(source).stem}.{key.hexdigest()[:12]}'
-    record = place.with_name(f'{place.name}.record.json')
+    folder = Path(work_dir).absolute() / FOLDER
+    record = folder / f'{Path(source).stem}.{key.hexdigest()[:12]}.record.json'
     known = _read_record(record)
     if known is None:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        with _only_one(place.parent / '.lock'):
+        with naming_file(record):
+            folder.mkdir(parents=True, exist_ok=True)
+        with _only_one(folder / '.lock'):
             known = _read_record(record)
             if known is None:
-                known = _judge(data, source, use, place, report)
+                known = _judge(data, source, use, folder, report)
                 write_whole(record, json.dumps(known).encode())
     return Settled(known['source'], known['path'], known['lines'])
 
@@ -106,7 +107,7 @@ def find_settled(work_dir: str | Path, path: str | Path) -> Settled | None:
     return None
 
 
-def _judge(data: bytes, source: str | Path, use: Use, place: Path,
+def _judge(data: bytes, source: str | Path, use: Use, folder: Path,
            report: Callable[[str], Any]) -> dict:
     if len(data) > 20_000_000:
         report(f'Judging {source} ({len(data) / 1e6:.0f} MB), once …')
@@ -123,12 +124,13 @@ def _judge(data: bytes, source: str | Path, use: Use, place: Path,
         judged.accept()
         path = os.path.abspath(source)
         if judged.mended:
-            path = f'{place}.json'
-            write_whole(path, json.dumps(content).encode())
-    folders = {os.path.join(tree.root, folder): _changed(os.path.join(tree.root, folder))
-               for folder in tree.listed} if tree else {}
-    return dict(source=os.path.abspath(source), path=path, folders=folders, lines=judged.lines(),
-                findings=judged.plain())
+            text = json.dumps(content).encode()
+            # by its content: what is mended to the same for training and for evaluation is one file
+            path = str(folder / f'{Path(source).stem}.{hashlib.sha256(text).hexdigest()[:12]}.json')
+            write_whole(path, text)
+    listed = [os.path.join(tree.root, name) for name in tree.listed] if tree else []
+    return dict(source=os.path.abspath(source), path=path, lines=judged.lines(),
+                folders={name: _changed(name) for name in listed}, findings=judged.plain())
 
 
 def _progress(report: Callable[[str], Any]) -> Callable[[int, int], None]:

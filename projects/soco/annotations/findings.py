@@ -27,10 +27,10 @@ class Finding:
     examples: tuple[str, ...]
     advice: str = ''
 
-    def line(self) -> str:
-        """Return the finding as one line, without the advice."""
-        more = self.count - len(self.examples)
-        entries = '; '.join(self.examples)
+    def line(self, examples: int = EXAMPLES) -> str:
+        """Return the finding as one line, without the advice, with at most so many examples."""
+        entries = '; '.join(self.examples[:examples])
+        more = self.count - len(self.examples[:examples])
         if entries and more > 0:
             entries += f'; and {more} more'
         return f'{self.kind}: {self.count}' + (f' ({entries})' if entries else '')
@@ -95,7 +95,7 @@ class Judgement:
     def lines(self) -> list[str]:
         """Return one line that counts all that was mended, and one for the notes."""
         name = Path(self.path).name
-        return [f'{name}, {title}: ' + '. '.join(sentence(finding.line()) for finding in found) + '.'
+        return [f'{name}, {title}: ' + '. '.join(sentence(finding.line(1)) for finding in found) + '.'
                 for level, title in ((MENDED, 'mended in memory'), (NOTE, 'note'))
                 if (found := self.of(level))]
 

@@ -14,6 +14,7 @@ from PIL import Image
 from .findings import MENDED, REFUSED, Judgement
 from .values import shown
 
+LEFT_OUT = 'folders before it left out'
 FORMS = ('separators', 'Unicode normal form', 'letter case')
 _ORIENTATION = 0x0112
 _HASHED = re.compile(r'[0-9a-f]{8}-')  # Label Studio puts this before the name of an uploaded file
@@ -147,7 +148,7 @@ def _readings(name: str, root: str) -> Iterable[tuple[str, str]]:
         parts = urlsplit(slashed)
         slashed, way = unquote(parse_qs(parts.query).get('d', [parts.path])[0]), 'address'
     if slashed.startswith(f'{root}/'):
-        slashed, way = slashed[len(root) + 1:], way or 'folders before it'
+        slashed, way = slashed[len(root) + 1:], way or LEFT_OUT
     path = os.path.normpath(slashed).replace('//', '/')
     if path == '..' or path.startswith('../'):
         return
@@ -158,10 +159,10 @@ def _readings(name: str, root: str) -> Iterable[tuple[str, str]]:
             yield 'address', unquote(path)
     tails = path.lstrip('/').split('/')
     for start in range(0 if not relative else 1, len(tails)):
-        yield 'folders before it', '/'.join(tails[start:])
+        yield LEFT_OUT, '/'.join(tails[start:])
     if _HASHED.match(tails[-1]):
-        yield 'prefix of an upload', tails[-1][9:]
-        yield 'prefix of an upload', unquote(tails[-1][9:])
+        yield 'prefix of an upload left out', tails[-1][9:]
+        yield 'prefix of an upload left out', unquote(tails[-1][9:])
 
 
 def settle_names(judged: Judgement, tree: PhotoTree) -> None:
@@ -191,7 +192,7 @@ def settle_names(judged: Judgement, tree: PhotoTree) -> None:
                  if found in taken or taken.add(found)]
         judged.add(REFUSED, 'names that mean a photo which is listed already', twice,
                    'Give each photo one entry.')
-        judged.add(MENDED, f'file names that differ from the files in {way}',
+        judged.add(MENDED, f'file names written as those of the files ({way})',
                    [f'{name!r} is {found!r}' for _, name, found in rows])
         for row, _, found in rows:
             row['file_name'] = found

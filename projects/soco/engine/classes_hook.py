@@ -28,7 +28,7 @@ class ClassesHook(Hook):
 
     def before_run(self, runner: Runner) -> None:
         """Check the data set of each loop that this run has."""
-        model = unwrapped(runner)
+        model, said = unwrapped(runner), set()
         for loop, dataset in _used(runner):
             settled = find_settled(runner.work_dir, dataset.ann_file) if getattr(
                 dataset, 'ann_file', None) else None
@@ -37,7 +37,9 @@ class ClassesHook(Hook):
             else:
                 copy = '' if settled.path == settled.source else f'{settled.source} as {settled.path}'
                 for line in filter(None, [*settled.lines, copy and f'Reading {copy}']):
-                    runner.logger.info(line)
+                    if line not in said:
+                        runner.logger.info(line)
+                    said.add(line)
             _check_heads(model, dataset)
             _name_classes_of_voc(loop, dataset)
 
