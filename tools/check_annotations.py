@@ -45,7 +45,7 @@ def judge(args: argparse.Namespace) -> int:
     from projects.soco.annotations.photos import PhotoTree
     from projects.soco.files import write_whole
 
-    console = Console(highlight=False, markup=False)
+    console = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 140)
     check_output(args)
     if args.images and not Path(args.images).is_dir():
         raise FileNotFoundError(f'there is no folder of photos at {args.images}.')
@@ -89,8 +89,9 @@ def show(judged, console) -> None:  # noqa: ANN001
     from projects.soco.annotations.findings import LEVELS, REFUSED
     from projects.soco.annotations.summary import SIZES, count_classes
 
-    table = Table('', 'count', 'finding', 'first entries', box=None, title=judged.path,
-                  title_justify='left')
+    table = Table(box=None, title=judged.path, title_justify='left')
+    for column in ('', 'count', 'finding', 'first entries'):
+        table.add_column(column, overflow='fold')
     for level in LEVELS:
         for finding in judged.of(level):
             advice = f'\n→ {finding.advice}' if finding.advice and level == REFUSED else ''

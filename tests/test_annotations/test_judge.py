@@ -208,6 +208,8 @@ def test_what_has_no_meaning_is_refused_with_its_entry(message: str) -> None:
     ("classes without an object: 1 .'cup'", lambda c: c['categories'].append(dict(id=3, name='cup'))),
     ('boxes of less than a pixel.*: 1 ', lambda c: c['annotations'][0].update(
         bbox=[5, 6, 0, 10], area=0, segmentation=[[5, 6, 5, 10, 5, 16]])),
+    (r'objects that are listed twice.*: 1 .annotations\[4\] .id 5.', lambda c: c['annotations'].insert(
+        4, {**c['annotations'][2], 'id': 5}) or c['annotations'][5].update(id=9)),
     ('annotations with "ignore".*: 1 ', first(ignore=1)),
     ('objects, of 6, without a mask .boxes need none.: 1', first(segmentation=[])),
     ('masks that cannot be read, and are not used: 1', first(segmentation=[[1, 2, 3, 4, 5, 6, 7]]))])

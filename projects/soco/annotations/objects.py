@@ -34,21 +34,21 @@ def _judge_annotation_ids(judged: Judgement, annotations: list[dict]) -> None:
     ids = [row.get('id') for row in annotations]
     if set(map(type, ids)) <= {int} and len(set(ids)) == len(ids) and (not ids or min(ids) > 0):
         return
-    seen, why = {}, []
-    for i, value in enumerate(ids):
-        if type(value) is not int:
-            why.append(f'annotations[{i}] has {"no id" if value is None else f"the id {shown(value)}"}')
-        elif value < 1:
-            why.append(f"annotations[{i}] has the id {value}: COCO's evaluation counts a match with id "
-                       '0 as a miss')
-        elif value in seen:
-            why.append(f'annotations[{i}] has the id {value}, as has annotations[{seen[value]}]')
-        else:
-            seen[value] = i
+    seen: dict[int, int] = {}
+    odd = [i for i, value in enumerate(ids)
+           if type(value) is not int or value < 1 or seen.setdefault(value, i) != i]
     for i, row in enumerate(annotations, 1):
         row['id'] = i
+    why = []
+    for i in odd[:3]:
+        text = f'annotations[{i}] has ' + ('no id' if ids[i] is None else f'the id {shown(ids[i])}')
+        if ids[i] == 0:
+            text += ": COCO's evaluation counts a match with id 0 as a miss"
+        elif type(ids[i]) is int and ids[i] in seen:
+            text += f', as has annotations[{seen[ids[i]]}]'
+        why.append(text)
     judged.add(MENDED, 'annotation ids that are missing, not unique, or no number above 0 (all '
-               'annotations were numbered from 1)', why)
+               'annotations were numbered from 1)', why, count=len(odd))
 
 
 def _judge_crowd(judged: Judgement, annotations: list[dict]) -> None:
@@ -60,19 +60,23 @@ def _judge_crowd(judged: Judgement, annotations: list[dict]) -> None:
         value = row.get('iscrowd')
         number = {'false': 0, 'true': 1}.get(str(value).strip().lower(), as_number(value))
         if value is None:
-            added.append(label(i, row))
+            added.append(i)
         elif number in (0, 1):
             changed.append(f'{label(i, row)}: {value!r}')
         else:
             bad.append(f'{label(i, row)}: {shown(value)}')
         row['iscrowd'] = int(number or 0) if number in (0, 1) else 0
-    judged.add(MENDED, 'annotations without iscrowd, taken as 0', added)
+    _add_all(judged, 'annotations without iscrowd, taken as 0', annotations, added)
     judged.add(MENDED, 'values of iscrowd in another form, written as 0 or 1', changed)
     judged.add(REFUSED, 'values of iscrowd that are neither 0 nor 1', bad,
                '1 marks a region of many objects, which training does not use; 0 is an object.')
     ignored = [(i, row) for i, row in enumerate(annotations) if row.get('ignore')]
     judged.add(NOTE, 'annotations with "ignore", which training leaves out and evaluation counts',
                [label(i, row) for i, row in ignored[:3]], count=len(ignored))
+
+
+def _add_all(judged: Judgement, kind: str, annotations: list[dict], found: list[int]) -> None:
+    judged.add(MENDED, kind, [label(i, annotations[i]) for i in found[:3]], count=len(found))
 
 
 def _judge_box_values(judged: Judgement, annotations: list[dict]) -> None:
@@ -112,12 +116,12 @@ def _mend_boxes(judged: Judgement, annotations: list[dict]) -> None:
             text.append(f'{label(i, row)}: {shown(box)}')
         elif around is not None:
             row['bbox'] = around
-            taken.append(label(i, row))
+            taken.append(i)
         else:
             bad.append(f'{label(i, row)} has the bbox {shown(box)}' if 'bbox' in row
                        else f'{label(i, row)} has no bbox')
     judged.add(MENDED, 'boxes of numbers as text, written as numbers', text)
-    judged.add(MENDED, 'annotations without bbox, taken from their polygons', taken)
+    _add_all(judged, 'annotations without bbox, taken from their polygons', annotations, taken)
     judged.add(REFUSED, 'boxes that are not four numbers', bad,
                'A bbox is x, y, width, height in pixels: correct it, or remove the annotation.')
 
@@ -154,6 +158,9 @@ def _judge_places(judged: Judgement, annotations: list[dict], boxes: np.ndarray)
     judged.add(REFUSED, 'boxes outside of their photo', [place(i) for i in np.flatnonzero(outside)[:3]],
                'Correct the box or the size of the image, or remove the annotation.',
                int(outside.sum()))
+    repeated = _repeated(annotations, boxes)
+    judged.add(NOTE, 'objects that are listed twice (same photo, class and box)',
+               [place(i) for i in repeated[:3]], count=len(repeated))
     tiny = np.flatnonzero((boxes[:, 2:] < 1).any(axis=1))
     judged.add(NOTE, 'boxes of less than a pixel, which training leaves out',
                [place(i) for i in tiny[:3]], count=len(tiny))
@@ -167,6 +174,20 @@ def _judge_places(judged: Judgement, annotations: list[dict], boxes: np.ndarray)
         if as_number(row.get('area')) == boxes[i, 2] * boxes[i, 3]:
             row['area'] = float(width * height)
         row['bbox'] = [float(x), float(y), float(width), float(height)]
+
+
+def _repeated(annotations: list[dict], boxes: np.ndarray) -> np.ndarray:
+    """Return the objects of which an earlier one has the same photo, class and box."""
+    if not len(boxes):
+        return np.zeros(0, int)
+    columns = list(boxes.T)
+    for key in ('image_id', 'category_id'):
+        number: dict = {}  # of each id, in order of appearance
+        columns.append(np.array([number.setdefault(row[key], len(number)) for row in annotations]))
+    order = np.lexsort(columns)
+    table = np.stack(columns, axis=1)[order]
+    same = (table[1:] == table[:-1]).all(axis=1)
+    return np.sort(order[1:][same])
 
 
 def _other_meaning(boxes: np.ndarray, sizes: np.ndarray, out: np.ndarray) -> str:
@@ -193,11 +214,11 @@ def _judge_areas(judged: Judgement, annotations: list[dict]) -> None:
         if number == area and type(value) in (int, float):
             continue  # 0 of a box without extent, as in COCO's own files
         if value is None:
-            missing.append(label(i, row))
+            missing.append(i)
         else:
             wrong.append(f'{label(i, row)}: {shown(value)}')
         row['area'] = number if isinstance(value, str) and number and number > 0 else area
-    judged.add(MENDED, 'annotations without area, computed', missing)
+    _add_all(judged, 'annotations without area, computed', annotations, missing)
     judged.add(MENDED, 'areas that are not a positive number, computed or written as one', wrong)
 
 

@@ -188,8 +188,11 @@ def settle_names(judged: Judgement, tree: PhotoTree) -> None:
             ways.setdefault(way, []).append((row, name, found))
     ways.pop('', None)  # absolute paths, where they are allowed
     for way, rows in ways.items():
-        twice = [f'{name!r} and another entry are {found!r}' for _, name, found in rows
-                 if found in taken or taken.add(found)]
+        twice = []
+        for _, name, found in rows:
+            if found in taken:
+                twice.append(f'{name!r} and another entry are {found!r}')
+            taken.add(found)
         judged.add(REFUSED, 'names that mean a photo which is listed already', twice,
                    'Give each photo one entry.')
         judged.add(MENDED, f'file names written as those of the files ({way})',
