@@ -123,6 +123,8 @@ def _judge_ids(judged: Judgement, rows: list[dict], annotations: list[dict], tab
                        'are numbers in another form, written as integers', changed, count=len(changed))
             known = {row['id']: row for row in rows}
     _judge_repeated(judged, rows, table, known)
+    if types <= {int} and {row[key] for row in annotations} <= set(known):
+        return
     missing = [(i, row) for i, row in enumerate(annotations)
                if not isinstance(row.get(key), (int, str)) or row[key] not in known
                or isinstance(row[key], bool)]
