@@ -11,6 +11,7 @@ from test_annotations.marks import marks, write_photo
 
 from projects.soco.annotations import copies
 from projects.soco.annotations.copies import Settled, Use, find_settled, settle
+from projects.soco.files import NotWrittenError
 
 
 @pytest.fixture
@@ -97,6 +98,12 @@ def test_a_torn_record_is_made_again(tmp_path: Path, photos: str) -> None:
         record.write_text(text)
         assert find_settled(tmp_path / 'work', one.path) is None
         assert settle(path, Use(photos, None), tmp_path / 'work') == one
+
+
+def test_a_work_directory_that_cannot_be_written_to_is_named(tmp_path: Path, photos: str) -> None:
+    (tmp_path / 'work').write_text('a file')
+    with pytest.raises(NotWrittenError, match='work/annotations/.lock could not be written'):
+        settle(write(tmp_path / 'a.json', marks()), Use(photos, None), tmp_path / 'work')
 
 
 def test_training_needs_objects(tmp_path: Path, photos: str) -> None:

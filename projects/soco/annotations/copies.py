@@ -88,9 +88,11 @@ def settle(source: str | Path, use: Use, work_dir: str | Path,
     record = folder / f'{Path(source).stem}.{key.hexdigest()[:12]}.record.json'
     known = _read_record(record)
     if known is None:
-        with naming_file(record):
+        lock = folder / '.lock'
+        with naming_file(lock):
             folder.mkdir(parents=True, exist_ok=True)
-        with _only_one(folder / '.lock'):
+            lock.touch()
+        with _only_one(lock):
             known = _read_record(record)
             if known is None:
                 known = _judge(data, source, use, folder, report)

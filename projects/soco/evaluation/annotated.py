@@ -19,7 +19,7 @@ from ..datasets.geometry import to_view
 from ..datasets.transforms import cut_view, transform_in
 from ..models.soco import SoCo
 from ..proposals.images import ImageError, decode_image
-from ..proposals.sources import ImageSource
+from ..proposals.sources import FolderSource, ImageSource
 from .objects import unit, working_copy
 
 LABELLED_FEATURES = ('object', 'backbone')
@@ -92,7 +92,9 @@ def read_labelled(path: str | Path, source: ImageSource, view_size: int,
         ValueError: If the json is invalid, its photos are not in `source` or have another size, or
             no object is left.
     """
-    judged = read_coco(path, photos=PhotoTree(source.path, source.names(), source.open),
+    # A folder may have photos that `names` passes over, which a json may list all the same.
+    listed = None if type(source) is FolderSource else source.names()
+    judged = read_coco(path, photos=PhotoTree(source.path, listed, source.open),
                        broken_level=NOTE).accept()
     images, annotations, categories = (judged.content[table] for table in TABLES)
     by_image, notes = _read_objects(annotations, {row['id'] for row in images})
