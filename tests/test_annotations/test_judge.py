@@ -2,13 +2,15 @@
 import codecs
 import copy
 import json
+import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from test_annotations.marks import marks
 
+from projects.soco.annotations.classes import match_classes
 from projects.soco.annotations.findings import MENDED, NOTE, REFUSED
 from projects.soco.annotations.judge import judge_coco, read_coco
 from projects.soco.annotations.read import read_categories, read_json, read_lines
@@ -219,6 +221,44 @@ def test_what_is_only_noted(message: str, edit: Callable) -> None:
     judged = judge_coco(content, 'a.json').accept()
     assert [f.level for f in judged.findings] == [NOTE] and content == before
     assert re.match(message, judged.findings[0].line()), judged.lines()
+
+
+ODD = (None, '', 'x', -1, 0, 1.5, float('nan'), float('inf'), True, 10**400, [], {}, [[]], [None] * 4,
+       [[1, 2], 3, 4, 5], ['1', '2', '3', 'x'], dict(counts=[], size=None), '\ud800', '9' * 5000)
+
+
+def places(node: object, place: tuple = ()) -> Iterator[tuple]:
+    if place:
+        yield place
+    if isinstance(node, (dict, list)):
+        for key, value in node.items() if isinstance(node, dict) else enumerate(node):
+            yield from places(value, (*place, key))
+
+
+@pytest.mark.parametrize('masks', [False, True])
+def test_no_value_anywhere_is_more_than_refused(masks: bool, tmp_path: Path) -> None:
+    """Whatever stands in one place: it is judged, and what is accepted serves pycocotools and mmdet."""
+    for place in places(marks(photos=1)):
+        for value in ODD:
+            content = marks(photos=1)
+            node = content
+            for key in place[:-1]:
+                node = node[key]
+            node[place[-1]] = copy.deepcopy(value)
+            judged = judge_coco(content, 'a.json', masks)
+            if judged.of(REFUSED):
+                with pytest.raises(ValueError, match='a.json cannot be used'):
+                    judged.accept()
+                continue
+            match_classes(judged, ['car', 'bird'])
+            count_classes(content)
+            for row in content['annotations']:
+                assert set(map(type, row['bbox'])) <= {int, float} and len(row['bbox']) == 4
+                assert all(map(math.isfinite, row['bbox'])) and math.isfinite(row['area'])
+                assert row['iscrowd'] in (0, 1) and row['id'] > 0
+                assert row['image_id'] in [image['id'] for image in content['images']]
+            again = judge_coco(json.loads(json.dumps(content)), 'a.json', masks)
+            assert not again.mended and not again.of(REFUSED), (place, value)
 
 
 def test_boxes_only_need_no_masks() -> None:

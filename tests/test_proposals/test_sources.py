@@ -79,7 +79,8 @@ def test_a_selection_of_an_archive_is_small(tmp_path):
 
 @pytest.mark.parametrize('name', ['b\\\\1.png', './b/1.png', 'B/1.PNG'])
 def test_a_json_with_a_byte_order_mark_and_names_of_another_form(tmp_path, small_photos, name):
-    (tmp_path / 'coco.json').write_bytes(('\ufeff{"images": [{"file_name": "%s"}]}' % name).encode())
+    content = '\ufeff{"images": [{"file_name": "NAME"}]}'.replace('NAME', name)
+    (tmp_path / 'coco.json').write_text(content, encoding='utf-8')
     assert open_source(tmp_path / 'coco.json', small_photos).names() == ['b/1.png']
 
 

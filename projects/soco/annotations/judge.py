@@ -8,7 +8,7 @@ from .masks import judge_masks
 from .objects import judge_places, judge_values
 from .photos import PhotoTree, settle_names, settle_sizes
 from .read import no_collection, read_json, what_instead
-from .values import as_id, as_number, label, shown
+from .values import LARGEST, as_id, as_number, label, shown
 
 TABLES = ('images', 'annotations', 'categories')
 
@@ -192,11 +192,11 @@ def _judge_sizes(judged: Judgement) -> None:
     for i, row in enumerate(judged.content['images']):
         for key in ('width', 'height'):
             value = row.get(key)
-            if type(value) is int and value > 0:
+            if type(value) is int and 0 < value < LARGEST:
                 continue
             number = as_number(value)
             row.pop(key, None)
-            if number is not None and number >= 1 and number == int(number):
+            if number is not None and 1 <= number < LARGEST and number == int(number):
                 row[key] = int(number)
                 changed.append(f'images[{i}] (id {shown(row.get("id"))}) has the {key} {shown(value)}')
     judged.add(MENDED, 'sizes of images in another form, written as integers', changed)

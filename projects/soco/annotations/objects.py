@@ -7,7 +7,7 @@ import numpy as np
 
 from .findings import MENDED, NOTE, REFUSED, Judgement
 from .masks import polygon_box, shape_area
-from .values import as_number, label, shown
+from .values import LARGEST, as_number, label, shown
 
 TOLERANCE = 2.  # pixels that a box may stick out of its photo: rounding, as in COCO's own files
 
@@ -32,11 +32,12 @@ def judge_places(judged: Judgement) -> None:
 def _judge_annotation_ids(judged: Judgement, annotations: list[dict]) -> None:
     """Renumber the annotations if ids are missing, not unique, no numbers, or 0."""
     ids = [row.get('id') for row in annotations]
-    if set(map(type, ids)) <= {int} and len(set(ids)) == len(ids) and (not ids or min(ids) > 0):
+    if set(map(type, ids)) <= {int} and len(set(ids)) == len(ids) and (
+            not ids or min(ids) > 0 and max(ids) < LARGEST):
         return
     seen: dict[int, int] = {}
     odd = [i for i, value in enumerate(ids)
-           if type(value) is not int or value < 1 or seen.setdefault(value, i) != i]
+           if type(value) is not int or not 0 < value < LARGEST or seen.setdefault(value, i) != i]
     for i, row in enumerate(annotations, 1):
         row['id'] = i
     why = []
@@ -87,7 +88,7 @@ def _judge_box_values(judged: Judgement, annotations: list[dict]) -> None:
         _mend_boxes(judged, annotations)
         annotations = [row for row in annotations if _is_box(row.get('bbox'))]
         boxes = [row['bbox'] for row in annotations]
-    values = np.array(boxes, dtype=np.float64).reshape(-1, 4)
+    values = _floats(boxes)
     odd = np.flatnonzero(~np.isfinite(values).all(axis=1))
     judged.add(REFUSED, 'boxes with a value that is not a finite number', [
         f'{label(i, annotations[i])}: {annotations[i]["bbox"]}' for i in odd[:3]],
@@ -96,6 +97,13 @@ def _judge_box_values(judged: Judgement, annotations: list[dict]) -> None:
     judged.add(REFUSED, 'boxes of negative width or height', [
         f'{label(i, annotations[i])}: {annotations[i]["bbox"]}' for i in odd[:3]],
         'A bbox is x, y, width, height in pixels: correct it, or remove the annotation.', len(odd))
+
+
+def _floats(boxes: list) -> np.ndarray:
+    try:
+        return np.array(boxes, dtype=np.float64).reshape(-1, 4)
+    except OverflowError:  # an integer of hundreds of digits
+        return np.array([[v if as_number(v) is not None else np.inf for v in box] for box in boxes])
 
 
 def _is_box(box: Any) -> bool:
@@ -205,7 +213,7 @@ def _other_meaning(boxes: np.ndarray, sizes: np.ndarray, out: np.ndarray) -> str
 def _judge_areas(judged: Judgement, annotations: list[dict]) -> None:
     """Compute an area that is missing or no positive number, from the polygons or the box."""
     odd = [(i, row) for i, row in enumerate(annotations)
-           if type(row.get('area')) not in (int, float) or not 0 < row['area'] < np.inf]
+           if type(row.get('area')) not in (int, float) or not 0 < row['area'] < LARGEST]
     missing, wrong = [], []
     for i, row in odd:
         value = row.get('area')

@@ -2,29 +2,32 @@
 import math
 from typing import Any
 
+LARGEST = 2**63  # ids and sizes are 64-bit integers for NumPy
 
 def as_id(value: Any) -> int | str | None:
     """Return an id in its plain form: whole numbers as integers, other texts as they are."""
     if type(value) is int:
-        return value
-    if isinstance(value, float) and value.is_integer():
+        return value if abs(value) < LARGEST else None
+    if isinstance(value, float) and value.is_integer() and abs(value) < LARGEST:
         return int(value)
     if isinstance(value, str):
         text = value.strip()
-        return int(text) if text.isascii() and text.isdigit() else (text and value) or None
+        number = text.isascii() and text.isdigit() and len(text) < 18
+        return int(text) if number else (text and value) or None
     return None
 
 
 def as_number(value: Any) -> float | None:
     """Return a finite number that is given as a number or as text, or None."""
-    if isinstance(value, str):
-        try:
-            value = float(value)
-        except ValueError:
-            return None
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
         return None
-    return value
+    try:
+        number = float(value)
+    except (ValueError, OverflowError):
+        return None
+    if not math.isfinite(number):
+        return None
+    return number if isinstance(value, str) else value
 
 
 def label(index: int, row: dict) -> str:
