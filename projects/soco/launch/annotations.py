@@ -28,7 +28,8 @@ def settle_annotations(cfg: Config, loaders: tuple[str, ...] = TRAINING,
     The copies are in `annotations/` of the work directory. Training and evaluation read the same ones.
 
     Args:
-        cfg (Config): Config of a detector with a `work_dir`; it is changed in place.
+        cfg (Config): Config of a detector; it is changed in place. Its `work_dir` is
+            `work_dirs/<name of the config>` if it has none.
         loaders (tuple[str, ...]): The loaders that the run uses. Defaults to those of training.
         report (Callable[[str], Any]): Called with each line of what was mended. Defaults to `print`.
 
@@ -36,6 +37,7 @@ def settle_annotations(cfg: Config, loaders: tuple[str, ...] = TRAINING,
         ValueError: If something is refused; the message has file, entry and what to do.
         NotWrittenError: If a copy cannot be written.
     """
+    work_dir = cfg.get('work_dir') or f'work_dirs/{Path(cfg.filename or "run").stem}'
     said: set[str] = set()
 
     def say(lines: list[str]) -> None:
@@ -55,9 +57,9 @@ def settle_annotations(cfg: Config, loaders: tuple[str, ...] = TRAINING,
         read: dict[str, str] = {}
         for dataset in datasets:
             if _kind(dataset) in _XML:
-                say(_settle_voc(dataset, cfg.work_dir))
+                say(_settle_voc(dataset, work_dir))
             elif _is_coco(dataset):
-                read.update(_settle_coco(dataset, cfg.work_dir, masks, loader == TRAINING[0], say))
+                read.update(_settle_coco(dataset, work_dir, masks, loader == TRAINING[0], say))
         _settle_evaluators(evaluators, read, name, loader)
 
 
