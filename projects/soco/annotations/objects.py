@@ -23,7 +23,7 @@ def judge_values(judged: Judgement) -> None:
 def judge_places(judged: Judgement) -> None:
     """Compare boxes with the sizes of their photos, and compute areas; nothing is refused yet."""
     annotations = judged.content['annotations']
-    boxes = np.array([row['bbox'] for row in annotations], dtype=np.float64).reshape(-1, 4)
+    boxes = _floats([row['bbox'] for row in annotations])
     _judge_places(judged, annotations, boxes)
     if not judged.of(REFUSED):
         _judge_areas(judged, annotations)
@@ -101,7 +101,7 @@ def _judge_box_values(judged: Judgement, annotations: list[dict]) -> None:
 
 def _floats(boxes: list) -> np.ndarray:
     try:
-        return np.array(boxes, dtype=np.float64).reshape(-1, 4)
+        return np.fromiter(chain.from_iterable(boxes), np.float64, 4 * len(boxes)).reshape(-1, 4)
     except OverflowError:  # an integer of hundreds of digits
         return np.array([[v if as_number(v) is not None else np.inf for v in box] for box in boxes])
 
@@ -134,17 +134,17 @@ def _mend_boxes(judged: Judgement, annotations: list[dict]) -> None:
                'A bbox is x, y, width, height in pixels: correct it, or remove the annotation.')
 
 
-def _photo_sizes(judged: Judgement) -> np.ndarray:
-    """Return the size of each annotation's photo, (n, 2) width height; infinite where it is unknown."""
-    sizes = {row['id']: (row.get('width', np.inf), row.get('height', np.inf))
-             for row in judged.content['images']}
-    return np.array([sizes[row['image_id']] for row in judged.content['annotations']],
-                    dtype=np.float64).reshape(-1, 2)
+def _numbers_of(rows: list[dict], annotations: list[dict], key: str) -> np.ndarray:
+    """Return the row that each annotation's `key` refers to, (n,) integers."""
+    number = {row['id']: i for i, row in enumerate(rows)}
+    return np.fromiter((number[row[key]] for row in annotations), np.int64, len(annotations))
 
 
 def _judge_places(judged: Judgement, annotations: list[dict], boxes: np.ndarray) -> None:
     """Compare boxes with the sizes of the photos; clip those that stick out."""
-    sizes = _photo_sizes(judged)
+    photos = _numbers_of(judged.content['images'], annotations, 'image_id')
+    sizes = np.array([(row.get('width', np.inf), row.get('height', np.inf))
+                      for row in judged.content['images']], dtype=np.float64).reshape(-1, 2)[photos]
     low, high = boxes[:, :2], boxes[:, :2] + boxes[:, 2:]
     out = np.maximum(-low, high - sizes).max(axis=1, initial=0)
     outside = ((low >= sizes) | (high <= 0)).any(axis=1) & (boxes[:, 2:] > 0).all(axis=1)
@@ -166,7 +166,8 @@ def _judge_places(judged: Judgement, annotations: list[dict], boxes: np.ndarray)
     judged.add(REFUSED, 'boxes outside of their photo', [place(i) for i in np.flatnonzero(outside)[:3]],
                'Correct the box or the size of the image, or remove the annotation.',
                int(outside.sum()))
-    repeated = _repeated(annotations, boxes)
+    repeated = _repeated(
+        photos, _numbers_of(judged.content['categories'], annotations, 'category_id'), boxes)
     judged.add(NOTE, 'objects that are listed twice (same photo, class and box)',
                [place(i) for i in repeated[:3]], count=len(repeated))
     tiny = np.flatnonzero((boxes[:, 2:] < 1).any(axis=1))
@@ -184,18 +185,15 @@ def _judge_places(judged: Judgement, annotations: list[dict], boxes: np.ndarray)
         row['bbox'] = [float(x), float(y), float(width), float(height)]
 
 
-def _repeated(annotations: list[dict], boxes: np.ndarray) -> np.ndarray:
+def _repeated(images: np.ndarray, categories: np.ndarray, boxes: np.ndarray) -> np.ndarray:
     """Return the objects of which an earlier one has the same photo, class and box."""
-    if not len(boxes):
-        return np.zeros(0, int)
-    columns = list(boxes.T)
-    for key in ('image_id', 'category_id'):
-        number: dict = {}  # of each id, in order of appearance
-        columns.append(np.array([number.setdefault(row[key], len(number)) for row in annotations]))
-    order = np.lexsort(columns)
-    table = np.stack(columns, axis=1)[order]
-    same = (table[1:] == table[:-1]).all(axis=1)
-    return np.sort(order[1:][same])
+    mixed = images.astype(np.uint64)
+    for column in (categories, *(boxes + 0.).T):  # + 0.: -0. and 0. are equal
+        # a hash of 64 bits: sorting one column takes a tenth of the time of sorting six
+        mixed = mixed * np.uint64(0x9E3779B97F4A7C15) ^ np.ascontiguousarray(column).view(np.uint64)
+    order = np.argsort(mixed, kind='stable')
+    mixed = mixed[order]
+    return np.sort(order[1:][mixed[1:] == mixed[:-1]])
 
 
 def _other_meaning(boxes: np.ndarray, sizes: np.ndarray, out: np.ndarray) -> str:
