@@ -1,5 +1,4 @@
 """What is judged in the objects of a COCO file: ids, boxes, crowd marks, areas and masks."""
-from collections.abc import Sequence
 from itertools import chain
 from typing import Any
 
@@ -59,10 +58,12 @@ def _judge_crowd(judged: Judgement, annotations: list[dict]) -> None:
     added, changed, bad = [], [], []
     for i, row in odd:
         value = row.get('iscrowd')
-        number = {'false': 0, 'true': 1}.get(str(value).strip().lower(), as_number(value))
         if value is None:
             added.append(i)
-        elif number in (0, 1):
+            row['iscrowd'] = 0
+            continue
+        number = {'false': 0, 'true': 1}.get(str(value).strip().lower(), as_number(value))
+        if number in (0, 1):
             changed.append(f'{label(i, row)}: {value!r}')
         else:
             bad.append(f'{label(i, row)}: {shown(value)}')
@@ -214,21 +215,21 @@ def _judge_areas(judged: Judgement, annotations: list[dict]) -> None:
            if type(row.get('area')) not in (int, float) or not 0 < row['area'] < LARGEST]
     missing, wrong = [], []
     for i, row in odd:
-        value = row.get('area')
-        number = as_number(value)
-        area = _area(row)
-        if number == area and type(value) in (int, float):
-            continue  # 0 of a box without extent, as in COCO's own files
+        value, area = row.get('area'), _area(row)
         if value is None:
             missing.append(i)
-        else:
-            wrong.append(f'{label(i, row)}: {shown(value)}')
+            row['area'] = area
+            continue
+        number = as_number(value)
+        if number == area and type(value) in (int, float):
+            continue  # 0 of a box without extent, as in COCO's own files
+        wrong.append(f'{label(i, row)}: {shown(value)}')
         row['area'] = number if isinstance(value, str) and number and number > 0 else area
     _add_all(judged, 'annotations without area, computed', annotations, missing)
     judged.add(MENDED, 'areas that are not a positive number, computed or written as one', wrong)
 
 
 def _area(row: dict[str, Any]) -> float:
-    shape = shape_area(row.get('segmentation'))
-    box: Sequence[float] = row['bbox']
-    return shape if shape else box[2] * box[3]
+    _, _, width, height = row['bbox']
+    mask = row.get('segmentation')
+    return mask and shape_area(mask) or width * height
