@@ -12,7 +12,7 @@ ABSENT = '…'  # replaces the values that a message is formatted with
 def messages() -> Iterator[tuple[str, str]]:
     """Yield the messages of all exceptions that the source code raises with a literal text.
 
-    Messages of fewer than three words are left out.
+    What annotations are refused for is a message, too. Messages of fewer than three words are left out.
 
     Yields:
         tuple[str, str]: The file, relative to the repository root, and the text.
@@ -25,8 +25,17 @@ def messages() -> Iterator[tuple[str, str]]:
         for node in ast.walk(ast.parse(path.read_text(encoding='utf-8'))):
             if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call) and node.exc.args:
                 text = max((_text(word) for word in node.exc.args), key=len)
-                if len(text.replace(ABSENT, '').split()) >= 3:
-                    yield path.relative_to(ROOT).as_posix(), ' '.join(text.split())
+            elif isinstance(node, ast.Call) and _is_refusal(node):
+                text = _text(node.args[1])
+            else:
+                continue
+            if len(text.replace(ABSENT, '').split()) >= 3:
+                yield path.relative_to(ROOT).as_posix(), ' '.join(text.split())
+
+
+def _is_refusal(node: ast.Call) -> bool:
+    return (isinstance(node.func, ast.Attribute) and node.func.attr == 'add' and len(node.args) > 1
+            and isinstance(node.args[0], ast.Name) and node.args[0].id == 'REFUSED')
 
 
 def _text(node: ast.expr) -> str:

@@ -54,3 +54,9 @@ def test_start_up():
     done = run('tools/benchmark_startup.py', '--rounds', '1')
     assert done.returncode == 0, done.stderr[-2000:]
     assert 'to the first iteration' in done.stdout and '--help' in done.stdout
+
+
+def test_the_check_of_annotations_is_timed():
+    done = run('tools/benchmark_startup.py', '--annotations', '20', '50')
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert 'without iscrowd and area' in done.stdout and 'CPU seconds' in done.stdout

@@ -49,8 +49,10 @@ def main() -> None:
         raise ValueError(f'--minutes must be more than 0, not {args.minutes}.')
     deadline = time.monotonic() + 60 * (args.minutes or math.inf)
     from projects.soco.study.compare import Comparison, read_annotations, read_starts
+    name = args.detector.rpartition('/')[2].removesuffix('.py').replace('mmdet::', '')
+    folder = Path(args.work_dir or f'work_dirs/compare_{name}')
     starts = read_starts(args.starts)
-    data = read_annotations(args.images, args.train, args.val)
+    data = read_annotations(args.images, args.train, args.val, folder)
 
     from rich.console import Console
 
@@ -63,8 +65,6 @@ def main() -> None:
     from projects.soco.study.verdict import outlook
     console = Console(highlight=False)
     detector, notes = read_detector(args.detector)
-    name = args.detector.rpartition('/')[2].removesuffix('.py').replace('mmdet::', '')
-    folder = Path(args.work_dir or f'work_dirs/compare_{name}')
     comparison = Comparison(detector, data, starts, args.shares, args.seeds, folder, args.iters,
                             args.workers)
     sentence = outlook(data.val_photos, data.val_objects, args.seeds)

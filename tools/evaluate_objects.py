@@ -242,7 +242,7 @@ def judge_classes(args: argparse.Namespace, cfg: Config) -> dict[str, Any]:
                     objects=len(labelled.classes), classes=len(labelled.class_names))
     for table in class_tables(scores, labelled, view_size, args.neighbours):
         console.print(table)
-    return dict(settings=settings, left_out=labelled.left_out,
+    return dict(settings=settings, left_out=labelled.left_out, mended=list(labelled.mended),
                 models={name: plain(score) for name, score in scores.items()})
 
 
@@ -271,6 +271,8 @@ def main() -> None:
     result = (judge_classes if args.annotations else judge_views)(args, cfg)
     for note in result['left_out']:
         console.print(f'Left out: {note}', markup=False, soft_wrap=True)
+    for note in result.get('mended', ()):
+        console.print(f'Mended in the annotations: {note}', markup=False, soft_wrap=True)
     if args.out:
         console.print(f'Pictures of nearest neighbours are in {args.out}', soft_wrap=True)
     if args.json:

@@ -1,6 +1,5 @@
 """Evaluate a detector."""
 import argparse
-from pathlib import Path
 
 from projects.soco.launch.arguments import add_config_arguments
 from projects.soco.launch.errors import run_tool
@@ -15,16 +14,19 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
-    from projects.soco.launch.checks import check_inputs, prepare_processes
+    from projects.soco.launch.annotations import TESTING, follow_checkpoint
+    from projects.soco.launch.checks import check_inputs, default_work_dir, prepare_processes
     from projects.soco.launch.configs import load_config, register_modules, use_our_loading
+    from projects.soco.launch.data_files import check_layout
     cfg = load_config(args.config, args.cfg_options, register=False, cpu=args.cpu)
     if 'test_dataloader' not in cfg:
         raise ValueError(f"{args.config} has no test_dataloader: it is not a detector's config. "
                          'Use one of those in configs/benchmarks/.')
-    check_inputs(cfg)
-    from projects.soco.weights.read import read_weights
-    read_weights(args.checkpoint)
-    cfg.work_dir = args.work_dir or cfg.get('work_dir') or f'work_dirs/{Path(args.config).stem}'
+    check_layout(cfg)  # first: missing files are told without the import of torch
+    from projects.soco.weights.read import load_content
+    cfg.work_dir = default_work_dir(args.config, args.work_dir, cfg)
+    follow_checkpoint(cfg, load_content(args.checkpoint), args.checkpoint)
+    check_inputs(cfg, TESTING)
     cfg.load_from = args.checkpoint
     use_our_loading(cfg)
 

@@ -1,6 +1,5 @@
 """Train any config of the project: SoCo pretraining, or a detector that starts from it."""
 import argparse
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from projects.soco.launch.arguments import add_config_arguments, add_train_arguments
@@ -30,12 +29,9 @@ def parse_args() -> argparse.Namespace:
 
 def apply_arguments(cfg: 'Config', args: argparse.Namespace) -> None:
     """Apply the arguments to the config."""
-    from projects.soco.launch.checks import is_first_process
-    from projects.soco.launch.configs import set_length, set_pretrained, use_our_loading
-    kind = (args.pretrained or '').partition(':')[0]
-    # runs of a detector from other initial weights get other folders
-    name = Path(args.config).stem + (f'_{kind}' if kind in ('supervised', 'random') else '')
-    cfg.work_dir = args.work_dir or cfg.get('work_dir') or f'work_dirs/{name}'
+    from projects.soco.launch.checks import default_work_dir
+    from projects.soco.launch.configs import set_length, set_pretrained
+    cfg.work_dir = default_work_dir(args.config, args.work_dir, cfg, args.pretrained)
     set_length(cfg, args.epochs, args.iters)
     if args.pretrained:
         set_pretrained(cfg, args.pretrained)
@@ -49,8 +45,14 @@ def apply_arguments(cfg: 'Config', args: argparse.Namespace) -> None:
         cfg.auto_scale_lr.enable = True
         # mmengine only multiplies processes and batch_size; accumulated iterations count too.
         cfg.auto_scale_lr.base_batch_size /= cfg.optim_wrapper.get('accumulative_counts', 1)
-    if args.resume or cfg.load_from:
-        from projects.soco.weights.read import find_newest_checkpoint, read_checkpoint, read_weights
+
+
+def set_checkpoint(cfg: 'Config', args: argparse.Namespace) -> None:
+    """Find and check the checkpoint to resume from, or the weights to start from."""
+    if not (args.resume or cfg.load_from):
+        return
+    from projects.soco.launch.configs import is_first_process, use_our_loading
+    from projects.soco.weights.read import find_newest_checkpoint, read_checkpoint, read_weights
     path = None
     if args.resume:
         path = args.resume if args.resume != 'newest' else find_newest_checkpoint(cfg.work_dir)
@@ -83,8 +85,9 @@ def main() -> None:
         check_family(cfg, args.family)
     apply_arguments(cfg, args)
     check_inputs(cfg)
-    warning = schedule_warning(cfg)
     check_work_dir(cfg.work_dir)
+    warning = schedule_warning(cfg)
+    set_checkpoint(cfg, args)
 
     from mmengine.dist import is_main_process
 

@@ -274,6 +274,43 @@ def test_small_detectors_learn_a_users_own_classes(
     assert runner.model.roi_head.with_mask == (detector == QUICKSTART)
 
 
+@pytest.mark.slow(20)
+def test_two_processes_train_and_evaluate_mended_annotations(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As tools write them; the data set of the test lists the classes in another order."""
+    write_coco(tmp_path / 'coco', ['sock', 'shoe'])
+    content = json.loads((tmp_path / 'coco/annotations/instances_train2017.json').read_text())
+    for row in content['annotations']:
+        row.update(id=1, category_id=row['image_id'])
+        for key in ('iscrowd', 'area', 'segmentation'):
+            del row[key]
+    for row in content['images']:
+        row['file_name'] = f'photos\\{row["file_name"]}'
+    labels = tmp_path / 'labels.json'
+    labels.write_bytes(b'\xef\xbb\xbf' + json.dumps(content).encode())
+    monkeypatch.setenv('SOCO_PHOTOS', str(tmp_path / 'coco/train2017'))
+    monkeypatch.setenv('SOCO_TRAIN', str(labels))
+    work = tmp_path / 'work'
+    few = ['train_cfg.max_iters=2', 'train_cfg.val_interval=2', 'train_dataloader.batch_size=1',
+           'default_hooks.precise_bn.num_iters=1', 'default_hooks.checkpoint.interval=2']
+    code, message = run_script('dist_train_fpn.sh', str(LITE0), 'random', '2', '--work-dir',
+                               str(work), '--cfg-options', *few)
+    assert code == 0, message[-3000:]
+    log = next(work.glob('*/*.log')).read_text()
+    copy, = (p for p in (work / 'annotations').glob('*.json') if 'record' not in p.name)
+    assert f'Reading {labels} as {copy}' in log and log.count('without iscrowd, taken as 0: 2') == 1
+    trained = re.search(r'Iter\(val\).*coco/bbox_mAP: (\S+)', log)[1]
+
+    other = tmp_path / 'other.py'
+    other.write_text(f'_base_ = {str(LITE0)!r}\n'
+                     'test_dataloader = dict(dataset=dict(metainfo=dict(classes=["shoe", "sock"])))\n')
+    code, message = run_script('dist_test.sh', str(other), f'{work}/iter_2.pth', '1', '--work-dir',
+                               str(work))
+    assert code == 0, message[-3000:]
+    assert 'in the order that' in message and 'was trained with: sock, shoe' in message
+    assert re.search(r'Iter\(test\).*coco/bbox_mAP: (\S+)', message)[1] == trained
+
+
 @pytest.mark.parametrize('recipe, detector', [
     ('soco_effnetlite0_fpn_own_photos', 'faster-rcnn_effnetlite0_fpn'),
     ('soco_r18_fpn_quickstart', 'faster-rcnn_r18_fpn'), ('soco_r50_fpn_400e', 'faster-rcnn_r50_fpn')])

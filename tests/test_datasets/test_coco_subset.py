@@ -119,9 +119,9 @@ def test_shares_out_of_range_are_refused_before_reading(tmp_path: Path, percent)
 
 
 BROKEN = {
-    "has no key 'images'": lambda c: c.pop('images'),
-    "has no key 'annotations'": lambda c: c.pop('annotations'),
-    "has no key 'categories'": lambda c: c.pop('categories'),
+    "no key 'images'": lambda c: c.pop('images'),
+    "no key 'annotations'": lambda c: c.pop('annotations'),
+    "no key 'categories'": lambda c: c.pop('categories'),
     'images should be a list, but is a dict': lambda c: c.update(images={}),
     'info should be an object, but is a str': lambda c: c.update(info='mine'),
     'images is empty': lambda c: c.update(images=[], annotations=[]),
@@ -129,13 +129,13 @@ BROKEN = {
     r'images\[3\] has no id': lambda c: c['images'][3].pop('id'),
     r'images\[4\] has no id, .*: \[1\]': lambda c: c['images'][4].update(id=[1]),
     r'images\[9\] has the id \d+, which an earlier one has': lambda c: c['images'].insert(
-        9, c['images'][0]),
-    r"annotations\[1\] has no key 'image_id'": lambda c: c['annotations'][1].pop('image_id'),
-    r'annotations\[5\] has image_id 17, which no entry of images': lambda c: c['annotations'][
-        5].update(image_id=17),
-    r'annotations\[6\] has image_id \[\], which no': lambda c: c['annotations'][6].update(
+        9, {**c['images'][0], 'file_name': 'other.jpg'}),
+    r"annotations\[1\] .*has no key 'image_id'": lambda c: c['annotations'][1].pop('image_id'),
+    r'the image_id of no entry of images: 1 \(annotations\[5\] .*has image_id 17\)': lambda c: c[
+        'annotations'][5].update(image_id=17),
+    r'annotations\[6\] .*has image_id \[\]': lambda c: c['annotations'][6].update(
         image_id=[]),
-    r'annotations\[0\] has category_id True, which no entry of categories': lambda c: c[
+    r'of no entry of categories: 1 \(annotations\[0\] .*has category_id True': lambda c: c[
         'annotations'][0].update(category_id=True),
 }
 
@@ -146,7 +146,7 @@ def test_what_is_no_coco_file_is_refused_with_file_and_place(tmp_path: Path, mes
     BROKEN[message](content)
     source, out = tmp_path / 'mine.json', tmp_path / 'folder/out.json'
     source.write_text(json.dumps(content))
-    with pytest.raises(ValueError, match=rf'mine\.json:? {message}'):
+    with pytest.raises(ValueError, match=rf'mine\.json.*{message}'):
         write_subset(source, out, 5)
     assert os.listdir(tmp_path) == ['mine.json']
 

@@ -1,13 +1,20 @@
 """Tests of ClassesHook: the class list against the annotation and the heads."""
+import json
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from miniatures import write_coco, write_json, write_voc
+from mmdet.datasets import VOCDataset
 from mmengine.config import Config
+from mmengine.evaluator import Evaluator
 from mmengine.registry import DATASETS, init_default_scope
+from mmengine.runner import BaseLoop
 from torch import nn
 
-from projects.soco.engine.classes_hook import _check_heads, check_classes
+from projects.soco.annotations.copies import Use, settle
+from projects.soco.engine.classes_hook import ClassesHook, _check_heads, check_classes
 from projects.soco.launch.errors import error_text
 
 ROOT = Path(__file__).parents[2]
@@ -25,7 +32,92 @@ def coco(folder: Path, annotated: list, listed: list):
 
 def test_a_list_that_fits(tmp_path: Path) -> None:
     check_classes(coco(tmp_path, ['sock', 'shoe'], ['sock', 'shoe']))
-    check_classes(coco(tmp_path / 'fewer', ['sock', 'shoe'], ['sock']))  # on purpose, as mmdet allows
+    check_classes(coco(tmp_path / 'fewer', ['sock', 'shoe'], ['sock']))  # no shoe is annotated
+
+
+def test_objects_of_other_classes_need_a_word_in_the_config(tmp_path: Path) -> None:
+    dataset = coco(tmp_path, ['sock', 'shoe'], ['sock'])
+    path = Path(dataset.ann_file)
+    content = json.loads(path.read_text())
+    content['annotations'][0]['category_id'] = 2
+    path.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match="objects of 1 categories .* such as 'shoe'.*subset=True"):
+        check_classes(dataset)
+    dataset._metainfo['subset'] = True
+    check_classes(dataset)
+
+
+def test_another_order_is_refused_where_no_tool_has_mended_it(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="another order than .*0 is 'shoe' for the config, 'sock' "
+                                         'for the file.*tools/train.py'):
+        check_classes(coco(tmp_path, ['sock', 'shoe'], ['shoe', 'sock']))
+
+
+class Loop(BaseLoop):
+    def __init__(self, dataset: object) -> None:
+        self.dataloader = SimpleNamespace(dataset=dataset)
+
+    def run(self) -> None:
+        pass
+
+
+def stub_runner(dataset: object, resume: bool = False, training: bool = False) -> SimpleNamespace:
+    loop = Loop(dataset)
+    return SimpleNamespace(
+        _train_loop=loop if training else None, _val_loop=None, _test_loop=None if training else loop,
+        _resume=resume, _load_from='x.pth')
+
+
+def test_a_checkpoint_of_another_order_is_neither_tested_nor_resumed() -> None:
+    dataset = SimpleNamespace(metainfo=dict(classes=('sock', 'shoe')), ann_file='a.json')
+    other = dict(meta=dict(dataset_meta=dict(classes=['shoe', 'sock'])))
+    load = ClassesHook().after_load_checkpoint
+    for runner in (stub_runner(dataset), stub_runner(dataset, resume=True, training=True)):
+        with pytest.raises(ValueError, match="x.pth was trained on other classes than those of a.json. "
+                                             "The order differs: class 0 is 'shoe' for the checkpoint"):
+            load(runner, other)
+        load(runner, dict(meta=dict(dataset_meta=dict(classes=['sock', 'shoe']))))
+        load(runner, dict(meta={}))
+    load(stub_runner(dataset, training=True), other)  # a new training may start from it
+
+
+def test_what_was_mended_is_in_the_log(tmp_path: Path) -> None:
+    dataset = coco(tmp_path, ['sock', 'shoe'], ['sock', 'shoe'])
+    source = Path(dataset.ann_file)
+    content = json.loads(source.read_text())
+    del content['annotations'][0]['iscrowd']
+    source.write_text(json.dumps(content))
+    settled = settle(source, Use(str(tmp_path / 'val2017'), ('sock', 'shoe')), tmp_path / 'work')
+    dataset.ann_file = settled.path
+    runner, lines = stub_runner(dataset), []
+    runner.work_dir, runner.model = str(tmp_path / 'work'), nn.Identity()
+    runner.logger = SimpleNamespace(info=lines.append)
+    ClassesHook().before_run(runner)
+    assert lines == [*settled.lines, f'Reading {source} as {settled.path}']
+
+
+def test_the_table_of_voc_shows_the_datas_own_classes(tmp_path: Path, monkeypatch) -> None:
+    from mmdet.evaluation.functional import mean_ap
+    root = write_voc(tmp_path)
+    init_default_scope('mmdet')
+    printed: list[str] = []
+    monkeypatch.setattr(mean_ap, 'print_log', lambda text, **_: printed.append(text))
+    for classes in (('dog', 'wolf'), VOCDataset.METAINFO['classes']):
+        dataset = DATASETS.build(dict(
+            type='VOCDataset', data_root=str(root), ann_file='VOC2007/ImageSets/Main/test.txt',
+            data_prefix=dict(sub_data_root='VOC2007/'), metainfo=dict(classes=classes), pipeline=[],
+            test_mode=True))
+        evaluator = Evaluator(dict(type='VOCMetric'))
+        evaluator.dataset_meta = dataset.metainfo
+        runner = stub_runner(dataset)
+        runner._test_loop.evaluator = evaluator
+        runner.work_dir, runner.model = str(tmp_path / 'work'), nn.Identity()
+        ClassesHook().before_run(runner)
+        none, box = np.zeros((0, 4)), np.array([[30., 20., 94., 68.]])
+        truth = dict(labels=np.array([0]), bboxes=box, bboxes_ignore=none, labels_ignore=np.array([]))
+        evaluator.metrics[0].compute_metrics([(truth, [np.zeros((0, 5)) for _ in classes])])
+    assert 'wolf' in printed[0] and 'aeroplane' not in printed[0]
+    assert 'aeroplane' in printed[1]
 
 
 def test_a_class_without_category_is_named(tmp_path: Path) -> None:

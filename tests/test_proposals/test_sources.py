@@ -77,6 +77,13 @@ def test_a_selection_of_an_archive_is_small(tmp_path):
     assert len(pickle.dumps(part)) < 500 < len(pickle.dumps(source))
 
 
+@pytest.mark.parametrize('name', ['b\\\\1.png', './b/1.png', 'B/1.PNG'])
+def test_a_json_with_a_byte_order_mark_and_names_of_another_form(tmp_path, small_photos, name):
+    content = '\ufeff{"images": [{"file_name": "NAME"}]}'.replace('NAME', name)
+    (tmp_path / 'coco.json').write_text(content, encoding='utf-8')
+    assert open_source(tmp_path / 'coco.json', small_photos).names() == ['b/1.png']
+
+
 def test_the_last_of_two_members_of_one_name_counts(tmp_path):
     with tarfile.open(tmp_path / 'two.tar', 'w') as archive:
         for content in (b'old', b'newer'):

@@ -119,22 +119,29 @@ def test_starts_are_read(tmp_path: Path):
 
 def test_annotations_are_checked_before_anything_is_trained(tmp_path: Path):
     images, train, val = write_set(tmp_path)
-    data = read_annotations(images, train, val)
+    data = read_annotations(images, train, val, tmp_path / 'work')
     assert (data.classes, data.val_photos, data.val_objects) == (['cat', 'dog'], 4, 8)
     assert not data.masks and not data.shared
-    assert len(read_annotations(images, train, train).shared) == 4
+    assert len(read_annotations(images, train, train, tmp_path / 'work').shared) == 4
     other = json.loads(val.read_text())
     other['categories'][0]['name'] = 'kat'
     (tmp_path / 'other.json').write_text(json.dumps(other))
-    with pytest.raises(ValueError, match='other classes: cat, kat'):
-        read_annotations(images, train, tmp_path / 'other.json')
-    with pytest.raises(FileNotFoundError, match='4 photos of .*train.json are not in'):
-        read_annotations(tmp_path, train, val)
+    with pytest.raises(ValueError, match="other.json.*'cat'"):
+        read_annotations(images, train, tmp_path / 'other.json', tmp_path / 'work')
+    with pytest.raises(ValueError, match='train.json.*photo_000.png'):
+        read_annotations(tmp_path, train, val, tmp_path / 'work')
+    told = []
+    rows = json.loads(val.read_text())
+    for row in rows['annotations']:
+        del row['iscrowd']
+    val.write_text(json.dumps(rows))
+    data = read_annotations(images, train, val, tmp_path / 'work', told.append)
+    assert data.val.parent == tmp_path / 'work/annotations' and 'iscrowd' in told[0]
 
 
 @pytest.fixture
 def comparison(tmp_path: Path) -> Comparison:
-    data = read_annotations(*write_set(tmp_path))
+    data = read_annotations(*write_set(tmp_path), tmp_path / 'work')
     weights = tmp_path / 'imagenet.pth'
     weights.write_bytes(b'weights')
     starts = [Start('random', 'random'), Start('imagenet', 'weights', weights),

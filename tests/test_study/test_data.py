@@ -95,5 +95,5 @@ def test_what_is_not_there_is_named(study: Study, root: Path):
     with pytest.raises(FileNotFoundError, match='coco_mini/annotations/train.json'):
         StudyData(study, root / 'elsewhere', root / 'made').prepare()
     (root / 'coco_mini/images/photo_000.png').unlink()
-    with pytest.raises(FileNotFoundError, match='1 of 16 photos are not in .*photo_000.png'):
+    with pytest.raises(ValueError, match='Photos, of 12, that are not in .*photo_000.png'):
         StudyData(study, root, root / 'made').prepare()

@@ -135,7 +135,7 @@ def make_store(root: Path, data: str, photos: int | None, folder: Path) -> tuple
     Returns:
         tuple[Path, Path]: Folder of the photos, store.
     """
-    from projects.soco.proposals.formats import read_json
+    from projects.soco.annotations.read import read_json
     from projects.soco.proposals.sources import open_source
     place = root / data
     if not place.exists():

@@ -38,6 +38,8 @@ def main() -> None:
                                status.update)
     console.print(f'{summary.images} of {summary.source_images} images, {summary.annotations} of '
                   f'{summary.source_annotations} annotations, {summary.categories} categories')
+    for line in summary.mended:
+        console.print(f'mended: {line}')
     if summary.empty_categories:
         console.print(f'without instances: {", ".join(summary.empty_categories)} '
                       f'({len(summary.empty_categories)} of {summary.categories} categories)')

@@ -1,21 +1,20 @@
 """Random subsets of COCO-style annotation files, drawn by image, such as mini-COCO."""
 import hashlib
 import json
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from .. import __version__
+from ..annotations.findings import MENDED
+from ..annotations.judge import read_coco
 from ..files import write_whole
-from ..proposals.formats import read_json
-
-_TABLES = ('images', 'annotations', 'categories')
 
 
 @dataclass(frozen=True)
 class SubsetSummary:
-    """Counts of a subset and of its source."""
+    """Counts of a subset and of its source, and what was mended in it."""
 
     path: Path
     images: int
@@ -24,6 +23,7 @@ class SubsetSummary:
     source_annotations: int
     categories: int
     empty_categories: tuple[str, ...]
+    mended: tuple[str, ...] = ()
 
 
 def choose_images(ids: Collection[int | str], percent: float, seed: int = 0) -> set[int | str]:
@@ -60,78 +60,15 @@ def _check_percent(percent: float) -> None:
         raise ValueError(f'percent must be above 0 and at most 100, not {percent}.')
 
 
-def _is_id(value: Any) -> bool:
-    return isinstance(value, (int, str)) and not isinstance(value, bool)
-
-
-def _check_table(content: Any, table: str, source: str | Path) -> list[dict]:
-    """Check the types of one table and return its rows."""
-    if not isinstance(content, dict) or table not in content:
-        raise ValueError(f'{source} has no key {table!r}. It should be a COCO instances file, '
-                         f'such as instances_train2017.json, with {", ".join(_TABLES)}.')
-    rows = content[table]
-    if not isinstance(rows, list):
-        raise ValueError(f'{source}: {table} should be a list, but is a {type(rows).__name__}.')
-    for number, row in enumerate(rows):
-        if not isinstance(row, dict):
-            raise ValueError(f'{source}: {table}[{number}] should be an object, but is a '
-                             f'{type(row).__name__}.')
-    return rows
-
-
-def _unique_ids(rows: Iterable[dict], table: str, source: str | Path) -> set[int | str]:
-    ids: set[int | str] = set()
-    for number, row in enumerate(rows):
-        value = row.get('id')
-        if not _is_id(value):
-            raise ValueError(f'{source}: {table}[{number}] has no id, or an id that is not an '
-                             f'integer or a string: {value!r}.')
-        if value in ids:
-            raise ValueError(f'{source}: {table}[{number}] has the id {value!r}, which an earlier '
-                             'one has too. Ids must be unique.')
-        ids.add(value)
-    return ids
-
-
-def _check_references(annotations: Iterable[dict], key: str, known: set[int | str], table: str,
-                      source: str | Path) -> None:
-    for number, row in enumerate(annotations):
-        if key not in row:
-            raise ValueError(f'{source}: annotations[{number}] has no key {key!r}.')
-        if not _is_id(row[key]) or row[key] not in known:
-            raise ValueError(f'{source}: annotations[{number}] has {key} {row[key]!r}, which no '
-                             f'entry of {table} has as its id. Create or download the file again.')
-
-
-def check_coco(content: Any, source: str | Path) -> tuple[list[dict], list[dict], list[dict]]:
-    """Check the ids of a COCO instances file and return its tables.
-
-    Args:
-        content (Any): Content of the JSON file.
-        source (str | Path): Path of the file, for error messages.
-
-    Returns:
-        tuple: Rows of `images`, `annotations` and `categories`. The ids of images and categories are
-        unique, and annotations refer to existing ids.
-
-    Raises:
-        ValueError: If `content` is not a COCO instances file; the message contains the key and the row.
-    """
-    images, annotations, categories = (_check_table(content, t, source) for t in _TABLES)
-    _check_references(annotations, 'image_id', _unique_ids(images, 'images', source), 'images', source)
-    _check_references(annotations, 'category_id', _unique_ids(categories, 'categories', source),
-                      'categories', source)
-    return images, annotations, categories
-
-
-def subset_coco(content: Any, percent: float, seed: int, source: str | Path) -> dict[str, Any]:
+def subset_coco(content: dict[str, Any], percent: float, seed: int, source: str | Path
+                ) -> dict[str, Any]:
     """Return a share of a COCO data set: the chosen images and their annotations.
 
     Everything else is kept, including categories without instances, so that class lists do not
     change. Rows keep their order. `info['subset']` records how the subset was made.
 
     Args:
-        content (Any): Content of the JSON file; it is not changed.
+        content (dict[str, Any]): Content of the JSON file as `read_coco` accepts it; it is not changed.
         percent (float): Share of the images; see `choose_images`.
         seed (int): See `choose_images`.
         source (str | Path): Path of the file, for error messages; its name is written to `info`.
@@ -140,10 +77,9 @@ def subset_coco(content: Any, percent: float, seed: int, source: str | Path) -> 
         dict[str, Any]: The content of the subset's JSON file.
 
     Raises:
-        ValueError: If `content` is not a COCO instances file (the message contains the key and the
-            row), or the share is out of range.
+        ValueError: If there is no image, or the share is out of range.
     """
-    images, _, _ = check_coco(content, source)
+    images = content['images']
     info = content.get('info', {})
     if not isinstance(info, dict):
         raise ValueError(f'{source}: info should be an object, but is a {type(info).__name__}.')
@@ -200,7 +136,8 @@ def write_subset(source: str | Path, out: str | Path, percent: float, seed: int 
         raise FileExistsError(f'{out} already exists. Add --overwrite to replace it, or give '
                               'another path.')
     report(f'reading {source}')
-    content = read_json(source)
+    judged = read_coco(source).accept()
+    content = judged.content
     report('choosing images')
     subset = subset_coco(content, percent, seed, source)
     report(f'writing {out}')
@@ -211,4 +148,4 @@ def write_subset(source: str | Path, out: str | Path, percent: float, seed: int 
         out, len(subset['images']), len(content['images']), len(subset['annotations']),
         len(content['annotations']), len(subset['categories']),
         tuple(str(row.get('name', row['id'])) for row in subset['categories']
-              if row['id'] not in used))
+              if row['id'] not in used), tuple(finding.line() for finding in judged.of(MENDED)))

@@ -3,7 +3,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -12,18 +12,17 @@ from mmengine.config import Config
 from torch import Tensor
 from torchvision.ops import roi_align
 
-from ..datasets.coco_subset import check_coco
+from ..annotations.findings import MENDED, NOTE
+from ..annotations.judge import TABLES, read_coco
+from ..annotations.photos import PhotoTree
 from ..datasets.geometry import to_view
 from ..datasets.transforms import cut_view, transform_in
 from ..models.soco import SoCo
-from ..proposals.formats import read_json
 from ..proposals.images import ImageError, decode_image
-from ..proposals.sources import ImageSource
-from ..proposals.store_check import where_instead
+from ..proposals.sources import FolderSource, ImageSource
 from .objects import unit, working_copy
 
 LABELLED_FEATURES = ('object', 'backbone')
-SIZES = {'small': (0, 32**2), 'medium': (32**2, 96**2), 'large': (96**2, math.inf)}  # COCO's areas
 
 
 class LabelledPhotos(NamedTuple):
@@ -40,6 +39,7 @@ class LabelledPhotos(NamedTuple):
         class_names (list[str]): Classes that have objects.
         left_out (list[str]): Messages on what was left out and why.
         finest_level (int): See `read_labelled`. Defaults to 0.
+        mended (Sequence[str]): What was mended in the annotations. Defaults to nothing.
     """
     names: list[str]
     views: list[Tensor]
@@ -51,6 +51,7 @@ class LabelledPhotos(NamedTuple):
     class_names: list[str]
     left_out: list[str]
     finest_level: int = 0
+    mended: Sequence[str] = ()
 
 
 class _Object(NamedTuple):
@@ -91,9 +92,13 @@ def read_labelled(path: str | Path, source: ImageSource, view_size: int,
         ValueError: If the json is invalid, its photos are not in `source` or have another size, or
             no object is left.
     """
-    images, annotations, categories = check_coco(read_json(path), path)
-    by_image, notes = _read_objects(annotations, {row['id'] for row in images}, path)
-    images = _choose(images, by_image, source, path, num_photos)
+    # A folder may have photos that `names` passes over, which a json may list all the same.
+    listed = None if type(source) is FolderSource else source.names()
+    judged = read_coco(path, photos=PhotoTree(source.path, listed, source.open),
+                       broken_level=NOTE).accept()
+    images, annotations, categories = (judged.content[table] for table in TABLES)
+    by_image, notes = _read_objects(annotations, {row['id'] for row in images})
+    images = _choose(images, by_image, num_photos)
     views, view_boxes, names, objects, photos, unreadable = [], [], [], [], [], []
     for done, row in enumerate(images, 1):
         name = row['file_name']
@@ -106,14 +111,9 @@ def read_labelled(path: str | Path, source: ImageSource, view_size: int,
         finally:
             report(done, len(images))
         height, width = picture.shape[:2]
-        if (row.get('width', width), row.get('height', height)) != (width, height):
-            raise ValueError(f'{name} in {source.path} is {width}x{height} pixels, but {path} '
-                             f'annotates it in {row.get("width")}x{row.get("height")}. Use the photos '
-                             'that were annotated.')
         moved = to_view(np.array([o.box for o in found]), (0, 0, width, height), (view_size, view_size))
         inside = (moved[:, 2:] > moved[:, :2]).all(axis=1)
-        if not inside.all():
-            notes['boxes outside of their photo'] += int((~inside).sum())
+        notes['boxes too small for the view'] += int((~inside).sum())
         if inside.any():
             bgr = np.ascontiguousarray(picture[..., ::-1])
             view = cut_view(bgr, (0, 0, width, height), view_size, flip=False)
@@ -127,48 +127,29 @@ def read_labelled(path: str | Path, source: ImageSource, view_size: int,
         left_out.append(f'{len(unreadable)} photos that cannot be read: {_some(unreadable)}')
     titles = {row['id']: str(row.get('name', row['id'])) for row in categories}
     labelled = _without_single(names, views, view_boxes, objects, photos, titles, left_out, path)
-    return labelled._replace(finest_level=finest_level)
+    return labelled._replace(finest_level=finest_level,
+                             mended=[finding.line() for finding in judged.of(MENDED)])
 
 
-def _read_objects(annotations: list[dict], images: set, path: str | Path
+def _read_objects(annotations: list[dict], images: set
                   ) -> tuple[dict[int | str, list[_Object]], Counter]:
     """Return the objects of each image, and the number of annotations left out by reason."""
     by_image: dict[int | str, list[_Object]] = {image: [] for image in images}
     notes: Counter = Counter()
-    for number, row in enumerate(annotations):
-        box = row.get('bbox')
-        if not (isinstance(box, list) and len(box) == 4 and all(map(_is_number, box))
-                and min(box[2:]) >= 0):
-            raise ValueError(f'annotations[{number}] of {path} has the bbox {box!r}: it should be x, '
-                             'y, width, height in pixels.')
-        if row.get('iscrowd'):
+    for row in annotations:
+        x, y, w, h = row['bbox']
+        if row['iscrowd']:
             notes['crowd regions'] += 1
-        elif 0 in box[2:]:
+        elif 0 in (w, h):
             notes['boxes of zero size'] += 1
         else:
-            x, y, w, h = box
-            area = row.get('area')
-            area = area if _is_number(area) else w * h
-            by_image[row['image_id']].append(_Object(row['category_id'], (x, y, x + w, y + h), area))
+            by_image[row['image_id']].append(
+                _Object(row['category_id'], (x, y, x + w, y + h), row['area']))
     return by_image, notes
 
 
-def _is_number(value: Any) -> bool:
-    return type(value) in (int, float) and math.isfinite(value)
-
-
-def _choose(images: list[dict], by_image: dict, source: ImageSource, path: str | Path,
-            num_photos: int | None) -> list[dict]:
-    """Check that all images exist, and choose evenly spread ones among those with objects."""
-    nameless = [row['id'] for row in images if not isinstance(row.get('file_name'), str)]
-    if nameless:
-        raise ValueError(f'the image with id {nameless[0]!r} of {path} has no file_name.')
-    missing = [row['file_name'] for row in images if row['file_name'] not in source]
-    if missing:
-        raise ValueError(
-            f'{len(missing)} of {len(images)} photos that {path} lists are not in {source.path}: '
-            f'{_some(missing)}. {where_instead(source, missing[0], "--images")} Pass the folder that '
-            'its file_names are relative to.')
+def _choose(images: list[dict], by_image: dict, num_photos: int | None) -> list[dict]:
+    """Choose evenly spread images among those with objects."""
     images = sorted((row for row in images if by_image[row['id']]), key=lambda row: row['file_name'])
     if num_photos is None or num_photos >= len(images):
         return images

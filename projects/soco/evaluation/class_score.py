@@ -6,7 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .annotated import SIZES, LabelledPhotos
+from ..annotations.summary import SIZES
+from .annotated import LabelledPhotos
 
 CHUNK = 512  # queries per chunk; bounds the (CHUNK, n) similarities in memory
 

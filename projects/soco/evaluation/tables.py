@@ -3,7 +3,8 @@ import math
 
 from rich.table import Table
 
-from .annotated import SIZES, LabelledPhotos
+from ..annotations.summary import SIZES
+from .annotated import LabelledPhotos
 from .class_score import Figures, LabelledScore
 from .objects import ObjectScore
 from .rank import FeatureRank

@@ -15,7 +15,8 @@ def main() -> None:
     sys.argv[0] = script
     args = runpy.run_path(script)['parse_args']()
 
-    from .checks import check_devices, check_family, check_inputs
+    from .annotations import TESTING, TRAINING
+    from .checks import check_devices, check_family, check_inputs, default_work_dir
     from .configs import load_config, set_pretrained
     cfg = load_config(args.config, args.cfg_options, register=False, cpu=args.cpu)
     if getattr(args, 'family', None):
@@ -24,7 +25,8 @@ def main() -> None:
         set_pretrained(cfg, args.pretrained)
     if gpus == 'elsewhere':
         return
-    check_inputs(cfg)
+    cfg.work_dir = default_work_dir(args.config, args.work_dir, cfg, getattr(args, 'pretrained', None))
+    check_inputs(cfg, TESTING if script.endswith('test.py') else TRAINING)
     import torch  # last, as its import takes the longest
     check_devices(cfg, int(gpus), torch.cuda.device_count())
 

@@ -8,6 +8,7 @@ from mmengine.config import Config
 from ..proposals.sources import open_source
 from ..proposals.store import ProposalStore
 from ..proposals.store_check import check_store_fits
+from .annotations import TRAINING, settle_annotations
 from .data_files import check_layout
 
 
@@ -60,15 +61,20 @@ def check_devices(cfg: Config, asked: int, found: int) -> None:
             'configs/soco_r18_fpn_quickstart.py 2')
 
 
-def check_inputs(cfg: Config) -> None:
+def check_inputs(cfg: Config, loaders: tuple[str, ...] = TRAINING) -> None:
     """Check the input files of a run, so that a missing one is reported once and early.
 
+    Annotations are judged, and replaced by mended copies in the work directory where they need it.
+
     Args:
-        cfg (Config): The config to train or evaluate.
+        cfg (Config): The config to train or evaluate, with its `work_dir`; its `ann_file`s may change.
+        loaders (tuple[str, ...]): The loaders of detectors whose annotations are judged. Defaults to
+            those of training.
 
     Raises:
         FileNotFoundError: If there is no proposal store, no photos or no data set.
-        ValueError: If the store cannot be read, or is for other images than those in `data_root`.
+        ValueError: If the store cannot be read, or is for other images than those in `data_root`; or
+            if something in the annotations is refused.
     """
     dataset = cfg.get('train_dataloader', {}).get('dataset', {})
     if dataset.get('type', '').endswith('SoCoDataset'):
@@ -77,6 +83,24 @@ def check_inputs(cfg: Config) -> None:
         check_store_fits(store, images)
     else:
         check_layout(cfg)
+        settle_annotations(cfg, loaders)
+
+
+def default_work_dir(config: str, given: str | None, cfg: Config, pretrained: str | None = None) -> str:
+    """Return the work directory of a run.
+
+    Args:
+        config (str): Path of the config.
+        given (str | None): The value of --work-dir.
+        cfg (Config): The config.
+        pretrained (str, optional): The value of --pretrained. Defaults to None.
+
+    Returns:
+        str: The folder; runs of a detector from other initial weights get other folders.
+    """
+    kind = (pretrained or '').partition(':')[0]
+    name = Path(config).stem + (f'_{kind}' if kind in ('supervised', 'random') else '')
+    return given or cfg.get('work_dir') or f'work_dirs/{name}'
 
 
 def check_family(cfg: Config, family: str) -> None:
@@ -94,11 +118,6 @@ def check_family(cfg: Config, family: str) -> None:
         raise ValueError(f'This script is for detectors of the family {family}, and the config is of '
                          f'{found} (it has {"a" if found == "fpn" else "no"} neck). Use the script '
                          f'with {found} in its name, and weights of that family.')
-
-
-def is_first_process() -> bool:
-    """Return whether this process is the first of a run, before its group is initialised."""
-    return os.environ.get('RANK', os.environ.get('SLURM_PROCID', '0')) == '0'
 
 
 def prepare_processes(cfg: Config, launcher: str) -> None:

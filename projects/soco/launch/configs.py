@@ -160,6 +160,11 @@ def update_config(cfg: Config) -> None:
                 view.finest_level = level
 
 
+def is_first_process() -> bool:
+    """Return whether this process is the first of a run, before its group is initialised."""
+    return os.environ.get('RANK', os.environ.get('SLURM_PROCID', '0')) == '0'
+
+
 def find_hook(cfg: Config, kind: str) -> ConfigDict | None:
     """Return the config of a hook from `default_hooks` or `custom_hooks`, or None.
 

@@ -52,7 +52,7 @@ def expected_files(cfg: Config) -> list[str]:
     paths: set[str] = set()
     for dataset in _datasets(cfg):
         paths.update(_dataset_files(dataset))
-    for evaluator in _evaluators(cfg):
+    for evaluator in evaluators_of(cfg, *EVALUATORS):
         paths.update(f'{evaluator[key]}{slash}' for key, slash in
                      (('ann_file', ''), ('seg_prefix', '/')) if evaluator.get(key))
     return sorted({os.path.normpath(p) + ('/' if p.endswith('/') else '') for p in paths})
@@ -64,8 +64,17 @@ def _datasets(cfg: Config) -> Iterator[dict]:
             yield from leaf_datasets(cfg[name].dataset)
 
 
-def _evaluators(cfg: Config) -> Iterator[dict]:
-    for name in EVALUATORS:
+def evaluators_of(cfg: Config, *names: str) -> Iterator[dict]:
+    """Yield the configs of evaluators.
+
+    Args:
+        cfg (Config): Config of a detector or classifier.
+        *names (str): Keys of the config, some of `EVALUATORS`.
+
+    Yields:
+        dict: Config of an evaluator.
+    """
+    for name in names:
         evaluators = cfg.get(name) or []
         yield from [evaluators] if isinstance(evaluators, dict) else evaluators
 
@@ -93,7 +102,7 @@ def check_layout(cfg: Config) -> None:
         ValueError: If the package of a metric is not installed, or a folder of photos to classify has
             no folders of classes.
     """
-    for evaluator in _evaluators(cfg):
+    for evaluator in evaluators_of(cfg, *EVALUATORS):
         package = _PACKAGES.get(evaluator['type'].split('.')[-1])
         if package and importlib.util.find_spec(package) is None:
             raise ValueError(f'{evaluator["type"]} needs the package {package}: '

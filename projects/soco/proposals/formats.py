@@ -4,36 +4,12 @@ All numbers are kept exactly. The official json is one object: base name of the 
 list of x, y, w, h. The COCO json has `images`, `annotations` with `bbox` x, y, w, h, and one category.
 """
 import json
-import os
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 import numpy as np
 
 from ..files import whole_file
 from .store import ProposalStore
-
-
-def read_json(path: str | Path) -> Any:
-    """Read a json file.
-
-    Args:
-        path (str | Path): The file.
-
-    Returns:
-        Any: Its content.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If it is not a json file, or truncated.
-    """
-    if not os.path.isfile(path):
-        raise FileNotFoundError(f'there is no file {path}.')
-    try:
-        with open(path, encoding='utf-8') as file:
-            return json.load(file)
-    except ValueError as error:
-        raise ValueError(f'{path} is not a json file, or it is truncated: {error}.') from error
 
 
 def _numbers(regions: np.ndarray) -> list[list[float]]:

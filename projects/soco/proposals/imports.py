@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from .formats import read_json
+from ..annotations.read import read_json
 from .generators import BoxGenerator, Found
 from .images import ImageError, image_size
 from .source_base import ImageSource, name_problem

@@ -4,7 +4,6 @@ A source lists names and returns the bytes of a name. It can be copied to any nu
 processes and threads. No name leads out of the folder of the images.
 """
 import errno
-import json
 import os
 import stat
 import tarfile
@@ -13,6 +12,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import BinaryIO
 
+from ..annotations.photos import PhotoTree
+from ..annotations.read import read_json, read_lines
 from .archives import TarSource, ZipSource
 from .photo_files import Sorter
 from .source_base import ImageSource, NameRefused, name_problem
@@ -142,6 +143,7 @@ class _ListedSource(FolderSource):
             ValueError: If a name leads out of the root, or the file is of another kind.
         """
         found = set()
+        tree = PhotoTree(self.root)
         for name in self.listed():
             if os.path.isabs(name):
                 name = os.path.relpath(name, self.root)
@@ -149,7 +151,7 @@ class _ListedSource(FolderSource):
             if name.startswith('../') or name in ('.', '..'):
                 raise ValueError(f'{self.path} lists {name}, which is outside of {self.root}: '
                                  f'set --root to a folder that contains all images.')
-            found.add(name)
+            found.add(tree.same(name) or name)
         if found and not any(os.path.exists(os.path.join(self.root, name)) for name in found):
             raise FileNotFoundError(f'none of the {len(found)} images that {self.path} lists is '
                                     f'in {self.root} (the first: {min(found)}): set --root to the '
@@ -180,12 +182,11 @@ class ListSource(_ListedSource):
 
     def listed(self) -> Iterable[str]:
         """Return the lines of the list that are neither empty nor comments."""
-        with open(self.path, encoding='utf-8') as file:
-            try:
-                lines = [line.strip() for line in file]
-            except UnicodeDecodeError as error:
-                raise ValueError(f'{self.path} is not a list of images: {error}.') from error
-        return [line for line in lines if line and not line.startswith('#')]
+        try:
+            lines = read_lines(self.path)
+        except ValueError as error:
+            raise ValueError(f'{self.path} is not a list of images: {error}') from error
+        return [line for line in lines if not line.startswith('#')]
 
 
 class CocoSource(_ListedSource):
@@ -203,8 +204,7 @@ class CocoSource(_ListedSource):
     def listed(self) -> Iterable[str]:
         """Return the `file_name` of each image."""
         try:
-            with open(self.path, encoding='utf-8') as file:
-                names = [image['file_name'] for image in json.load(file)['images']]
+            names = [image['file_name'] for image in read_json(self.path)['images']]
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f'{self.path} is not a COCO json: it should contain a list "images", '
                              f'each with a "file_name" ({type(error).__name__}: {error}).'

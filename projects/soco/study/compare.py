@@ -4,7 +4,7 @@ import json
 import math
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -14,10 +14,11 @@ import torch
 from mmengine.config import Config
 from rich.console import Console
 
-from ..datasets.coco_subset import check_coco, choose_images
+from ..annotations.copies import Use, settle
+from ..annotations.read import read_categories, read_json
+from ..datasets.coco_subset import choose_images
 from ..files import whole_file
 from ..launch.data_files import leaf_datasets
-from ..proposals.formats import read_json
 from ..runs.record import code_version
 from ..weights.read import find_newest_checkpoint
 from . import training
@@ -143,44 +144,41 @@ def _name_of(text: str) -> str:
     return ''.join(c if c.isalnum() or c in '-_.' else '_' for c in text)
 
 
-def read_annotations(images: str | Path, train: str | Path, val: str | Path) -> Annotations:
-    """Read and check the annotations of a comparison.
+def read_annotations(images: str | Path, train: str | Path, val: str | Path, work_dir: str | Path,
+                     report: Callable[[str], Any] = print) -> Annotations:
+    """Judge the annotations of a comparison, and mend copies of them where they need it.
 
     Args:
         images (str | Path): Folder of the photos.
-        train (str | Path): COCO json to train on.
+        train (str | Path): COCO json to train on. Its categories are the classes.
         val (str | Path): COCO json to evaluate on.
+        work_dir (str | Path): Folder for mended copies.
+        report (Callable[[str], Any]): Called with each line of what was mended. Defaults to `print`.
 
     Returns:
         Annotations: What the comparison needs of them.
 
     Raises:
         FileNotFoundError: If a file or a photo does not exist.
-        ValueError: If a json is not a COCO file, or the classes differ.
+        ValueError: If something in the annotations is refused, such as other classes.
     """
     folder = Path(images).resolve()
-    content = {}
+    if not folder.is_dir():
+        raise FileNotFoundError(f'There is no folder of photos at {images} (--images).')
+    classes = read_categories(train)
+    read, rows = {}, {}
     for split, path in (('train', train), ('val', val)):
-        if not Path(path).is_file():
-            raise FileNotFoundError(f'There is no {path} (--{split}).')
-        content[split] = read_json(path)
-        check_coco(content[split], path)
-        missing = [row['file_name'] for row in content[split]['images']
-                   if not (folder / row['file_name']).is_file()]
-        if missing:
-            raise FileNotFoundError(f'{len(missing)} photos of {path} are not in {folder}, such as '
-                                    f'{missing[0]}. Set --images to the folder that contains them.')
-    names = {split: [row['name'] for row in rows['categories']] for split, rows in content.items()}
-    if sorted(names['train']) != sorted(names['val']):
-        differing = sorted(set(names['train']) ^ set(names['val']))
-        raise ValueError(f'{train} and {val} have other classes: {", ".join(differing[:5])} is in one '
-                         'of them only.')
-    masks = all(row.get('segmentation') for rows in content.values() for row in rows['annotations'])
-    files = [{row['file_name'] for row in rows['images']} for rows in content.values()]
+        use = Use(photos=str(folder), classes=tuple(classes), training=split == 'train')
+        settled = settle(path, use, work_dir, report)
+        for line in settled.lines:
+            report(f'{path}: {line}')
+        read[split], rows[split] = Path(settled.path), read_json(settled.path)
+    masks = all(row.get('segmentation') for content in rows.values() for row in content['annotations'])
+    files = [{row['file_name'] for row in content['images']} for content in rows.values()]
     return Annotations(
-        images=folder, train=Path(train).resolve(), val=Path(val).resolve(), rows=content['train'],
-        classes=names['train'], val_photos=len(content['val']['images']),
-        val_objects=len(content['val']['annotations']), masks=masks, shared=sorted(files[0] & files[1]))
+        images=folder, train=read['train'], val=read['val'], rows=rows['train'], classes=classes,
+        val_photos=len(rows['val']['images']), val_objects=len(rows['val']['annotations']), masks=masks,
+        shared=sorted(files[0] & files[1]))
 
 
 class Comparison:

@@ -4,9 +4,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ..datasets.coco_subset import check_coco, choose_images, subset_coco, with_images
+from ..annotations.judge import read_coco
+from ..annotations.photos import PhotoTree, settle_names
+from ..datasets.coco_subset import choose_images, subset_coco, with_images
 from ..files import whole_file
-from ..proposals.formats import read_json
 from ..proposals.sources import open_source
 from .plan import BOXES, Study
 
@@ -122,9 +123,9 @@ class StudyData:
         if not path.is_file():
             raise FileNotFoundError(f'There is no {path}. --data must be the folder that contains '
                                     f'{", ".join(map(str, self._named()))}.')
-        content = read_json(path)
-        check_coco(content, path)
-        return content
+        judged = read_coco(path).accept()
+        settle_names(judged, PhotoTree(self.root / self._study.data['images']))
+        return judged.accept().content
 
     def _named(self) -> list[str]:
         data = self._study.data

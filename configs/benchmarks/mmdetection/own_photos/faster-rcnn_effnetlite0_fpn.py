@@ -14,14 +14,15 @@ _base_ = [
 ]
 
 # After `_base_`, since MMEngine takes a config that begins with an import for a pure Python config.
-import json  # noqa: E402
 import os  # noqa: E402
+
+from projects.soco.annotations.read import read_categories  # noqa: E402
 
 root = os.path.abspath('{{ fileDirname }}/../../../..')
 photos = os.environ.get('SOCO_PHOTOS', f'{root}/work_dirs/quickstart/photos')
 ann_file = os.environ.get('SOCO_TRAIN', f'{root}/configs/_base_/datasets/quickstart_coco.json')
 val_file = os.environ.get('SOCO_VAL', ann_file)
-classes = [category['name'] for category in json.load(open(ann_file))['categories']]  # noqa: SIM115
+classes = read_categories(ann_file)
 
 norm_cfg = dict(type='BN', requires_grad=True)
 model = dict(
