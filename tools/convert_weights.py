@@ -6,18 +6,19 @@ import argparse
 from pathlib import Path
 
 from projects.soco.launch.errors import run_tool
-from projects.soco.weights.convert import Conversion, check_output, convert, write_weights
+from projects.soco.runs.next_steps import detectors_of_weights
+from projects.soco.weights.convert import Conversion, convert
 from projects.soco.weights.names import TARGETS
 from projects.soco.weights.read import read_weights
-
-CONFIG = 'configs/benchmarks/mmdetection/coco/mask-rcnn_r50_{}_ms-1x_coco.py'
+from projects.soco.weights.write import check_output, write_weights
 
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('input', help='.pth or .safetensors: a checkpoint of tools/train.py, an '
-                        'official SoCo checkpoint, a plain ResNet, or an output of this tool')
+    parser.add_argument('input', help='.pth, .safetensors or .pkl: a checkpoint of '
+                        'tools/train.py, an official SoCo checkpoint, a ResNet (plain, or inside the '
+                        'network of another method), or an output of this tool')
     parser.add_argument('output', help='.pth or .safetensors; for detectron2 also .pkl')
     parser.add_argument('--to', required=True, choices=TARGETS,
                         help='library whose parameter names the weights get')
@@ -27,18 +28,26 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def fitting(conversion: Conversion, output: str) -> str:
+    """Return a sentence on the detectors that start from weights for mmdet."""
+    what, configs = detectors_of_weights(conversion.state_dict, conversion.family)
+    if configs:
+        return f'{what}: fits {" and ".join(configs)}'
+    if not any(name.startswith('roi_head.') for name in conversion.state_dict):
+        return (f'{what}, without neck and RoI head. To start a detector or a pretraining with this '
+                f'backbone from them, pass tools/train.py --pretrained supervised:{output}')
+    return (f'{what}: fits no detector config of this project. Inherit from one in '
+            'configs/benchmarks/mmdetection and set the same sizes: docs/transfer.md')
+
+
 def report(conversion: Conversion, args: argparse.Namespace) -> None:
     dropped = conversion.dropped.items()
     print(f'{args.input}: {conversion.source} names, {conversion.family}')
     for count, what in [(len(conversion.state_dict), 'moved'),
                         *((len(keys), f'dropped: {rule}') for rule, keys in dropped)]:
         print(f'{count:6} {what}')
-    if args.to == 'mmdet' and args.output.endswith('.pth'):
-        parts = {name.split('.')[0] for name in conversion.state_dict}
-        config = CONFIG.format(conversion.family.lower())
-        print(f'Fits {config} (made for ResNet-50)' if 'roi_head' in parts else
-              'The weights have no RoI head. To start a detector from them, pass tools/train.py '
-              f'--pretrained supervised:{args.output}')
+    if args.to == 'mmdet':
+        print(fitting(conversion, args.output))
     print(f'The weights for {args.to} are in {args.output}')
 
 

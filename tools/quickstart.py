@@ -6,6 +6,7 @@ import argparse
 import importlib.util
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -25,6 +26,7 @@ from projects.soco.runs.follow import run_training
 OUT = Path('work_dirs/quickstart')
 PRETRAINING = 'configs/soco_r18_fpn_quickstart.py'
 DETECTOR = 'configs/benchmarks/mmdetection/coco/mask-rcnn_r18_fpn_quickstart.py'
+BOX_DETECTOR = 'configs/benchmarks/mmdetection/own_photos/faster-rcnn_r18_fpn.py'
 PACKAGED = {
     'skimage': ('data', ['astronaut.png', 'chelsea.png', 'coffee.png', 'motorcycle_left.png',
                          'motorcycle_right.png', 'rocket.jpg']),
@@ -253,11 +255,11 @@ def main() -> None:
     for picture in sorted((OUT / 'pictures').iterdir()):
         console.print(f'{"":20}   {picture.name}')
     if args.folder is not None:
-        console.print('\nFine-tune on your own annotations (a COCO json for these photos):\n'
-                      '  SOCO_QUICKSTART_PHOTOS=' + str(args.folder) +
-                      ' SOCO_QUICKSTART_ANNOTATIONS=annotations.json \\\n'
+        console.print('\nFine-tune on your own annotations (COCO files of boxes for these photos):\n'
+                      f'  SOCO_PHOTOS={shlex.quote(str(args.folder))} SOCO_TRAIN=train.json '
+                      'SOCO_VAL=val.json \\\n'
                       '      bash tools/benchmarks/mmdetection/dist_train_fpn.sh \\\n'
-                      f'      {DETECTOR} {checkpoint} 1', soft_wrap=True)
+                      f'      {BOX_DETECTOR} {checkpoint} 1', soft_wrap=True)
     console.print(f'\nDone in {time.monotonic() - start:.0f} s.')
     if args.folder is None and not learned:
         raise ValueError('Pretraining did not learn (see the table above), but should on these photos. '

@@ -6,9 +6,9 @@ from mmengine.runner import Runner
 
 import projects.soco.compat  # noqa: F401  (before any import of OpenMMLab)
 from projects.soco.launch.checks import check_inputs, prepare_processes
-from projects.soco.launch.configs import add_config_arguments, load_config
+from projects.soco.launch.configs import add_config_arguments, load_config, use_our_loading
 from projects.soco.launch.errors import run_tool
-from projects.soco.weights.read import read_checkpoint
+from projects.soco.weights.read import read_weights
 
 
 def parse_args() -> argparse.Namespace:
@@ -25,9 +25,10 @@ def main() -> None:
         raise ValueError(f"{args.config} has no test_dataloader: it is not a detector's config. "
                          'Use one of those in configs/benchmarks/.')
     check_inputs(cfg)
-    read_checkpoint(args.checkpoint)
+    read_weights(args.checkpoint)
     cfg.work_dir = args.work_dir or cfg.get('work_dir') or f'work_dirs/{Path(args.config).stem}'
     cfg.load_from = args.checkpoint
+    use_our_loading(cfg)
     prepare_processes(cfg, args.launcher)
     Runner.from_cfg(cfg).test()
 

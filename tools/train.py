@@ -13,10 +13,11 @@ from projects.soco.launch.configs import (
     add_train_arguments,
     load_config,
     set_pretrained,
+    use_our_loading,
 )
 from projects.soco.launch.errors import run_tool
 from projects.soco.runs.record import recorded
-from projects.soco.weights.read import find_newest_checkpoint, read_checkpoint
+from projects.soco.weights.read import find_newest_checkpoint, read_checkpoint, read_weights
 
 
 def parse_args() -> argparse.Namespace:
@@ -50,20 +51,21 @@ def apply_arguments(cfg: Config, args: argparse.Namespace) -> None:
         cfg.auto_scale_lr.enable = True
         # mmengine only multiplies processes and batch_size; accumulated iterations count too.
         cfg.auto_scale_lr.base_batch_size /= cfg.optim_wrapper.get('accumulative_counts', 1)
-    if args.resume:
-        path = args.resume if args.resume != 'newest' else find_newest_checkpoint(cfg.work_dir)
-        if path is None:
-            print(f'--resume: {cfg.work_dir} contains no complete checkpoint; starting from scratch.')
-            return
+    path = args.resume if args.resume != 'newest' else find_newest_checkpoint(cfg.work_dir)
+    if args.resume and path is None:
+        print(f'--resume: {cfg.work_dir} contains no complete checkpoint; starting from '
+              f'{cfg.load_from or "scratch"}.')
+    if path:
         missing = {'optimizer', 'meta', 'message_hub'} - set(read_checkpoint(path))
         if missing:
             raise ValueError(f'--resume {path}: it has no {", ".join(sorted(missing))}, so training '
                              'cannot resume from it. To start a new run from its weights, use '
-                             f'--cfg-options load_from={path}')
+                             f'--pretrained {path}')
         cfg.resume, cfg.load_from = True, str(path)
         print(f'Resuming from {path}')
     elif cfg.load_from:
-        read_checkpoint(cfg.load_from)
+        use_our_loading(cfg)
+        read_weights(cfg.load_from)
 
 
 def main() -> None:

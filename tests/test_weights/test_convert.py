@@ -22,10 +22,11 @@ from small import ROOT
 from torch import Tensor, nn
 
 import reference
-from projects.soco.weights.convert import check_output, convert, from_official, write_weights
+from projects.soco.weights.convert import convert, from_official
 from projects.soco.weights.match import match_weights
 from projects.soco.weights.names import TARGETS, name_table
 from projects.soco.weights.read import read_weights
+from projects.soco.weights.write import check_output, write_weights
 
 KINDS = {'fpn_r18': ('SoCo_FPN', 'resnet18'), 'fpn_r50': ('SoCo_FPN', 'resnet50'),
          'fpn_star_r18': ('SoCo_FPN_Star', 'resnet18'), 'c4_r50': ('SoCo_C4', 'resnet50')}

@@ -10,8 +10,8 @@ from mmengine.registry import MODELS, DefaultScope
 from ..compat.cpu import cpu_config
 from ..models.soco import ONLINE_PARTS, SoCo
 from ..weights.convert import convert
-from ..weights.match import match_weights
-from ..weights.read import read_checkpoint, read_weights
+from ..weights.match import fit_names, match_weights
+from ..weights.read import read_weights
 
 _CONFIGS = {'FPN': 'configs/soco_r50_fpn_400e.py', 'C4': 'configs/soco_r50_c4_400e.py'}
 
@@ -54,8 +54,8 @@ def build_start(cfg: Config, weights: str | Path | None = None, seed: int = 0) -
 
     Args:
         cfg (Config): A pretraining config.
-        weights (str | Path, optional): A checkpoint with some of the model's tensors, as `load_from`
-            loads it; the others are random. Defaults to None: all are random.
+        weights (str | Path, optional): Weights of some of the model's parts, as `load_from` loads
+            them; the others are random. Defaults to None: all are random.
         seed (int): Seed of the random initialisation. Defaults to 0.
 
     Returns:
@@ -63,7 +63,9 @@ def build_start(cfg: Config, weights: str | Path | None = None, seed: int = 0) -
     """
     model = build_model(cfg, seed=seed)
     if weights is not None:
-        model.load_state_dict(read_checkpoint(weights)['state_dict'], strict=False)
+        state = read_weights(weights)
+        names = fit_names(model.state_dict(), state)
+        model.load_state_dict({names[key]: value for key, value in state.items()}, strict=False)
     return model
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config, ConfigDict, DictAction
+from mmengine.logging import MMLogger
 from mmengine.runner import Runner
 from mmengine.utils import import_modules_from_strings
 
@@ -39,9 +40,9 @@ def add_config_arguments(parser: argparse.ArgumentParser) -> None:
 
 def add_train_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments that train.py and the check before it share."""
-    parser.add_argument('--pretrained', metavar='SOURCE', help='initial weights of a detector or '
-                        'classifier: a SoCo checkpoint, supervised:FILE (a ResNet trained to '
-                        'classify) or random')
+    parser.add_argument('--pretrained', metavar='SOURCE', help='initial weights: a SoCo checkpoint, '
+                        'weights of another library or method (docs/weights.md), supervised:FILE (only '
+                        'its backbone is needed) or random')
     parser.add_argument('--family', choices=['fpn', 'c4'], help='fail if the detector is of the other '
                         'family; set by the scripts of tools/benchmarks/mmdetection')
 
@@ -78,6 +79,8 @@ def load_config(path: str, options: dict[str, Any], register: bool = True,
         raise ValueError(f'{path} cannot be read as a config: {type(error).__name__}: {error}. '
                          'Check the line that it names, and the keys of its _base_ files.'
                          ) from error
+    if any(key.startswith('default_hooks.pretrained.') for key in options):
+        use_our_loading(cfg)
     for key, value in options.items():
         check_key(cfg, key)
         check_type_name(key, value)
@@ -132,31 +135,59 @@ def find_hook(cfg: Config, kind: str) -> ConfigDict | None:
     return next((hook for hook in hooks if hook and hook.get('type') == kind), None)
 
 
+def use_our_loading(cfg: Config) -> ConfigDict:
+    """Make a config of any project load `load_from` as this project does, and return its hook for it.
+
+    The hook converts names, logs what matched and stops if too little did. Where the config has no such
+    hook, its checkpoints also become those of this project, which can be resumed.
+
+    Args:
+        cfg (Config): Any config; it is changed in place.
+
+    Returns:
+        ConfigDict: The config of the `PretrainedWeightsHook`.
+    """
+    backbone = cfg.get('model', {}).get('backbone') or {}
+    if (backbone.get('init_cfg') or {}).get('type') == 'Pretrained':
+        MMLogger.get_current_instance().warning(
+            f'model.backbone.init_cfg ({backbone.init_cfg.get("checkpoint")}) is not used: the weights '
+            'that this run starts from replace it.')
+        backbone.init_cfg = None
+    hook = find_hook(cfg, 'PretrainedWeightsHook')
+    if hook is None:
+        hooks = cfg.setdefault('default_hooks', ConfigDict())
+        hooks.pretrained = ConfigDict(type='PretrainedWeightsHook')
+        if (hooks.get('checkpoint') or {}).get('type') == 'CheckpointHook':
+            hooks.checkpoint.type = 'PlainCheckpointHook'
+        imports = (cfg.get('custom_imports') or {}).get('imports') or []
+        imports = [imports] if isinstance(imports, str) else [*imports]
+        cfg.custom_imports = dict(
+            imports=[*imports, 'projects.soco.engine'], allow_failed_imports=False)
+        import_modules_from_strings('projects.soco.engine')
+        hook = hooks.pretrained
+    return hook
+
+
 def set_pretrained(cfg: Config, source: str) -> None:
     """Set the initial weights of a config's model.
 
     Args:
-        cfg (Config): A config with a `PretrainedWeightsHook`; the hook and `load_from` are changed.
-        source (str): A SoCo checkpoint; 'supervised:' and a file; or 'random'.
+        cfg (Config): Any config; its `PretrainedWeightsHook` and `load_from` are changed.
+        source (str): A file of weights; 'supervised:' and a file; or 'random'.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If the config has no such hook.
     """
-    hook = find_hook(cfg, 'PretrainedWeightsHook')
-    if hook is None:
-        raise ValueError('--pretrained is for detectors and classifiers (configs/benchmarks/): this '
-                         'config has no PretrainedWeightsHook. To start SoCo itself from weights, use '
-                         '--cfg-options load_from=FILE')
     kind, colon, path = source.partition(':')
     if kind not in ('supervised', 'random') or (kind == 'supervised' and not colon):
         kind, path = 'soco', source
     if kind != 'random' and not Path(path).is_file():
         raise FileNotFoundError(
             f'There is no checkpoint at {path}. --pretrained takes a file that tools/train.py wrote '
-            'for a SoCo config, such as work_dirs/soco_r50_fpn_400e/epoch_400.pth; supervised:FILE, a '
-            'ResNet with the names of torchvision or MMClassification; or random.')
-    hook.source = kind
+            'for a SoCo config, such as work_dirs/soco_r50_fpn_400e/epoch_400.pth; supervised:FILE, '
+            'of which only the backbone is needed (docs/weights.md lists what is recognised); or '
+            'random.')
+    use_our_loading(cfg).source = kind
     cfg.load_from = None if kind == 'random' else os.path.abspath(path)
 
 

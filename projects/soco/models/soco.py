@@ -56,7 +56,7 @@ class SoCo(BaseModel):
         self.target.requires_grad_(False)
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.to(memory_format=self.memory_format)
-        self._register_load_state_dict_pre_hook(self._fill_target)
+        self._register_load_state_dict_pre_hook(self.fill_target)
 
     def init_weights(self) -> None:
         """Initialise the online network and copy it to the target."""
@@ -68,8 +68,14 @@ class SoCo(BaseModel):
         for part, module in self.target.items():
             module.load_state_dict(getattr(self, part).state_dict())
 
-    def _fill_target(self, state_dict: dict[str, Tensor], prefix: str, *args) -> None:
-        """Load the online network into the target if the loaded weights contain no target."""
+    def fill_target(self, state_dict: dict[str, Tensor], prefix: str = '', *args) -> None:
+        """Add the online network's weights as the target's, unless there are weights of a target.
+
+        Args:
+            state_dict (dict[str, Tensor]): Weights by name; it is changed in place.
+            prefix (str): What comes before this model's names. Defaults to ''.
+            *args: What PyTorch passes to a hook before it loads a state dict.
+        """
         if any(key.startswith(f'{prefix}target.') for key in state_dict):
             return
         for part in self.target:

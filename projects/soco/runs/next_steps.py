@@ -1,20 +1,33 @@
 """The commands that continue from a pretraining run."""
 import shlex
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
+from torch import Tensor
+
+from ..weights.match import resnet_depth
 from .read import Run
 
 DETECTORS = 'configs/benchmarks/mmdetection/{}.py'
 # (family, depth or name of the backbone, channels of the FPN, channels of the box head): the detector
-# with the same parts.
+# with the same parts, for the data set that its name says (with masks, or the quickstart's photos).
 FITTING = {
     ('fpn', 18, 64, 256): 'coco/mask-rcnn_r18_fpn_quickstart',
     ('fpn', 50, 256, 1024): 'coco/mask-rcnn_r50_fpn_ms-1x_coco',
     ('fpn', 101, 256, 1024): 'coco/mask-rcnn_r101_fpn_ms-1x_coco',
-    ('fpn', 'tf_efficientnet_lite0', 64, 256): 'own_photos/faster-rcnn_effnetlite0_fpn',
     ('c4', 50, None, None): 'coco/mask-rcnn_r50_c4_ms-1x_coco',
 }
+# The same for photos of a user's own, of which boxes are all that is needed.
+OWN_PHOTOS = {
+    ('fpn', 18, 64, 256): 'own_photos/faster-rcnn_r18_fpn',
+    ('fpn', 50, 256, 1024): 'own_photos/faster-rcnn_r50_fpn',
+    ('fpn', 'tf_efficientnet_lite0', 64, 256): 'own_photos/faster-rcnn_effnetlite0_fpn',
+}
+LITE0 = [24, 40, 112, 320]  # channels of the stages of tf_efficientnet_lite0
+# Photos for which there are COCO's annotations, or those of the quickstart.
+_COCO_RECIPES = ('data/imagenet', 'data/coco')
+_PACKAGED = 'astronaut.png'
 
 
 class Command(NamedTuple):
@@ -74,22 +87,60 @@ def browse_command(run: Run) -> str:
     return _line('python tools/browse_views.py', run.config_path or 'CONFIG')
 
 
-def fitting_detector(model: Mapping[str, Any]) -> str | None:
+def fitting_detector(model: Mapping[str, Any], own_photos: bool = False) -> str | None:
     """Return the detector config of the project with the backbone, neck and box head of a model.
 
     Args:
         model (Mapping[str, Any]): `model` of a pretraining config.
+        own_photos (bool): Whether the photos are a user's own. Defaults to False: a config for COCO is
+            preferred.
 
     Returns:
         str | None: Path of the config, relative to the project; None if there is no such detector.
     """
     backbone, neck, roi_head = (model.get(part) or {} for part in ('backbone', 'neck', 'roi_head'))
-    family = 'c4' if roi_head.get('type') == 'SoCoC4RoIHead' else 'fpn'
-    which = backbone.get('depth', backbone.get('model_name'))
-    sizes = neck.get('out_channels'), (roi_head.get('bbox_head') or {}).get('fc_out_channels')
-    return next((DETECTORS.format(name) for (kind, known, *widths), name in FITTING.items()
-                 if (kind, known) == (family, which)
+    return _find(own_photos, 'c4' if roi_head.get('type') == 'SoCoC4RoIHead' else 'fpn',
+                 backbone.get('depth', backbone.get('model_name')), neck.get('out_channels'),
+                 (roi_head.get('bbox_head') or {}).get('fc_out_channels'))
+
+
+def detectors_of_weights(state: Mapping[str, Tensor], family: str) -> tuple[str, list[str]]:
+    """Describe weights for mmdet, and list the detector configs of the project that they fit.
+
+    Args:
+        state (Mapping[str, Tensor]): Tensors with mmdet's names.
+        family (str): 'FPN' or 'C4'.
+
+    Returns:
+        tuple[str, list[str]]: Such as 'ResNet-50, FPN of 256 channels, box head of 1024', and the paths
+        of the configs, relative to the project.
+    """
+    name = resnet_depth(state) or 'another backbone'
+    depth = name.rpartition('-')[2]
+    backbone: int | str = int(depth) if depth.isdigit() else name
+    inside = [state[key].shape[1] for i in range(4)
+              if (key := f'neck.lateral_convs.{i}.conv.weight') in state]
+    if inside == LITE0:
+        name = backbone = 'tf_efficientnet_lite0'
+    neck, head = (len(state[key]) if key in state else None for key in (
+        'neck.lateral_convs.0.conv.weight', 'roi_head.bbox_head.shared_fcs.0.weight'))
+    words = [name, f'FPN of {neck} channels' if neck else '', f'box head of {head}' if head else '']
+    whole = family == 'C4' or neck and head
+    found = [_find(own, family.lower(), backbone, neck, head) for own in (False, True)] if whole else []
+    return ', '.join(filter(None, words)), list(dict.fromkeys(filter(None, found)))
+
+
+def _find(own_photos: bool, family: str, backbone: int | str | None, *sizes: int | None) -> str | None:
+    tables = [OWN_PHOTOS] if own_photos else [FITTING, OWN_PHOTOS]
+    return next((DETECTORS.format(name) for table in tables
+                 for (kind, known, *widths), name in table.items()
+                 if (kind, known) == (family, backbone)
                  and all(size in (None, width) for size, width in zip(sizes, widths))), None)
+
+
+def _has_own_photos(data_root: str) -> bool:
+    """Return whether photos are neither those of a recipe for COCO nor those of the quickstart."""
+    return not (data_root.startswith(_COCO_RECIPES) or Path(data_root, _PACKAGED).is_file())
 
 
 def transfer_command(run: Run) -> Command:
@@ -99,16 +150,20 @@ def transfer_command(run: Run) -> Command:
         run (Run): See `read_work_dir`. It must have a checkpoint.
 
     Returns:
-        Command: The command. Its line is '' if no detector config of the project has the same parts.
+        Command: The command. Its line is '' if no detector config of the project has the same parts and
+        fits the photos: one for boxes only, unless they are those of a recipe for COCO.
     """
     title = 'Fine-tune a detector'
     family = 'c4' if run.part('model.roi_head').get('type') == 'SoCoC4RoIHead' else 'fpn'
     neck, box_head = run.part('model.neck'), run.part('model.roi_head.bbox_head')
-    detector = fitting_detector(run.part('model'))
+    photos = str(run.part('train_dataloader.dataset').get('data_root', 'DIR'))
+    own = _has_own_photos(photos)
+    detector = fitting_detector(run.part('model'), own)
     if detector is None:
-        return Command(title, '', 'No detector config of the project has this backbone, neck and box '
-                       'head. Inherit from one in configs/benchmarks/mmdetection and set the same '
-                       'sizes: docs/transfer.md.')
+        return Command(title, '', f'No detector config of the project{" for own photos" * own} has this '
+                       'backbone, neck and box head. Inherit from one in configs/benchmarks/mmdetection '
+                       f'{"(such as own_photos/faster-rcnn_r50_fpn.py) " * own}and set the same sizes: '
+                       'docs/transfer.md.')
     note = ('The number at the end is the number of GPUs. Other detectors and data sets: '
             'docs/transfer.md.')
     words = [run.checkpoint, run.processes]
@@ -119,12 +174,12 @@ def transfer_command(run: Run) -> Command:
         note = ('The number after the checkpoint is the number of GPUs. This pretraining has no '
                 f'{" and no ".join(missing)}: the detector initialises them randomly.')
     line = _line(f'bash tools/benchmarks/mmdetection/dist_train_{family}.sh', detector, *words)
-    photos = shlex.quote(str(run.part('train_dataloader.dataset').get('data_root', 'DIR')))
     if 'quickstart' in detector:
-        line = f'SOCO_QUICKSTART_PHOTOS={photos} {line}'
-    elif 'own_photos' in detector:
-        line = f'SOCO_PHOTOS={photos} SOCO_TRAIN=train.json SOCO_VAL=val.json {line}'
-        note = ('train.json and val.json are COCO files of boxes for these photos. ' + note)
+        line = f'SOCO_QUICKSTART_PHOTOS={shlex.quote(photos)} {line}'
+    elif own:
+        line = f'SOCO_PHOTOS={shlex.quote(photos)} SOCO_TRAIN=train.json SOCO_VAL=val.json {line}'
+        note = ('train.json and val.json are COCO files of boxes for these photos; masks are not '
+                f'needed. {note}')
     return Command(title, line, note)
 
 

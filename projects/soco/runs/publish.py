@@ -13,8 +13,9 @@ import torch
 
 from .. import __version__
 from ..files import PathLike, write_whole
-from ..weights.convert import Conversion, convert, encode_weights
+from ..weights.convert import Conversion, convert
 from ..weights.read import read_checkpoint
+from ..weights.write import encode_weights
 from .config_changes import read_dumped
 from .next_steps import transfer_command
 from .read import Run

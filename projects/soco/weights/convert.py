@@ -3,33 +3,27 @@
 Every conversion goes through this project's names, with the tables of `names`, which are used in both
 directions; a round trip is therefore exact.
 """
-import io
-import json
-import pickle
 import re
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
-import numpy as np
-import safetensors.torch
-import torch
 from torch import Tensor
 
-from .. import __version__
-from ..files import PathLike, write_whole
 from .names import (
     FPN_SIGNS,
     LEFT_IN,
     LEFT_OUT,
-    OTHER_BACKBONE,
     OTHER_KINDS,
+    RESNET,
     SAME_NAMES,
+    SECOND_NETWORK,
     SIGNS,
     TARGETS,
     name_table,
 )
+
+_PYRAMID_OR_HEAD = r'(neck\.(lateral|fpn)_convs|roi_head)\.'  # more than a backbone
 
 
 @dataclass(frozen=True)
@@ -72,20 +66,28 @@ def convert(state_dict: dict[str, Tensor], to: str, source: str | None = None,
     if to not in TARGETS:
         raise ValueError(f'Weights can be converted to {", ".join(TARGETS)}, not to {to!r}.')
     keys = {key: key.removeprefix('module.') for key in state_dict}
+    dropped: dict[str, list[str]] = {}
     source = source or source_format(keys.values())
+    resnet = set(name_table('torchvision', 'FPN').values())
+    if source is None and (prefix := find_network(keys.values(), resnet)) is not None:
+        source = 'torchvision'  # a plain ResNet inside the network of another method
+        dropped[f'not under {prefix}'] = [k for k, name in keys.items() if not name.startswith(prefix)]
+        keys = {key: name.removeprefix(prefix) for key, name in keys.items() if name.startswith(prefix)}
+    if source == 'detectron2' and not _any(r'backbone\.', keys.values()):  # such as R-50.pkl
+        keys = {key: f'backbone.bottom_up.{name}' for key, name in keys.items()}
     if source is None:
         raise ValueError(f'These are not weights of SoCo: {describe(keys.values())}. Use '
                          'those of a pretraining run of this project or of the official code '
-                         '(encoder.), or of a ResNet (conv1., layer1.).')
+                         '(encoder.), or of a ResNet (conv1., layer1.), also inside the network of '
+                         'another method (encoder_q., teacher.backbone., …).')
     if c4 and source != 'torchvision':
         raise ValueError('The option for C4 is only for a plain ResNet, whose keys do not show whether '
                          f'it is for C4. The keys of these weights ({source}) do: omit the option.')
-    family = 'C4' if c4 or not _any(FPN_SIGNS[source], keys.values()) else 'FPN'
-    dropped: dict[str, list[str]] = {}
+    family = _family(source, keys.values(), c4)
     to_ours = {theirs: ours for ours, theirs in name_table(source, family).items()}
     from_ours = name_table(to, family)
-    if {source, to} <= SAME_NAMES:  # the tables contain ResNet; any other backbone keeps its names
-        others = {name: name for name in keys.values() if re.match(OTHER_BACKBONE, name)}
+    if {source, to} <= SAME_NAMES and not set(RESNET) <= set(keys.values()):
+        others = {name: name for name in keys.values() if re.match(r'(target\.)?backbone\.', name)}
         to_ours = {**to_ours, **others}
         from_ours = {**from_ours, **{name: name for name in others
                                      if to == 'soco' or name.startswith('backbone.')}}
@@ -114,8 +116,99 @@ def from_official(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
     return convert(state_dict, 'soco', source='official').state_dict
 
 
+def rename_to_ours(keys: Iterable[str], inside: Mapping[str, str], names: Collection[str]
+                   ) -> dict[str, str]:
+    """Return this project's name of each tensor of a file, whatever library or method wrote it.
+
+    Nothing is an error: a tensor that the model has no place for keeps its name, with `other.` before
+    it if the model uses this name for something else.
+
+    Args:
+        keys (Iterable[str]): Names in the file.
+        inside (Mapping[str, str]): For each name inside the model's backbone, such as
+            'layer1.0.conv1.weight', the name in the model.
+        names (Collection[str]): All names in the model.
+
+    Returns:
+        dict[str, str]: For each name of the file, ours.
+    """
+    short = {key: key.removeprefix('module.') for key in keys}
+    if set(short.values()) <= set(names):  # of this very model
+        return short
+    source = source_format(short.values())
+    if source in ('official', 'detectron2'):
+        return _rename_by_table(short, source, inside)
+    prefix = find_network(short.values(), inside)
+    if prefix is None:
+        return short
+    root = re.sub(r'backbone\.(timm_model\.)?$', '', prefix)
+    around = [name.removeprefix(root) for name in short.values() if name.startswith(root)]
+    alone = not _any(_PYRAMID_OR_HEAD, around)
+    # The projector and the predictor of another method have no meaning here, whatever their names.
+    foreign = 'no key' if source_format(around) == 'soco' else r'(projector|head\.predictor|target)\.'
+    renamed = {}
+    for key, name in short.items():
+        new = f'other.{name}' if name in names else name
+        if name.startswith(prefix):
+            inner = name.removeprefix(prefix)
+            ours = inside.get(inner, f'backbone.{inner}')
+            new = ours if alone or ours.startswith('backbone.') else f'backbone.{inner}'
+        elif root != prefix and name.startswith(root):
+            rest = name.removeprefix(root)
+            new = rest if not re.match(foreign, rest) else new
+        renamed[key] = new
+    return renamed
+
+
+def _rename_by_table(short: Mapping[str, str], source: str, inside: Mapping[str, str]
+                     ) -> dict[str, str]:
+    """Return our names of official or detectron2's weights; other names stay as they are."""
+    family = _family(source, short.values())
+    table = {theirs: ours for ours, theirs in name_table(source, family).items()}
+    if not _any(r'backbone\.', short.values()) and source == 'detectron2':  # such as R-50.pkl
+        table = {theirs.removeprefix('backbone.bottom_up.'): ours for theirs, ours in table.items()}
+    renamed = {key: table.get(name, name) for key, name in short.items()}
+    if not _any(_PYRAMID_OR_HEAD, renamed.values()):  # a backbone alone fits TIMMBackbone and C4, too
+        renamed = {key: inside.get(name.removeprefix('backbone.'), name)
+                   for key, name in renamed.items()}
+    return renamed
+
+
+def find_network(keys: Iterable[str], inside: Collection[str]) -> str | None:
+    """Return what comes before a network's own names in the names of a file, or None.
+
+    Of several networks of the same kind, the first is the one that is trained (MoCo's query encoder) or
+    the one that its authors use (DINO's teacher); see `SECOND_NETWORK`.
+
+    Args:
+        keys (Iterable[str]): Names in the file, without the prefix `module.`.
+        inside (Collection[str]): Names of the network itself, such as 'layer1.0.conv1.weight'.
+
+    Returns:
+        str, optional: Such as 'encoder_q.'; '' for a bare network; None if there is no such network.
+    """
+    keys = list(keys)
+    counts: Counter[str] = Counter()
+    for key in keys:
+        parts = key.split('.')
+        for i in range(len(parts)):
+            if '.'.join(parts[i:]) in inside:
+                counts[''.join(f'{part}.' for part in parts[:i])] += 1
+    if not counts:
+        return None
+    most = max(counts.values())
+    prefix = min((prefix for prefix, count in counts.items() if count == most),
+                 key=lambda prefix: (bool(re.match(SECOND_NETWORK, prefix)), len(prefix)))
+    there = sum(key.startswith(prefix) for key in keys)
+    return prefix if 2 * most >= min(len(inside), there) else None
+
+
 def _any(pattern: str, keys: Iterable[str]) -> bool:
     return any(re.match(pattern, key) for key in keys)
+
+
+def _family(source: str, keys: Iterable[str], c4: bool = False) -> str:
+    return 'C4' if c4 or not _any(FPN_SIGNS[source], keys) else 'FPN'
 
 
 def source_format(keys: Iterable[str]) -> str | None:
@@ -128,7 +221,8 @@ def source_format(keys: Iterable[str]) -> str | None:
         str, optional: 'official', one of `TARGETS`, or None if no format matches.
     """
     keys = list(keys)
-    return next((name for name, sign in SIGNS.items() if _any(sign, keys)), None)
+    return next((name for name, signs in SIGNS.items()
+                 if all(_any(sign, keys) for sign in signs)), None)
 
 
 def describe(keys: Iterable[str]) -> str:
@@ -142,9 +236,8 @@ def describe(keys: Iterable[str]) -> str:
     """
     keys = list(keys)
     tops = sorted({key.split('.')[0] for key in keys})
-    if _any(SIGNS['official'], keys) or {'model', 'opt'} <= set(tops):
-        return ('it looks like a checkpoint of the official SoCo code, which must be converted first: '
-                'python tools/convert_weights.py FILE OUT.pth --to mmdet')
+    if source_format(keys) == 'official':
+        return 'it looks like a checkpoint of the official SoCo code'
     for kind, sign in OTHER_KINDS.items():
         if _any(sign, keys):
             return f'it looks like {kind}'
@@ -175,90 +268,3 @@ def _rename(keys: dict[str, str], table: dict[str, str], rules: dict[str, str],
         raise ValueError('Several keys would get the same name: some have the prefix module. and '
                          'some do not. Use the weights of a single model.')
     return renamed
-
-
-def check_output(path: PathLike, to: str, overwrite: bool = False) -> None:
-    """Check that weights can be written to a path, before any work is done.
-
-    Args:
-        path (PathLike): The output file.
-        to (str): Format of the weights, one of `TARGETS`.
-        overwrite (bool): Whether an existing file may be replaced. Defaults to False.
-
-    Raises:
-        ValueError: If the format does not support the suffix.
-        FileExistsError: If the file exists and `overwrite` is False.
-    """
-    suffix, known = Path(path).suffix, ['.pth', '.safetensors'] + ['.pkl'] * (to == 'detectron2')
-    if suffix not in known:
-        why = ' Only detectron2 reads .pkl.' if suffix == '.pkl' else ''
-        raise ValueError(f'{path}: weights for {to} are written as {" or ".join(known)}, not as '
-                         f'{suffix or "a file without suffix"}.{why}')
-    if Path(path).exists() and not overwrite:
-        raise FileExistsError(f'{path} exists: choose another name, or add --overwrite.')
-
-
-def write_weights(conversion: Conversion, path: PathLike, overwrite: bool = False) -> None:
-    """Write converted weights, whole or not at all.
-
-    Args:
-        conversion (Conversion): Output of `convert`.
-        path (PathLike): The output file: .pth or .safetensors, and .pkl for detectron2.
-        overwrite (bool): Whether to replace an existing file. Defaults to False.
-
-    Raises:
-        ValueError: See `check_output`.
-        FileExistsError: See `check_output`.
-    """
-    check_output(path, conversion.target, overwrite)
-    write_whole(path, encode_weights(conversion, Path(path).suffix))
-
-
-def encode_weights(conversion: Conversion, suffix: str,
-                   about: dict[str, str] | None = None) -> memoryview:
-    """Return the bytes of a weight file; the same weights give the same bytes.
-
-    Args:
-        conversion (Conversion): Output of `convert`.
-        suffix (str): '.pth' or '.safetensors', and '.pkl' for detectron2.
-        about (dict, optional): Further metadata, for .safetensors and for the .pth of mmdet and of
-            this project. Defaults to None.
-
-    Returns:
-        memoryview: Content of the file.
-    """
-    # clones, because a view would be written with its whole storage
-    weights = {name: value.detach().clone(memory_format=torch.contiguous_format)
-               for name, value in conversion.state_dict.items()}
-    meta = dict(converted_from=conversion.source, names=conversion.target, family=conversion.family,
-                soco_version=__version__, **(about or {}))
-    buffer = io.BytesIO()
-    if suffix == '.safetensors':
-        buffer.write(_with_metadata(safetensors.torch.save(weights), {'format': 'pt', **meta}))
-    elif suffix == '.pkl':
-        # With `__author__`, detectron2 treats the file as its own format. With `matching_heuristics`
-        # False, it uses the names as they are and does not match by similar endings.
-        arrays = {name: value.numpy() for name, value in weights.items()}
-        _ArrayPickler(buffer, protocol=4).dump(
-            {'model': arrays, '__author__': 'SoCo', 'matching_heuristics': False})
-    else:
-        torch.save({'torchvision': weights, 'detectron2': dict(model=weights)}.get(
-            conversion.target, dict(state_dict=weights, meta=meta)), buffer)
-    return buffer.getbuffer()
-
-
-def _with_metadata(data: bytes, meta: dict[str, str]) -> bytes:
-    """Add metadata to the header of .safetensors; the library writes them in arbitrary order."""
-    size = int.from_bytes(data[:8], 'little')
-    header = json.dumps({'__metadata__': meta, **json.loads(data[8:8 + size])}).encode()
-    header += b' ' * (-len(header) % 8)
-    return len(header).to_bytes(8, 'little') + header + data[8 + size:]
-
-
-class _ArrayPickler(pickle.Pickler):
-    """Pickler that refers only to `numpy.ndarray`; NumPy 2 refers to modules that NumPy 1 lacks."""
-
-    def reducer_override(self, value: object) -> Any:
-        if isinstance(value, np.ndarray):
-            return np.ndarray, (value.shape, value.dtype.str, bytearray(value.tobytes()))
-        return NotImplemented

@@ -1,16 +1,22 @@
 """Matching of the tensors of a checkpoint with those of a model."""
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
 
-from .convert import describe, source_format
+from ..files import PathLike
+from .convert import describe, rename_to_ours
+from .names import INSIDE_BACKBONE, INSIDE_C4_HEAD
 
 # Predictors depend on the detector's classes: no pretraining has them, so they are never required.
 _PREDICTORS = ('fc_cls', 'fc_reg')
 _SHARED = 'roi_head.shared_head.layer4.'  # the last stage in C4 detectors and SoCo-C4
+# What weights may be pretrained of a model; the other parts depend on a detector's classes.
+_PARTS = ('backbone', 'neck', 'roi_head.bbox_head', _SHARED.rstrip('.'), 'projector', 'head.predictor',
+          'target')
+_COUNTER = '.num_batches_tracked'  # old files lack it; BN does not use it
 _COLUMNS = ('matched', 'fresh', 'unused', 'shape differs')
 
 
@@ -52,7 +58,14 @@ class WeightsReport:
     def required(self) -> tuple[int, int]:
         """Number of required keys that matched, and number of all required keys."""
         found = sum(map(self.is_required, self.matched))
-        return found, found + sum(map(self.is_required, [*self.fresh, *self.mismatched]))
+        return found, found + len(self.lacking)
+
+    @property
+    def lacking(self) -> list[str]:
+        """Required keys that did not match; BN's counters do not count in a file without any."""
+        old = not any(key.endswith(_COUNTER) for key in (*self.matched, *self.unused))
+        return [key for key in (*self.fresh, *self.mismatched)
+                if self.is_required(key) and not (old and key.endswith(_COUNTER))]
 
     @property
     def complete(self) -> bool:
@@ -78,66 +91,115 @@ class WeightsReport:
                          f'contain ({", ".join(self.require)}; without {", ".join(_PREDICTORS)})')
         return '\n'.join(lines)
 
+    def check_whole(self, path: PathLike) -> None:
+        """Check that a checkpoint has every tensor of a detector that is to be used as it is.
+
+        Args:
+            path (PathLike): The checkpoint.
+
+        Raises:
+            ValueError: If tensors are missing; the message says what the checkpoint looks like.
+        """
+        untrained = [key for key in (*self.fresh, *self.mismatched) if not key.endswith(_COUNTER)]
+        if untrained:
+            looks = describe([*self.matched, *self.unused, *self.mismatched])
+            raise ValueError(
+                f'{path} is not the detector to be tested: {len(untrained)} of its tensors are missing '
+                f'or have another shape, such as {untrained[0]}; {looks}. Use a checkpoint that '
+                'fine-tuning with this config wrote (iter_*.pth or epoch_*.pth in its work directory).')
+
     def explain(self) -> str:
         """Return a paragraph that says why the report is not complete, and what to do."""
         found, total = self.required
         wrong = [(k, *shapes) for k, shapes in self.mismatched.items() if self.is_required(k)]
-        if wrong:
-            key, theirs, ours = wrong[0]
-            why = (f'{len(wrong)} of them have another shape, such as {key}: {list(theirs)} in '
-                   f'the checkpoint and {list(ours)} in the detector, so the two differ in depth '
+        theirs = [*self.matched, *self.unused, *self.mismatched]
+        ours = [*self.matched, *self.fresh, *self.mismatched]
+        depths = [resnet_depth(theirs), resnet_depth(ours)]
+        if all(depths) and depths[0] != depths[1]:
+            why = f'it has a {depths[0]}, and this model a {depths[1]}'
+        elif wrong:
+            key, shape, wanted = wrong[0]
+            why = (f'{len(wrong)} of them have another shape, such as {key}: {list(shape)} in '
+                   f'the checkpoint and {list(wanted)} in the model, so the two differ in depth '
                    'or widths')
         else:
-            missing = [k for k in self.fresh if self.is_required(k)]
+            missing = self.lacking
             example = f', such as {missing[0]}' if missing else ''
-            why = (f'{len(missing)} of them are not in the checkpoint{example}; '
-                   f'{describe([*self.matched, *self.unused, *self.mismatched])}')
+            why = f'{len(missing)} of them are not in the checkpoint{example}; {describe(theirs)}'
+        whole = [part for part in self.require if any(k.startswith(f'{part}.') for k in self.matched)
+                 and not any(k.startswith(f'{part}.') for k in self.lacking)]
+        only = (f' To load only what fits, add --cfg-options default_hooks.pretrained.require='
+                f'[{",".join(whole)}].' if whole else '')
         return (
-            f'The checkpoint does not fit this detector: {found} of {total} keys of '
+            f'The checkpoint does not fit this model: {found} of {total} keys of '
             f'{", ".join(self.require)} matched. {why[0].upper()}{why[1:]}. Use a checkpoint '
             'that tools/train.py wrote for a SoCo config with the same backbone, neck and box '
-            'head as this detector. To fine-tune from weights without these parts, remove '
-            'them from `require` of the PretrainedWeightsHook in the config.')
+            f'head as this model, or weights of the same backbone.{only}')
 
 
-def fit_names(model_state: Mapping[str, Tensor], checkpoint_state: Mapping[str, Tensor],
-              supervised: bool = False) -> dict[str, str]:
-    """Return the name in a model of each tensor of a checkpoint.
+def resnet_depth(keys: Iterable[str]) -> str | None:
+    """Return the name of a ResNet with these tensors, such as 'ResNet-50'; None if it is no ResNet.
 
-    The stages of a plain ResNet are mapped to `backbone`; in a C4 detector, the last one is mapped to
+    Args:
+        keys (Iterable[str]): This project's names of weights.
+    """
+    blocks: dict[str, set[str]] = {}
+    deep = False
+    for key in keys:
+        found = re.match(r'(?:backbone|roi_head\.shared_head)\.layer(\d)\.(\d+)\.conv(\d)\.', key)
+        if found:
+            blocks.setdefault(found[1], set()).add(found[2])
+            deep |= found[3] == '3'
+    counts = tuple(len(blocks[stage]) for stage in sorted(blocks))
+    depths = {(2, 2, 2, 2): 18, (3, 4, 6, 3): 50 if deep else 34, (3, 4, 23, 3): 101,
+              (3, 8, 36, 3): 152}
+    if not counts:
+        return None
+    return f'ResNet-{depths[counts]}' if counts in depths else f'ResNet with {counts} blocks'
+
+
+def brought_parts(model_state: Mapping[str, Tensor], checkpoint_state: Mapping[str, Tensor]
+                  ) -> tuple[str, ...]:
+    """Return the parts that must arrive completely: the backbone, and all that the file has some of.
+
+    Args:
+        model_state (Mapping[str, Tensor]): State dict of the model.
+        checkpoint_state (Mapping[str, Tensor]): State dict of the checkpoint, with the model's names.
+
+    Returns:
+        tuple[str, ...]: Such as ('backbone', 'neck'). Predictors do not count: they depend on classes.
+    """
+    shared = [key for key in checkpoint_state if key in model_state
+              and not any(part in _PREDICTORS for part in key.split('.'))]
+    return tuple(part for part in _PARTS if any(key.startswith(f'{part}.') for key in (
+        model_state if part == 'backbone' else shared)))
+
+
+def fit_names(model_state: Mapping[str, Tensor], checkpoint_state: Mapping[str, Tensor]
+              ) -> dict[str, str]:
+    """Return the name in a model of each tensor of a checkpoint, whatever library wrote it.
+
+    The stages of a backbone alone are mapped to `backbone`; in a C4 detector, the last one is mapped to
     the RoI head. If the model's pyramid starts at a coarser level than the checkpoint's (RetinaNet,
     FCOS: at P3), the lateral and output convs are renumbered so that the levels correspond; those of
     the finer levels are renamed to `neck_finer_levels`. For a backbone alone (linear evaluation),
     SoCo-C4's last stage is mapped back to the backbone.
 
     Args:
-        model_state (Mapping[str, Tensor]): State dict of the detector or classifier.
+        model_state (Mapping[str, Tensor]): State dict of the detector, the classifier or SoCo.
         checkpoint_state (Mapping[str, Tensor]): State dict of the checkpoint.
-        supervised (bool): Whether the checkpoint is a classifier, whose last stage fits a C4
-            detector. Defaults to False.
 
     Returns:
         dict[str, str]: For every key of the checkpoint, its name in the model.
     """
-    plain = source_format([key.removeprefix('module.') for key in checkpoint_state]) == 'torchvision'
-    names = {}
-    for key in checkpoint_state:
-        name = key.removeprefix('module.')
-        names[key] = f'backbone.{name}' if plain and not name.startswith('fc.') else name
-    has = {name: key for key, name in names.items()}
-
-    def move(old: str, new: str) -> None:
-        if not any(k.startswith(old) for k in model_state) and any(
-                k.startswith(new) for k in model_state):
-            for key, name in names.items():
-                if name.startswith(old):
-                    names[key] = new + name.removeprefix(old)
-
-    if plain or supervised:
-        move('backbone.layer4.', _SHARED)
+    inside = {found[1]: key for pattern in (INSIDE_BACKBONE, INSIDE_C4_HEAD) for key in model_state
+              if (found := re.fullmatch(pattern, key))}
+    names = rename_to_ours(checkpoint_state, inside, model_state)
     if not any(k.startswith('roi_head.') for k in model_state):
-        move(_SHARED, 'backbone.layer4.')
-    shift = _pyramid_shift({n: checkpoint_state[k] for n, k in has.items()}, model_state)
+        for key, name in names.items():
+            if name.startswith(_SHARED):
+                names[key] = 'backbone.layer4.' + name.removeprefix(_SHARED)
+    shift = _pyramid_shift({n: checkpoint_state[k] for k, n in names.items()}, model_state)
     if shift:
         for key, name in names.items():
             level = re.fullmatch(r'neck\.(lateral|fpn)_convs\.(\d+)\.(.+)', name)

@@ -83,7 +83,14 @@ _TABLES = {
 }
 TARGETS = ('mmdet', 'detectron2', 'torchvision', 'soco')
 SAME_NAMES = {'soco', 'mmdet'}
-OTHER_BACKBONE = r'(target\.)?backbone\.timm_model\.'  # a backbone that is no ResNet
+# The tables contain ResNets, which have both names; any other backbone keeps its names.
+RESNET = ('backbone.layer1.0.conv2.weight', 'backbone.layer2.0.conv2.weight')
+# What a tensor is called inside of a backbone; mmcls's TIMMBackbone has all under `timm_model`.
+INSIDE_BACKBONE = r'backbone\.(?:timm_model\.)?(.+)'
+INSIDE_C4_HEAD = r'roi_head\.shared_head\.(layer4\..+)'  # the last stage of C4's backbone
+# Of several networks in a file, one whose prefix matches this is used only if there is no other: the
+# moving average of contrastive methods, the student of self-distillation.
+SECOND_NETWORK = r'(^|.*[._])(k|key|target|target_net|target_network|momentum|student|ema)([._]|$)'
 
 
 @cache
@@ -111,6 +118,7 @@ def name_table(format_name: str, family: str) -> dict[str, str]:
 LEFT_IN = {
     'official': {'queue, which SoCo does not use': r'queue(_ptr)?$'},
     'torchvision': {'classifier': r'fc\.'},
+    'detectron2': {'classifier': r'backbone\.bottom_up\.stem\.fc\.'},
 }
 _PRETRAINING = {
     'target network': r'target\.',
@@ -124,19 +132,19 @@ LEFT_OUT = {
         **_PRETRAINING, 'neck and box head (torchvision has none)': r'neck\.|roi_head\.bbox_head\.'},
 }
 
-# How keys begin in each format; the first format that matches any key is used.
+# How keys begin in each format: each pattern matches some key. The first format that fits is used.
 SIGNS = {
-    'official': r'encoder(_k)?\.',
-    'detectron2': r'backbone\.(bottom_up\.)?(stem|res\d)\.',
-    'torchvision': r'(conv1|layer1)\.',
-    'soco': r'(projector|target|head\.predictor)\.',
-    'mmdet': r'backbone\.(conv1|layer1|timm_model)\.',
+    'official': (r'encoder\.conv1\.', r'predictor\.linear1\.|neck\.lateral_convs\.|head\.(conv|fc)1\.'),
+    'detectron2': (r'(backbone\.(bottom_up\.)?)?(stem\.conv1|res2\.0)\.', ),
+    'torchvision': (r'conv1\.', r'layer1\.'),
+    'soco': (r'projector\.fc0\.|target\.(backbone|neck|roi_head|projector)\.', ),
+    'mmdet': (r'backbone\.', ),
 }
 # Keys that weights with a pyramid have and weights for C4 do not. A plain ResNet may be either.
 _OUR_FPN = r'backbone\.layer4\.|neck\.|roi_head\.bbox_head\.'
 FPN_SIGNS = {
     'official': r'(neck|head)(_k)?\.',
-    'detectron2': r'backbone\.bottom_up\.',
+    'detectron2': r'backbone\.bottom_up\.|stem\.',
     'torchvision': '',
     'soco': _OUR_FPN,
     'mmdet': _OUR_FPN,
