@@ -344,7 +344,7 @@ def test_testing_a_pretraining_checkpoint_is_an_error(tmp_path: Path) -> None:
     cfg = toy_config(tmp_path, [WEIGHTS_HOOK], length=1, load_from=str(path))
     for key in ('dataloader', 'cfg', 'evaluator'):
         cfg[f'test_{key}'] = cfg[f'val_{key}']
-    with pytest.raises(ValueError, match='not the detector to be tested: 2 of its'):
+    with pytest.raises(ValueError, match='soco.pth is not a checkpoint of this detector: 2 of its'):
         Runner.from_cfg(cfg).test()
     torch.save(TransferToyDetector().state_dict(), path)
     Runner.from_cfg(cfg).test()

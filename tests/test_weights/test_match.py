@@ -89,11 +89,9 @@ FPN = 'mask-rcnn_r50_fpn_ms-1x_coco.py'
     (lambda soco: resnet50_of_torchvision(), 'supervised:FILE'),
     (lambda soco: {k: v for k, v in soco.items() if k.startswith('backbone.')},
      'backbone without neck'),
-    (lambda soco: {'encoder.conv1.weight': torch.empty(1)}, 'official SoCo code'),
-    (lambda soco: {'module.encoder.conv1.weight': torch.empty(1)}, 'official SoCo code'),
-    (lambda soco: {'model': {}, 'opt': {}}, 'convert_weights.py'),
-    (lambda soco: {'roi_head.shared_head.layer4.0.conv1.weight': torch.empty(1)}, 'SoCo-C4'),
-    (lambda soco: {'roi_head.shared_head.layer4.0.conv1.weight': torch.empty(1)}, C4),
+    (lambda soco: state_of(ROOT / 'configs/soco_r50_c4_400e.py'), 'SoCo-C4'),
+    (lambda soco: state_of(ROOT / 'configs/soco_r50_c4_400e.py'), C4),
+    (lambda soco: state_of(ROOT / 'configs/soco_r18_fpn_quickstart.py'), 'ResNet-18'),
     (lambda soco: {'transformer.weight': torch.empty(1)}, 'begin with transformer'),
     (lambda soco: {}, 'nothing at all'),
 ])
@@ -119,7 +117,7 @@ def test_a_supervised_resnet_fills_the_backbone(name: str, prefix: str) -> None:
     """From torchvision, a parallel wrapper, and MMClassification, whose names have a prefix."""
     detector = state_of(DETECTORS / name)
     weights = {prefix + k: v for k, v in resnet50_of_torchvision().items()}
-    names = fit_names(detector, weights, supervised=True)
+    names = fit_names(detector, weights)
     require = [part for part in ('backbone', 'roi_head.shared_head.layer4')
                if any(k.startswith(part) for k in detector)]
     report = match_weights(detector, {names[k]: v for k, v in weights.items()}, require)

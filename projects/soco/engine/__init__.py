@@ -1,5 +1,6 @@
 """Training loops, optimiser, schedules and hooks."""
 from .. import compat  # noqa: F401  (provides mmcv's ops before mmdet imports them)
+from . import inference_check  # noqa: F401  (refuses weights without trained heads)
 from .autocast import AutocastOptimWrapper
 from .bad_image_hook import BadImageHook
 from .checkpoint_hook import PlainCheckpointHook

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from ..weights.match import resnet_depth
+from ..weights.convert import resnet_depth
 from .read import Run
 
 DETECTORS = 'configs/benchmarks/mmdetection/{}.py'
@@ -118,8 +118,8 @@ def detectors_of_weights(state: Mapping[str, Tensor], family: str) -> tuple[str,
     name = resnet_depth(state) or 'another backbone'
     depth = name.rpartition('-')[2]
     backbone: int | str = int(depth) if depth.isdigit() else name
-    inside = [state[key].shape[1] for i in range(4)
-              if (key := f'neck.lateral_convs.{i}.conv.weight') in state]
+    inside = [size for i in range(4) if (key := f'neck.lateral_convs.{i}.conv.weight') in state
+              for size in state[key].shape[1:2]]
     if inside == LITE0:
         name = backbone = 'tf_efficientnet_lite0'
     neck, head = (len(state[key]) if key in state else None for key in (
@@ -160,10 +160,11 @@ def transfer_command(run: Run) -> Command:
     own = _has_own_photos(photos)
     detector = fitting_detector(run.part('model'), own)
     if detector is None:
-        return Command(title, '', f'No detector config of the project{" for own photos" * own} has this '
-                       'backbone, neck and box head. Inherit from one in configs/benchmarks/mmdetection '
-                       f'{"(such as own_photos/faster-rcnn_r50_fpn.py) " * own}and set the same sizes: '
-                       'docs/transfer.md.')
+        which, such = ((' for own photos', ' (such as own_photos/faster-rcnn_r50_fpn.py)') if own else
+                       ('', ''))
+        return Command(title, '', f'No detector config of the project{which} has this backbone, neck '
+                       f'and box head. Inherit from one in configs/benchmarks/mmdetection{such} and '
+                       'set the same sizes: docs/transfer.md.')
     note = ('The number at the end is the number of GPUs. Other detectors and data sets: '
             'docs/transfer.md.')
     words = [run.checkpoint, run.processes]

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from .names import (
+    DETECTORS,
     FPN_SIGNS,
     LEFT_IN,
     LEFT_OUT,
@@ -198,9 +199,11 @@ def find_network(keys: Iterable[str], inside: Collection[str]) -> str | None:
         return None
     most = max(counts.values())
     prefix = min((prefix for prefix, count in counts.items() if count == most),
-                 key=lambda prefix: (bool(re.match(SECOND_NETWORK, prefix)), len(prefix)))
+                 key=lambda prefix: (bool(re.match(SECOND_NETWORK, prefix)),
+                                     not re.search(r'(^|\.)backbone\.', prefix), len(prefix)))
     there = sum(key.startswith(prefix) for key in keys)
-    return prefix if 2 * most >= min(len(inside), there) else None
+    enough = most >= min(20, len(inside)) and 2 * most >= min(len(inside), there)
+    return prefix if enough else None
 
 
 def _any(pattern: str, keys: Iterable[str]) -> bool:
@@ -240,8 +243,32 @@ def describe(keys: Iterable[str]) -> str:
         return 'it looks like a checkpoint of the official SoCo code'
     for kind, sign in OTHER_KINDS.items():
         if _any(sign, keys):
-            return f'it looks like {kind}'
+            backbone = resnet_depth(keys)
+            detector = DETECTORS.get((kind, backbone))
+            return (f'it looks like {kind}' + f' with a {backbone}' * bool(detector)
+                    + f', which fits detectors such as {detector}' * bool(detector))
     return f'its keys begin with {", ".join(tops[:8]) or "nothing at all"}'
+
+
+def resnet_depth(keys: Iterable[str]) -> str | None:
+    """Return the name of a ResNet with these tensors, such as 'ResNet-50'; None if it is no ResNet.
+
+    Args:
+        keys (Iterable[str]): This project's names of weights.
+    """
+    blocks: dict[str, set[str]] = {}
+    deep = False
+    for key in keys:
+        found = re.match(r'(?:backbone|roi_head\.shared_head)\.layer(\d)\.(\d+)\.conv(\d)\.', key)
+        if found:
+            blocks.setdefault(found[1], set()).add(found[2])
+            deep |= found[3] == '3'
+    counts = tuple(len(blocks[stage]) for stage in sorted(blocks))
+    depths = {(2, 2, 2, 2): 18, (3, 4, 6, 3): 50 if deep else 34, (3, 4, 23, 3): 101,
+              (3, 8, 36, 3): 152}
+    if not counts:
+        return None
+    return f'ResNet-{depths[counts]}' if counts in depths else f'ResNet with {counts} blocks'
 
 
 def _rename(keys: dict[str, str], table: dict[str, str], rules: dict[str, str],

@@ -1,13 +1,13 @@
 """Matching of the tensors of a checkpoint with those of a model."""
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
 
 from ..files import PathLike
-from .convert import describe, rename_to_ours
+from .convert import describe, rename_to_ours, resnet_depth
 from .names import INSIDE_BACKBONE, INSIDE_C4_HEAD
 
 # Predictors depend on the detector's classes: no pretraining has them, so they are never required.
@@ -63,7 +63,8 @@ class WeightsReport:
     @property
     def lacking(self) -> list[str]:
         """Required keys that did not match; BN's counters do not count in a file without any."""
-        old = not any(key.endswith(_COUNTER) for key in (*self.matched, *self.unused))
+        old = bool(self.matched) and not any(key.endswith(_COUNTER) for key in (
+            *self.matched, *self.unused))
         return [key for key in (*self.fresh, *self.mismatched)
                 if self.is_required(key) and not (old and key.endswith(_COUNTER))]
 
@@ -104,9 +105,10 @@ class WeightsReport:
         if untrained:
             looks = describe([*self.matched, *self.unused, *self.mismatched])
             raise ValueError(
-                f'{path} is not the detector to be tested: {len(untrained)} of its tensors are missing '
-                f'or have another shape, such as {untrained[0]}; {looks}. Use a checkpoint that '
-                'fine-tuning with this config wrote (iter_*.pth or epoch_*.pth in its work directory).')
+                f'{path} is not a checkpoint of this detector: {len(untrained)} of its tensors are '
+                f'missing or have another shape, such as {untrained[0]}; {looks}. Use a checkpoint '
+                'that fine-tuning with this config wrote (iter_*.pth or epoch_*.pth in its work '
+                'directory).')
 
     def explain(self) -> str:
         """Return a paragraph that says why the report is not complete, and what to do."""
@@ -115,9 +117,7 @@ class WeightsReport:
         theirs = [*self.matched, *self.unused, *self.mismatched]
         ours = [*self.matched, *self.fresh, *self.mismatched]
         depths = [resnet_depth(theirs), resnet_depth(ours)]
-        if all(depths) and depths[0] != depths[1]:
-            why = f'it has a {depths[0]}, and this model a {depths[1]}'
-        elif wrong:
+        if wrong:
             key, shape, wanted = wrong[0]
             why = (f'{len(wrong)} of them have another shape, such as {key}: {list(shape)} in '
                    f'the checkpoint and {list(wanted)} in the model, so the two differ in depth '
@@ -126,6 +126,8 @@ class WeightsReport:
             missing = self.lacking
             example = f', such as {missing[0]}' if missing else ''
             why = f'{len(missing)} of them are not in the checkpoint{example}; {describe(theirs)}'
+        if all(depths) and depths[0] != depths[1]:
+            why = f'it has a {depths[0]}, and this model a {depths[1]}; {why}'
         whole = [part for part in self.require if any(k.startswith(f'{part}.') for k in self.matched)
                  and not any(k.startswith(f'{part}.') for k in self.lacking)]
         only = (f' To load only what fits, add --cfg-options default_hooks.pretrained.require='
@@ -135,27 +137,6 @@ class WeightsReport:
             f'{", ".join(self.require)} matched. {why[0].upper()}{why[1:]}. Use a checkpoint '
             'that tools/train.py wrote for a SoCo config with the same backbone, neck and box '
             f'head as this model, or weights of the same backbone.{only}')
-
-
-def resnet_depth(keys: Iterable[str]) -> str | None:
-    """Return the name of a ResNet with these tensors, such as 'ResNet-50'; None if it is no ResNet.
-
-    Args:
-        keys (Iterable[str]): This project's names of weights.
-    """
-    blocks: dict[str, set[str]] = {}
-    deep = False
-    for key in keys:
-        found = re.match(r'(?:backbone|roi_head\.shared_head)\.layer(\d)\.(\d+)\.conv(\d)\.', key)
-        if found:
-            blocks.setdefault(found[1], set()).add(found[2])
-            deep |= found[3] == '3'
-    counts = tuple(len(blocks[stage]) for stage in sorted(blocks))
-    depths = {(2, 2, 2, 2): 18, (3, 4, 6, 3): 50 if deep else 34, (3, 4, 23, 3): 101,
-              (3, 8, 36, 3): 152}
-    if not counts:
-        return None
-    return f'ResNet-{depths[counts]}' if counts in depths else f'ResNet with {counts} blocks'
 
 
 def brought_parts(model_state: Mapping[str, Tensor], checkpoint_state: Mapping[str, Tensor]

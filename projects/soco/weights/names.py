@@ -149,16 +149,21 @@ FPN_SIGNS = {
     'soco': _OUR_FPN,
     'mmdet': _OUR_FPN,
 }
-_DETECTORS = 'configs/benchmarks/mmdetection/coco/mask-rcnn_r50_{}_ms-1x_coco.py'
 # Other kinds of weights, with the keys that identify them; the first that matches any key is used.
 OTHER_KINDS = {
     'a whole detector': r'rpn_head\.|proposal_generator\.|bbox_head\.|roi_head\.mask_head\.|'
                         r'roi_head\.bbox_head\.fc_(cls|reg)|roi_heads\.(box_predictor|mask_head)',
     'a classifier; to use a ResNet trained to classify in a detector, give it as supervised:FILE':
         r'head\.(fc|layers)\.|fc\.|classifier\.',
-    'a SoCo-C4 checkpoint, which has no neck and fits detectors such as ' + _DETECTORS.format('c4'):
-        r'roi_head\.shared_head\.',
-    'a SoCo-FPN checkpoint, which fits detectors such as ' + _DETECTORS.format('fpn'): r'neck\.',
+    'a SoCo-C4 checkpoint (it has no neck)': r'roi_head\.shared_head\.',
+    'a SoCo-FPN checkpoint': r'neck\.(lateral|fpn)_convs\.',
     'a backbone without neck and box head; give a ResNet trained to classify as '
     'supervised:FILE': r'backbone\.',
+}
+_DETECTOR = 'configs/benchmarks/mmdetection/coco/mask-rcnn_{}_ms-1x_coco.py'
+# Kind and backbone: a detector of this project that starts from such weights.
+DETECTORS = {
+    ('a SoCo-C4 checkpoint (it has no neck)', 'ResNet-50'): _DETECTOR.format('r50_c4'),
+    ('a SoCo-FPN checkpoint', 'ResNet-50'): _DETECTOR.format('r50_fpn'),
+    ('a SoCo-FPN checkpoint', 'ResNet-101'): _DETECTOR.format('r101_fpn'),
 }

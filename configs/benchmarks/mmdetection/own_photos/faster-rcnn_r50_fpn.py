@@ -1,6 +1,6 @@
 # Faster R-CNN for photos of your own with boxes, without masks: ResNet-50, photos of 1333 × 800 pixels,
-# batches of 4. Backbone, FPN and box head are those of configs/soco_r50_fpn_400e.py. The schedule is that
-# of faster-rcnn_effnetlite0_fpn.py; the learning rate is the usual one of AdamW. Neither was tuned.
+# batches of 4. Backbone, FPN and box head are those of configs/soco_r50_fpn_400e.py. The schedule is
+# that of faster-rcnn_effnetlite0_fpn.py; the learning rate is AdamW's usual one. Neither was tuned.
 #
 #   SOCO_PHOTOS=images SOCO_TRAIN=train.json SOCO_VAL=val.json \
 #       bash tools/benchmarks/mmdetection/dist_train_fpn.sh \
