@@ -407,7 +407,8 @@ class TestFiles:
     def test_c4_gets_its_detector_and_a_backbone_alone_gets_none(self, run, capsys):
         torch.save(weights('c4_r50'), 'a.pth')
         run('a.pth', 'b.pth', '--to', 'mmdet')
-        assert 'ResNet-50: fits configs/benchmarks/mmdetection/coco/mask-rcnn_r50_c4' in capsys.readouterr().out
+        assert 'ResNet-50: fits configs/benchmarks/mmdetection/coco/mask-rcnn_r50_c4' in (
+            capsys.readouterr().out)
         run('a.pth', 'c.safetensors', '--to', 'torchvision')
         run('c.safetensors', 'd.pth', '--to', 'mmdet')
         assert '--pretrained supervised:d.pth' in capsys.readouterr().out

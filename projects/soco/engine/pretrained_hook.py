@@ -73,12 +73,12 @@ class PretrainedWeightsHook(Hook):
         model_state = model.state_dict()
         names = fit_names(model_state, state)
         fitted = {name: state[key] for key, name in names.items()}
+        trains = isinstance(runner._train_loop, BaseLoop)
+        require = brought_parts(model_state, fitted) if self.require is None else self.require
         if hasattr(model, 'fill_target'):
             model.fill_target(fitted)
         state.clear()
         state.update(fitted)
-        trains = isinstance(runner._train_loop, BaseLoop)
-        require = brought_parts(model_state, state) if self.require is None else self.require
         if self.source == 'supervised':
             require = tuple(part for part in require if part.startswith(_SUPERVISED))
         report = match_weights(model_state, state, require if trains else ())

@@ -58,7 +58,8 @@ class _Ignored:
 
 # The only names that a file may use, and what stands for them.
 _NAMES = {'numpy.ndarray': _Array, 'numpy.dtype': _Dtype, 'collections.OrderedDict': dict,
-          '_codecs.encode': _encode, 'builtins.bytearray': bytearray}
+          '_codecs.encode': _encode, 'builtins.bytearray': bytearray,
+          'builtins.bytes': lambda *args: b''}  # protocol 0 makes only empty ones so
 for _module in ('numpy.core.multiarray', 'numpy._core.multiarray'):
     _NAMES[f'{_module}._reconstruct'] = lambda *args: _Array()
     _NAMES[f'{_module}.scalar'] = _Ignored
