@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torchvision
 from miniatures import ROOTS, WRITERS, point_to, shrink, write_coco
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
@@ -26,8 +27,9 @@ ROOT = Path(__file__).parents[2]
 CONFIGS = ROOT / 'configs/benchmarks/mmdetection'
 R50 = CONFIGS / 'coco/mask-rcnn_r50_fpn_ms-1x_coco.py'
 QUICKSTART = CONFIGS / 'coco/mask-rcnn_r18_fpn_quickstart.py'
-OWN_PHOTOS = CONFIGS / 'own_photos/faster-rcnn_effnetlite0_fpn.py'
-DETECTORS = sorted(path for path in CONFIGS.glob('[!_]*/*.py') if path not in (QUICKSTART, OWN_PHOTOS))
+OWN_PHOTOS = {path.stem: path for path in (CONFIGS / 'own_photos').glob('*.py')}
+LITE0 = OWN_PHOTOS['faster-rcnn_effnetlite0_fpn']
+DETECTORS = sorted({*CONFIGS.glob('[!_]*/*.py')} - {QUICKSTART, *OWN_PHOTOS.values()})
 KEYS = dict(fpn=392, r101=698, c4=318, dense=354)  # what each family gets from its checkpoint
 
 
@@ -251,7 +253,8 @@ def test_p3_meets_p3(name: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('detector', [QUICKSTART, OWN_PHOTOS], ids=lambda path: path.stem)
+@pytest.mark.parametrize('detector', [QUICKSTART, *sorted(OWN_PHOTOS.values())],
+                         ids=lambda path: path.stem)
 def test_small_detectors_learn_a_users_own_classes(
         detector: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_coco(tmp_path / 'coco', ['sock', 'shoe'], side=(300, 400))
@@ -262,9 +265,8 @@ def test_small_detectors_learn_a_users_own_classes(
         monkeypatch.setenv(name, value)
     cfg = Config.fromfile(detector)
     cfg.merge_from_dict(dict(work_dir=str(tmp_path / 'work'), experiment_name=tmp_path.name))
-    cfg.train_cfg.update(max_iters=2, val_interval=2)
+    shrink(cfg, iterations=2)
     cfg.train_dataloader.batch_size = 2
-    cfg.default_hooks.precise_bn.num_iters = 1
     runner = Runner.from_cfg(cfg)
     runner.train()
     assert runner.model.roi_head.bbox_head.fc_cls.out_features == 3
@@ -272,9 +274,12 @@ def test_small_detectors_learn_a_users_own_classes(
     assert runner.model.roi_head.with_mask == (detector == QUICKSTART)
 
 
-def test_the_recipe_for_own_photos_fits_its_detector() -> None:
-    state = build(ROOT / 'configs/soco_effnetlite0_fpn_own_photos.py', 'mmselfsup').state_dict()
-    detector = build(OWN_PHOTOS, 'mmdet')
+@pytest.mark.parametrize('recipe, detector', [
+    ('soco_effnetlite0_fpn_own_photos', 'faster-rcnn_effnetlite0_fpn'),
+    ('soco_r18_fpn_quickstart', 'faster-rcnn_r18_fpn'), ('soco_r50_fpn_400e', 'faster-rcnn_r50_fpn')])
+def test_the_detectors_for_own_photos_fit_their_recipes(recipe: str, detector: str) -> None:
+    state = build(ROOT / f'configs/{recipe}.py', 'mmselfsup').state_dict()
+    detector = build(OWN_PHOTOS[detector], 'mmdet')
     report = match_weights(detector.state_dict(), state, ('backbone', 'neck', 'roi_head.bbox_head'))
     assert report.complete, report.explain()
 
@@ -285,7 +290,7 @@ def test_imagenet_weights_fill_the_backbone(tmp_path: Path) -> None:
                           env={**os.environ, 'PYTHONPATH': str(ROOT)}).returncode
     assert code == 0
     state = read_checkpoint(tmp_path / 'lite0.pth')['state_dict']
-    detector = build(OWN_PHOTOS, 'mmdet')
+    detector = build(LITE0, 'mmdet')
     report = match_weights(detector.state_dict(), state, ('backbone', ))
     assert report.complete, report.explain()
     model = build(ROOT / 'configs/soco_effnetlite0_fpn_own_photos.py', 'mmselfsup')
@@ -293,6 +298,51 @@ def test_imagenet_weights_fill_the_backbone(tmp_path: Path) -> None:
     for backbone in (model.backbone, model.target.backbone):  # the target has them, too
         stem = backbone.timm_model.bn1.running_var
         assert torch.equal(stem, state['backbone.timm_model.bn1.running_var']) and stem.std() > 0.1
+
+
+@pytest.mark.slow(20)
+def test_a_detector_of_mmdet_s_own_starts_and_resumes_by_the_script(tmp_path: Path) -> None:
+    """Its config has nothing of this project: names are converted, the table and the stop are there."""
+    (tmp_path / 'base.py').write_text("_base_ = 'mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py'\n")
+    cfg = Config.fromfile(tmp_path / 'base.py')
+    assert not cfg.get('custom_imports') and cfg.model.backbone.init_cfg.type == 'Pretrained'
+    point_to(cfg, 'data/coco/', write_coco(tmp_path / 'coco'))
+    shrink(cfg)
+    cfg.merge_from_dict({
+        'model.backbone.depth': 18, 'model.neck.in_channels': [64, 128, 256, 512],
+        'model.neck.out_channels': 64, 'model.rpn_head.in_channels': 64,
+        'model.rpn_head.feat_channels': 64, 'model.roi_head.bbox_roi_extractor.out_channels': 64,
+        'model.roi_head.bbox_head.in_channels': 64, 'model.roi_head.bbox_head.fc_out_channels': 16,
+        'train_cfg': dict(_delete_=True, type='EpochBasedTrainLoop', max_epochs=1, val_interval=5),
+        'work_dir': str(tmp_path / 'work')})
+    cfg.dump(tmp_path / 'detector.py')
+    resnet = torchvision.models.resnet18()
+    torch.save(dict(state_dict={f'module.encoder_q.{key}': value
+                                for key, value in resnet.state_dict().items()}), tmp_path / 'moco.pth')
+    start = ('dist_train_fpn.sh', f'{tmp_path}/detector.py', f'{tmp_path}/moco.pth', '1', '--cpu')
+    code, message = run_script(*start, cwd=tmp_path)
+    assert code == 0, message[-3000:]
+    assert 'model.backbone.init_cfg (torchvision://resnet50) is not used' in message
+    assert '120 of 120 keys matched' in message
+    assert 'module.encoder_q.conv1.weight is backbone.conv1.weight here' in message
+    state = read_checkpoint(tmp_path / 'work/epoch_1.pth')['state_dict']  # frozen: as in the file
+    assert torch.equal(state['backbone.bn1.running_mean'], resnet.bn1.running_mean)
+    code, message = run_script(*start, '--resume', '--cfg-options', 'train_cfg.max_epochs=2',
+                               cwd=tmp_path)
+    assert code == 0 and 'Resuming from' in message, message[-3000:]
+    assert (tmp_path / 'work/epoch_2.pth').is_file()
+
+    soco = build(ROOT / 'configs/soco_r18_fpn_quickstart.py', 'mmselfsup').state_dict()
+    torch.save(dict(state_dict=soco), tmp_path / 'soco.pth')
+    arguments = (f'{tmp_path}/detector.py', f'{tmp_path}/soco.pth', '1', '--cpu', '--work-dir',
+                 str(tmp_path / 'other'))
+    code, message = run_script('dist_train_fpn.sh', *arguments, cwd=tmp_path)
+    assert code == 2 and 'Traceback' not in message
+    assert 'keys of backbone, neck, roi_head.bbox_head matched' in message
+    assert 'default_hooks.pretrained.require=[backbone]' in message
+    code, message = run_script('dist_train_fpn.sh', *arguments, '--cfg-options',
+                               'default_hooks.pretrained.require=[backbone]', cwd=tmp_path)
+    assert code == 0 and '120 of 120 keys matched' in message, message[-3000:]
 
 
 def build(config: Path, scope: str) -> nn.Module:

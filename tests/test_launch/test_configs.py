@@ -202,7 +202,9 @@ def test_train_explains_bad_input_in_one_paragraph(tmp_path):
         (('--resume', str(tmp_path / 'nowhere.pth')), 'no checkpoint at'),
         (('--resume', str(text)), 'text.pth'),
         (('--cfg-options', 'train_dataloader.dataset.propsals=x', *data), 'propsals'),
-        (('--pretrained', 'random'), 'for detectors and classifiers'),
+        (('--pretrained', 'nowhere.pth'), 'no checkpoint at nowhere.pth'),
+        (('--pretrained', str(text)), 'text.pth'),
+        (('--cfg-options', f'load_from={text}'), 'text.pth'),
         (('--cfg-options', 'train_dataloader.batchsize=2'), 'batch_size'),
     ]
     for arguments, message in cases:

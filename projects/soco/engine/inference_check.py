@@ -4,6 +4,7 @@
 of COCO's classes: its boxes are random. A config of this project imports this module, so that such a
 file is refused. With a config that imports nothing of this project, mmdet only warns.
 """
+import functools
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -24,9 +25,10 @@ def refuse_untrained(load: Callable) -> Callable:
     Returns:
         Callable: The same, with a `ValueError` for a file that is not of the whole detector.
     """
-    if hasattr(load, 'unchecked'):
+    if hasattr(load, '__wrapped__'):
         return load
 
+    @functools.wraps(load)
     def checked(model: nn.Module, checkpoint: Any, *args: Any, **kwargs: Any) -> dict:
         if any(kind.__module__.startswith('mmdet.models.') for kind in type(model).__mro__):
             given = isinstance(checkpoint, dict)
@@ -35,7 +37,6 @@ def refuse_untrained(load: Callable) -> Callable:
                 'This file' if given else checkpoint)
         return load(model, checkpoint, *args, **kwargs)
 
-    checked.unchecked = load
     return checked
 
 

@@ -12,14 +12,14 @@ from .read import Run
 DETECTORS = 'configs/benchmarks/mmdetection/{}.py'
 # (family, depth or name of the backbone, channels of the FPN, channels of the box head): the detector
 # with the same parts, for the data set that its name says (with masks, or the quickstart's photos).
-FITTING = {
+FITTING: dict[tuple, str] = {
     ('fpn', 18, 64, 256): 'coco/mask-rcnn_r18_fpn_quickstart',
     ('fpn', 50, 256, 1024): 'coco/mask-rcnn_r50_fpn_ms-1x_coco',
     ('fpn', 101, 256, 1024): 'coco/mask-rcnn_r101_fpn_ms-1x_coco',
     ('c4', 50, None, None): 'coco/mask-rcnn_r50_c4_ms-1x_coco',
 }
 # The same for photos of a user's own, of which boxes are all that is needed.
-OWN_PHOTOS = {
+OWN_PHOTOS: dict[tuple, str] = {
     ('fpn', 18, 64, 256): 'own_photos/faster-rcnn_r18_fpn',
     ('fpn', 50, 256, 1024): 'own_photos/faster-rcnn_r50_fpn',
     ('fpn', 'tf_efficientnet_lite0', 64, 256): 'own_photos/faster-rcnn_effnetlite0_fpn',
