@@ -12,14 +12,23 @@ import pytest
 import torch
 from browser import find_browser, headless_browser
 from mmengine.config import Config
+from mmengine.registry import MODELS, DefaultScope
 from PIL import Image
 from scripts import PYTHON, WARM
 from small import ROOT, tiny_config
 
+from projects.soco.compat.cpu import cpu_config
+from projects.soco.evaluation.cost import match_detector
 from projects.soco.launch.checks import check_family
 from projects.soco.launch.configs import load_config
 from projects.soco.runs.config_changes import config_values, read_dumped
-from projects.soco.runs.next_steps import DETECTORS, FITTING, commands, transfer_command
+from projects.soco.runs.next_steps import (
+    DETECTORS,
+    FITTING,
+    OWN_PHOTOS,
+    commands,
+    transfer_command,
+)
 from projects.soco.runs.read import Run, read_work_dir
 from projects.soco.runs.record import RECORD, describe_session, read_record
 from projects.soco.runs.report import warnings_of, write_report
@@ -131,7 +140,7 @@ class TestWhatIsWrong:
         run = read_work_dir(tmp_path)
         assert run.config['train_dataloader']['batch_size'] == 4 and run.finished
         assert any('no config beside epoch_10.pth. The config inside' in t for t in run.troubles)
-        assert 'r18_fpn_quickstart.py' in transfer_command(run).line
+        assert 'own_photos/faster-rcnn_r18_fpn.py' in transfer_command(run).line
         write_checkpoint(tmp_path, None)
         assert 'epoch_10.pth. The checkpoint contains none' in write_report(tmp_path).read_text()
         assert not transfer_command(read_work_dir(tmp_path)).line
@@ -219,7 +228,7 @@ class TestWhatIsWrong:
 
 class TestHowToGoOn:
 
-    @pytest.mark.parametrize('parts, name', FITTING.items())
+    @pytest.mark.parametrize('parts, name', [*FITTING.items(), *OWN_PHOTOS.items()])
     def test_the_detectors_have_the_parts_that_they_are_chosen_for(self, parts, name):
         family, depth, channels, width = parts
         cfg = load_config(str(ROOT / DETECTORS.format(name)), {}, register=False)
@@ -256,6 +265,45 @@ class TestHowToGoOn:
             'tools/benchmarks/mmdetection/dist_train_fpn.sh configs/benchmarks/mmdetection/own_photos/'
             'faster-rcnn_effnetlite0_fpn.py w/epoch_1.pth 1')
         assert 'COCO files of boxes' in command.note
+
+    @pytest.mark.parametrize('config, of_coco, own', [
+        ('soco_r50_fpn_100e_coco', 'coco/mask-rcnn_r50_fpn', 'own_photos/faster-rcnn_r50_fpn'),
+        ('ablations/components_3_fpn', 'coco/mask-rcnn_r50_fpn', 'own_photos/faster-rcnn_r50_fpn'),
+        ('soco_r101_fpn_400e', 'coco/mask-rcnn_r101_fpn', None),
+        ('soco_r50_c4_100e', 'coco/mask-rcnn_r50_c4', None),
+        ('soco_r18_fpn_quickstart', None, 'own_photos/faster-rcnn_r18_fpn'),
+        ('soco_effnetlite0_fpn_own_photos', None, 'own_photos/faster-rcnn_effnetlite0_fpn')])
+    def test_every_command_s_detector_fits_the_weights_and_the_photos(
+            self, config, of_coco, own, tmp_path):
+        """Photos of a user's own have boxes at most; the recipes for COCO have masks."""
+        cfg = load_config(str(ROOT / f'configs/{config}.py'), {})
+        with DefaultScope.overwrite_default_scope(cfg.default_scope), torch.device('meta'):
+            state = MODELS.build(cpu_config(cfg).model).state_dict()
+        checkpoint = Path('w/epoch_1.pth')
+        for photos, expected in ((cfg.train_dataloader.dataset.data_root, of_coco), (tmp_path, own)):
+            values = config_values(ROOT / f'configs/{config}.py')
+            values['train_dataloader']['dataset']['data_root'] = str(photos)
+            command = transfer_command(Run(Path('w'), checkpoint=checkpoint, config=values))
+            if expected is None:
+                assert photos != tmp_path or not command.line and 'for own photos' in command.note
+                continue
+            words = shlex.split(command.line)
+            path = next(word for word in words if word.startswith('configs/'))
+            assert expected in path and (words[0] == f'SOCO_PHOTOS={tmp_path}') == (photos == tmp_path)
+            detector = load_config(str(ROOT / path), {})
+            assert ('mask_head' in detector.model.roi_head) == (photos != tmp_path)
+            require = [part for part in detector.default_hooks.pretrained.require
+                       if part in ('backbone', 'neck') or any(key.startswith(part) for key in state)]
+            detector.default_hooks.pretrained.require = require
+            assert match_detector(detector, state).complete
+
+    def test_the_quickstart_s_photos_have_their_annotations(self, text, tmp_path):
+        config = read_dumped(text)
+        config['train_dataloader']['dataset']['data_root'] = str(tmp_path)
+        run = Run(Path('w'), checkpoint=Path('w/epoch_1.pth'), config=config)
+        assert 'own_photos' in transfer_command(run).line
+        (tmp_path / 'astronaut.png').touch()
+        assert 'mask-rcnn_r18_fpn_quickstart.py' in transfer_command(run).line
 
     def test_own_sizes_have_no_ready_detector(self, text):
         config = read_dumped(text)
@@ -335,12 +383,12 @@ class TestThePage:
         for words in (HOSTILE, 'iteration\t0\t50\t100', 'top1\t10.0%\t42.5%\t37.5%',
                       'uniformity\t-1.250', 'Iteration 60', 'train_dataloader.batch_size', '8 → 4',
                       f'torch {version("torch")}', 'This run against soco_r18_fpn_quickstart.py',
-                      '50 s, 0.50 s each', '--images DIR', 'mask-rcnn_r18_fpn_quickstart.py'):
+                      '50 s, 0.50 s each', '--images DIR', 'faster-rcnn_r18_fpn.py'):
             assert words in body, words
         checkpoint = shlex.quote(str(whole_run / 'epoch_10.pth'))
         lines = browser.run(
             "return [...document.querySelectorAll('#how-to-go-on code')].map(c => c.textContent)")
-        assert lines[0].startswith(f'SOCO_QUICKSTART_PHOTOS={shlex.quote(HOSTILE)} bash')
+        assert lines[0].startswith(f'SOCO_PHOTOS={shlex.quote(HOSTILE)} SOCO_TRAIN=train.json')
         assert lines[0].endswith(f'mask-rcnn_r18_fpn_quickstart.py {checkpoint} 1')
         assert lines[1].startswith(f'python tools/convert_weights.py {checkpoint} ')
 

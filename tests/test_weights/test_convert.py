@@ -415,6 +415,33 @@ class TestFiles:
         run('c.safetensors', 'e.pth', '--to', 'mmdet', '--c4')
         assert_same(read_weights('e.pth'), online(weights('c4_r50')))
 
+    @pytest.mark.parametrize('recipe, said', [
+        ('soco_r18_fpn_quickstart', 'ResNet-18, FPN of 64 channels, box head of 256: fits configs/'
+         'benchmarks/mmdetection/coco/mask-rcnn_r18_fpn_quickstart.py and configs/benchmarks/'
+         'mmdetection/own_photos/faster-rcnn_r18_fpn.py\n'),
+        ('soco_r101_fpn_400e', 'ResNet-101, FPN of 256 channels, box head of 1024: fits configs/'
+         'benchmarks/mmdetection/coco/mask-rcnn_r101_fpn_ms-1x_coco.py\n'),
+        ('soco_effnetlite0_fpn_own_photos', 'tf_efficientnet_lite0, FPN of 64 channels, box head of '
+         '256: fits configs/benchmarks/mmdetection/own_photos/faster-rcnn_effnetlite0_fpn.py\n')])
+    def test_depth_and_sizes_are_said_with_what_they_fit(self, recipe, said):
+        from mmengine.registry import MODELS, DefaultScope
+
+        from projects.soco.compat.cpu import cpu_config
+        cfg = cpu_config(Config.fromfile(ROOT / f'configs/{recipe}.py'))
+        with DefaultScope.overwrite_default_scope('mmselfsup'), torch.device('meta'):
+            state = MODELS.build(cfg.model).state_dict()
+        assert f'{tool().fitting(convert(state, "mmdet"), "out.pth")}\n' == said
+
+    def test_a_resnet_inside_another_method_s_network(self, run, capsys):
+        resnet = {k: v for k, v in torchvision.models.resnet18().state_dict().items() if 'fc' not in k}
+        torch.save(dict(state_dict={f'module.encoder_{q}.{k}': v + (q == 'k') for q in 'kq'
+                                    for k, v in resnet.items()}), 'moco.pth')
+        run('moco.pth', 'r18.pth', '--to', 'mmdet')
+        assert_same(read_weights('r18.pth'), {f'backbone.{k}': v for k, v in resnet.items()})
+        text = capsys.readouterr().out
+        assert 'dropped: not under encoder_q.' in text
+        assert 'ResNet-18, without neck and RoI head' in text
+
     def test_an_official_checkpoint_with_its_options(self, run):
         state = {name: torch.full((2, ), i) for i, name in enumerate(official('c4_r50'))}
         torch.save(dict(opt=argparse.Namespace(lr=1.0, crop=[0.2, 1], local_rank=0), model=state,
