@@ -165,8 +165,9 @@ def test_the_result_starts_a_detector_and_can_be_converted(checkpoint, tmp_path)
             [PYTHON, str(ROOT / f'tools/{name}.py'), *map(str, args)], capture_output=True,
             text=True, cwd=tmp_path, env={
                 **os.environ, 'PYTHONPATH': str(ROOT),
-                'SOCO_QUICKSTART_PHOTOS': str(coco / 'train2017'),
-                'SOCO_QUICKSTART_ANNOTATIONS': str(coco / 'annotations/instances_train2017.json')})
+                'SOCO_PHOTOS': str(coco / 'train2017'),
+                'SOCO_TRAIN': str(coco / 'annotations/instances_train2017.json'),
+                'SOCO_VAL': str(coco / 'annotations/instances_train2017.json')})
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout + done.stderr
 
@@ -183,7 +184,8 @@ def test_the_result_starts_a_detector_and_can_be_converted(checkpoint, tmp_path)
         stem = d2['backbone.bottom_up.stem.conv1.weight']
         assert torch.equal(stem, state['backbone.conv1.weight'])
     write_coco(tmp_path / 'coco', ['sock', 'shoe'], side=(300, 400))
-    printed = tool('train', DETECTOR, '--pretrained', pth, '--work-dir', 'work', '--cfg-options',
+    boxes = ROOT / 'configs/benchmarks/mmdetection/own_photos/faster-rcnn_r18_fpn.py'
+    printed = tool('train', boxes, '--pretrained', safetensors, '--work-dir', 'work', '--cfg-options',
                    'train_cfg.max_iters=1', 'train_cfg.val_interval=1',
                    'default_hooks.precise_bn.num_iters=1')
     assert '194 of 194 keys matched' in printed and 'Done.' in printed

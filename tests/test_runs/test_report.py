@@ -389,7 +389,7 @@ class TestThePage:
         lines = browser.run(
             "return [...document.querySelectorAll('#how-to-go-on code')].map(c => c.textContent)")
         assert lines[0].startswith(f'SOCO_PHOTOS={shlex.quote(HOSTILE)} SOCO_TRAIN=train.json')
-        assert lines[0].endswith(f'mask-rcnn_r18_fpn_quickstart.py {checkpoint} 1')
+        assert lines[0].endswith(f'faster-rcnn_r18_fpn.py {checkpoint} 1')
         assert lines[1].startswith(f'python tools/convert_weights.py {checkpoint} ')
 
     def test_names_are_not_run(self, browser, page):

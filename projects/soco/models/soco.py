@@ -5,6 +5,7 @@ each other view), C channels.
 """
 import copy
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -68,13 +69,14 @@ class SoCo(BaseModel):
         for part, module in self.target.items():
             module.load_state_dict(getattr(self, part).state_dict())
 
-    def fill_target(self, state_dict: dict[str, Tensor], prefix: str = '', *args) -> None:
+    def fill_target(self, state_dict: dict[str, Tensor], prefix: str = '',
+                    *args: Any) -> None:
         """Add the online network's weights as the target's, unless there are weights of a target.
 
         Args:
             state_dict (dict[str, Tensor]): Weights by name; it is changed in place.
             prefix (str): What comes before this model's names. Defaults to ''.
-            *args: What PyTorch passes to a hook before it loads a state dict.
+            *args (Any): What PyTorch passes to a hook before it loads a state dict.
         """
         if any(key.startswith(f'{prefix}target.') for key in state_dict):
             return
