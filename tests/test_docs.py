@@ -360,6 +360,21 @@ def test_messages_that_are_explained_are_the_code_s():
         assert any(re.search(pattern, other) for other in known) or re.search(pattern, shell), message
 
 
+def test_files_and_sections_that_the_code_names_are_there():
+    """Messages, help texts and the comments of configs send a reader to what exists."""
+    for folder in ('projects', 'tools', 'configs'):
+        for path in (ROOT / folder).rglob('*.*'):
+            if path.suffix not in ('.py', '.sh', '.md', '.html') or '.mim' in path.parts:
+                continue
+            text = re.sub(r"""['"]\n\s*f?['"]""", '', path.read_text())
+            for name in re.findall(
+                    r'(?<![\w/.])((?:tools|configs|docs)/[\w./-]+\.(?:py|sh|md))(?! of MMDetection)', text):
+                assert (ROOT / name).is_file(), f'{path}: no {name}'
+            for section, page in re.findall(r'see "([^"]+)" in ([\w/-]+\.md)', text):
+                assert re.search(rf'^#+ {section}$', (ROOT / page).read_text(), re.M), (
+                    f'{path}: {page} has no section {section!r}')
+
+
 def test_every_message_is_listed(site: Path):
     text = re.sub(r'<[^>]+>', '', (site / 'troubleshooting.html').read_text())
     assert len(source_messages()) > 150

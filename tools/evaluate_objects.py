@@ -61,7 +61,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('config', help='pretraining config of the checkpoints')
     parser.add_argument('checkpoints', nargs='*', metavar='CKPT', help='.pth or .safetensors: a '
                         'checkpoint of tools/train.py, an official SoCo checkpoint, or an output of '
-                        'tools/convert_weights.py')
+                        'tools/convert_weights.py; for --features backbone also weights of other '
+                        'libraries and methods (docs/weights.md)')
     parser.add_argument('--images', required=True, metavar='DIR', help='folder of held-out photos, or '
                         'a zip or uncompressed tar archive')
     parser.add_argument('--annotations', metavar='JSON', help='COCO json of instances in these photos')
@@ -146,10 +147,9 @@ def check_args(args: argparse.Namespace) -> None:
 
 def models(args: argparse.Namespace, cfg: Config) -> Iterator[tuple[str, SoCo]]:
     """Yield name and model, with one model in memory at a time."""
-    projector = args.features == 'projection'
     paths = [None] * args.random + args.checkpoints
     for name, path in zip(labels([path or RANDOM for path in paths]), paths):
-        yield name, build_model(cfg, path, args.seed, projector).to(args.device)
+        yield name, build_model(cfg, path, args.seed, args.features).to(args.device)
 
 
 def labels(names: list[str]) -> list[str]:

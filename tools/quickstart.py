@@ -56,7 +56,7 @@ def collect_photos(folder: Path | None) -> None:
         contents = {names[i]: source.read_bytes(names[i]) for i in np.unique(rows)}
         if len(contents) < len(names):
             console.print(f'Using {len(contents)} of the {len(names)} photos, evenly spread, to take '
-                          'only minutes. To use all photos, see "Pretraining" in README.md.')
+                          'only minutes. To use all photos, see docs/first-hour.md.')
     shutil.rmtree(OUT, ignore_errors=True)  # remove the files of an earlier run
     for name, content in contents.items():
         path = photos / name

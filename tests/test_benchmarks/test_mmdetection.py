@@ -343,6 +343,8 @@ def test_a_detector_of_mmdet_s_own_starts_and_resumes_by_the_script(tmp_path: Pa
     code, message = run_script('dist_train_fpn.sh', *arguments, '--cfg-options',
                                'default_hooks.pretrained.require=[backbone]', cwd=tmp_path)
     assert code == 0 and '120 of 120 keys matched' in message, message[-3000:]
+    code, message = run_script('dist_test.sh', *arguments, cwd=tmp_path)
+    assert code == 2 and 'soco.pth is not a checkpoint of this detector' in message, message[-3000:]
 
 
 def build(config: Path, scope: str) -> nn.Module:

@@ -3,6 +3,7 @@ import argparse
 import copy
 
 import pytest
+import safetensors.torch
 import torch
 from mmengine.config import Config
 from small import ROOT, tiny_config
@@ -71,7 +72,7 @@ def test_official_checkpoint(cfg, state, tmp_path):
 def test_weights_for_a_detector_have_no_projector(cfg, state, tmp_path):
     path = saved({key: value for key, value in state.items()
                   if key.startswith(('backbone.', 'neck.', 'roi_head.'))}, tmp_path / 'mmdet.pth')
-    loaded = build_model(cfg, path, projector=False).state_dict()
+    loaded = build_model(cfg, path, features='object').state_dict()
     assert torch.equal(loaded['target.neck.fpn_convs.0.conv.weight'],
                        state['neck.fpn_convs.0.conv.weight'])
     with pytest.raises(ValueError, match='mmdet.pth does not fit.*no projector.*--features object'):
@@ -90,7 +91,7 @@ def test_weights_that_do_not_fit(cfg, model, state, tmp_path, change, message):
     state = dict(state)
     change(state)
     with pytest.raises(ValueError, match=message):
-        _load_weights(model, cfg, saved(dict(state_dict=state), tmp_path / 'epoch.pth'), True)
+        _load_weights(model, cfg, saved(dict(state_dict=state), tmp_path / 'epoch.pth'), 'projection')
 
 
 def test_the_other_family_is_named(cfg, model, tmp_path):
@@ -98,7 +99,7 @@ def test_the_other_family_is_named(cfg, model, tmp_path):
           for key in ('backbone.conv1.weight', 'roi_head.shared_head.layer4.0.conv1.weight',
                       'projector.fc0.weight')}
     with pytest.raises(ValueError, match='of SoCo-C4, the config of SoCo-FPN.*r50_c4_400e.py'):
-        _load_weights(model, cfg, saved(dict(state_dict=c4), tmp_path / 'c4.pth'), True)
+        _load_weights(model, cfg, saved(dict(state_dict=c4), tmp_path / 'c4.pth'), 'projection')
 
 
 def test_what_is_no_checkpoint_or_no_pretraining_config(cfg, tmp_path):
@@ -110,3 +111,22 @@ def test_what_is_no_checkpoint_or_no_pretraining_config(cfg, tmp_path):
     detector = ROOT / 'configs/benchmarks/mmdetection/coco/mask-rcnn_r18_fpn_quickstart.py'
     with pytest.raises(ValueError, match='not a pretraining config .its model is MaskRCNN'):
         build_model(Config.fromfile(detector, import_custom_modules=False))
+
+
+@pytest.mark.parametrize('suffix', ['.pth', '.safetensors'])
+def test_the_backbone_of_another_method(cfg, state, tmp_path, suffix):
+    """Its other parts are not evaluated, and need not be in the file."""
+    own = {key: value for key, value in state.items() if key.startswith('backbone.')}
+    weights = {**{f'module.encoder_q.{key.removeprefix("backbone.")}': value
+                  for key, value in own.items()}, 'module.queue': torch.ones(2)}
+    path = tmp_path / f'moco{suffix}'
+    (safetensors.torch.save_file if suffix == '.safetensors' else torch.save)(weights, path)
+    loaded = build_model(cfg, path, features='backbone').state_dict()
+    for key, value in own.items():
+        assert torch.equal(loaded[key], value) and torch.equal(loaded[f'target.{key}'], value)
+    with pytest.raises(ValueError, match='moco.*neck.* is not in the checkpoint'):
+        build_model(cfg, path)
+    wide = {key: torch.cat([value, value]) if value.dim() else value for key, value in own.items()}
+    torch.save(wide, tmp_path / 'wide.pth')
+    with pytest.raises(ValueError, match=r'wide.pth does not fit.*backbone.conv1.weight is \[32'):
+        build_model(cfg, tmp_path / 'wide.pth', features='backbone')

@@ -5,7 +5,8 @@
 SOCO_TOOLS=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 source "$SOCO_TOOLS/_environment.sh"
 
-PRETRAIN_IS="PRETRAIN is a SoCo checkpoint, supervised:FILE (a ResNet trained to classify) or random."
+PRETRAIN_IS="PRETRAIN is a SoCo checkpoint, weights of another library or method (docs/weights.md),"
+PRETRAIN_IS+=" supervised:FILE (only its backbone is needed) or random."
 CHECKPOINT_IS="CHECKPOINT is a file that fine-tuning wrote."
 SELF=${0#"$SOCO_ROOT/"}
 

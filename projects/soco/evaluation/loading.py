@@ -1,5 +1,6 @@
 """Loading of models to evaluate: randomly initialised, or with the weights of a checkpoint."""
 import logging
+import re
 from pathlib import Path
 
 import torch
@@ -13,19 +14,23 @@ from ..weights.convert import convert
 from ..weights.match import fit_names, match_weights
 from ..weights.read import read_weights
 
+_NOT_NEEDED = {'projection': (), 'object': ('projector', ),
+               'backbone': ('neck', 'roi_head', 'projector')}
 _CONFIGS = {'FPN': 'configs/soco_r50_fpn_400e.py', 'C4': 'configs/soco_r50_c4_400e.py'}
 
 
 def build_model(cfg: Config, checkpoint: str | Path | None = None, seed: int = 0,
-                projector: bool = True) -> SoCo:
+                features: str = 'projection') -> SoCo:
     """Build the model of a pretraining config on the CPU, for evaluation in one process.
 
     Args:
         cfg (Config): A pretraining config. SyncBN is replaced with BN.
         checkpoint (str | Path, optional): Weights of the model, with this project's or the official
-            parameter names; see `weights.read.read_weights`. Defaults to None: random initialisation.
+            parameter names; for the features of the backbone, also of another library or method.
+            Defaults to None: random initialisation.
         seed (int): Seed of the random initialisation. Defaults to 0.
-        projector (bool): Whether the checkpoint must contain a projector. Defaults to True.
+        features (str): What is evaluated, and so must be in the checkpoint: 'projection', 'object'
+            (no projector) or 'backbone'. Defaults to 'projection'.
 
     Returns:
         SoCo: The model.
@@ -45,7 +50,7 @@ def build_model(cfg: Config, checkpoint: str | Path | None = None, seed: int = 0
         if checkpoint is None:
             _init_quietly(model)
     if checkpoint is not None:
-        _load_weights(model, cfg, checkpoint, projector)
+        _load_weights(model, cfg, checkpoint, features)
     return model
 
 
@@ -80,10 +85,14 @@ def _init_quietly(model: SoCo) -> None:
         logger.setLevel(level)
 
 
-def _load_weights(model: SoCo, cfg: Config, path: str | Path, projector: bool) -> None:
+def _load_weights(model: SoCo, cfg: Config, path: str | Path, features: str) -> None:
     """Load a file's weights into a model; fail if a part to evaluate is missing or does not fit."""
     state, family = read_weights(path), ''
-    if not state.keys() <= model.state_dict().keys():  # not of this very network: other names, parts
+    if features == 'backbone':
+        names = fit_names(model.state_dict(), state)
+        state = {names[key]: value for key, value in state.items()
+                 if re.match(r'(target\.)?(backbone|roi_head\.shared_head)\.', names[key])}
+    elif not state.keys() <= model.state_dict().keys():  # not of this very network: other names, parts
         try:
             conversion = convert(state, 'soco')
         except ValueError as error:
@@ -92,7 +101,7 @@ def _load_weights(model: SoCo, cfg: Config, path: str | Path, projector: bool) -
     # Without target weights in the file, the target network is a copy of the online network.
     prefix = 'target.' if any(key.startswith('target.') for key in state) else ''
     needed = tuple(f'{prefix}{part}.' for part in ONLINE_PARTS
-                   if part in model.target and (projector or part != 'projector'))
+                   if part in model.target and part not in _NOT_NEEDED[features])
     report = match_weights(model.state_dict(), state)
     problems = [f'{key} is {list(theirs)} in the checkpoint and {list(ours)} in the model'
                 for key, (theirs, ours) in report.mismatched.items()]
