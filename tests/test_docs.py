@@ -367,8 +367,8 @@ def test_files_and_sections_that_the_code_names_are_there():
             if path.suffix not in ('.py', '.sh', '.md', '.html') or '.mim' in path.parts:
                 continue
             text = re.sub(r"""['"]\n\s*f?['"]""", '', path.read_text())
-            for name in re.findall(
-                    r'(?<![\w/.])((?:tools|configs|docs)/[\w./-]+\.(?:py|sh|md))(?! of MMDetection)', text):
+            files = r'(?<![\w/.])((?:tools|configs|docs)/[\w./-]+\.(?:py|sh|md))(?! of MMDetection)'
+            for name in re.findall(files, text):
                 assert (ROOT / name).is_file(), f'{path}: no {name}'
             for section, page in re.findall(r'see "([^"]+)" in ([\w/-]+\.md)', text):
                 assert re.search(rf'^#+ {section}$', (ROOT / page).read_text(), re.M), (

@@ -14,7 +14,7 @@ from small import ROOT, make_photos, make_store
 from projects.soco.datasets import SoCoDataset  # noqa: F401  (registers it)
 from projects.soco.datasets.transforms import GEOMETRY
 from projects.soco.launch.checks import check_devices, check_inputs
-from projects.soco.launch.configs import check_key, find_hook, load_config
+from projects.soco.launch.configs import check_key, find_hook, load_config, set_pretrained
 from projects.soco.launch.errors import (
     DIVERGED,
     REFUSED,
@@ -190,6 +190,34 @@ def test_dist_train_says_what_is_missing_before_it_starts():
 
 
 @pytest.mark.slow
+def test_a_config_of_mmdet_s_own_loads_weights_as_ours_do(tmp_path):
+    (tmp_path / 'own.py').write_text("_base_ = 'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py'\n")
+    (tmp_path / 'r50.pth').touch()
+    own = load_config(str(tmp_path / 'own.py'), {})
+    assert find_hook(own, 'PretrainedWeightsHook') is None
+    for source, kind in ((f'{tmp_path}/r50.pth', 'soco'), ('random', 'random'),
+                         (f'supervised:{tmp_path}/r50.pth', 'supervised')):
+        cfg = load_config(str(tmp_path / 'own.py'), {})
+        assert cfg.model.backbone.init_cfg.type == 'Pretrained'
+        set_pretrained(cfg, source)
+        set_pretrained(cfg, source)  # once is enough
+        assert cfg.default_hooks.pretrained == dict(type='PretrainedWeightsHook', source=kind)
+        assert cfg.default_hooks.checkpoint.type == 'PlainCheckpointHook'
+        assert cfg.custom_imports.imports == ['projects.soco.engine']
+        assert cfg.model.backbone.init_cfg is None  # or mmdet would download another ResNet
+        assert cfg.load_from == (None if source == 'random' else f'{tmp_path}/r50.pth')
+    cfg = load_config(str(tmp_path / 'own.py'), {'default_hooks.pretrained.require': ['backbone']})
+    assert cfg.default_hooks.pretrained.require == ['backbone']
+
+
+def test_a_pretraining_config_starts_from_weights(tmp_path):
+    (tmp_path / 'r18.pth').touch()
+    cfg = load_config(QUICKSTART, {})
+    set_pretrained(cfg, f'{tmp_path}/r18.pth')
+    assert cfg.load_from == f'{tmp_path}/r18.pth' and cfg.default_hooks.pretrained.source == 'soco'
+    assert cfg.custom_imports == load_config(QUICKSTART, {}).custom_imports
+
+
 def test_train_explains_bad_input_in_one_paragraph(tmp_path):
     text = tmp_path / 'text.pth'
     text.write_text('no checkpoint')

@@ -16,7 +16,7 @@ SOURCES = ('soco', 'supervised', 'random')
 _SUPERVISED = ('backbone', 'roi_head.shared_head')  # the parts that an ImageNet classifier has
 
 
-@CheckpointLoader.register_scheme(prefixes=r'(?!\w+://).+\.(pth|pt|tar|bin|ckpt|pkl|safetensors)$')
+@CheckpointLoader.register_scheme(prefixes=r'(?![\w-]+://).+')  # any file that is no address
 def load_from_weights_file(filename: str, map_location: str | None = None) -> dict:
     """Read a checkpoint or weights of any library; MMEngine's own loader knows fewer formats.
 
