@@ -20,7 +20,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from projects.soco.launch.errors import run_tool
-from projects.soco.proposals.sources import open_source
 from projects.soco.runs.follow import run_training
 
 OUT = Path('work_dirs/quickstart')
@@ -47,6 +46,7 @@ def collect_photos(folder: Path | None) -> None:
                   for package, (place, names) in PACKAGED.items() for name in names}
         contents = {name: path.read_bytes() for name, path in chosen.items()}
     else:
+        from projects.soco.proposals.sources import open_source
         source = open_source(folder)
         names = source.names()
         if not names:

@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from PIL import Image
-
 from .findings import MENDED, REFUSED, Judgement
 from .values import shown
 
@@ -276,6 +274,7 @@ def _settle_turned(judged: Judgement, turned: list[tuple[dict, tuple[int, int]]]
 
 def _size(tree: PhotoTree, name: str) -> tuple[tuple, tuple, str]:
     """Return the size of the upright photo, that of the stored one, and what is wrong with it."""
+    from PIL import Image  # here, so that tools answer quickly
     try:
         with tree.open(name) as file, Image.open(file) as image:
             stored = image.size
