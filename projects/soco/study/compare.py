@@ -289,7 +289,7 @@ class Comparison:
             thaw(cfg)
         cfg.randomness = dict(seed=job.seed)
         leaf = next(leaf_datasets(cfg.train_dataloader.dataset))
-        leaf.ann_file = str(self._labels(job.share, job.seed))
+        leaf['ann_file'] = str(self._labels(job.share, job.seed))
         path = self.folder / 'configs' / f'{job.start}_{job.share}percent_seed{job.seed}.py'
         path.parent.mkdir(parents=True, exist_ok=True)
         with whole_file(path) as file:

@@ -46,14 +46,15 @@ def summarise(records: Records) -> dict[str, Any]:
     kinds = [(start['name'], start['kind']) for start in content['starts']]
     verdicts, worth = [], []
     for ours, theirs in pairs_to_judge(kinds):
-        found, seeds = {}, 0
+        found: dict[tuple[int, int], Interval] = {}
+        seeds_found = 0
         for row in differences:
             if (row['ours'], row['theirs'], row['measure']) == (ours, theirs, 'box_AP50'):
                 place = row['share'], row['iterations']
                 found[place] = Interval(row['value'], row['low'], row['high'])
-                seeds = max(seeds, row['seeds'])
+                seeds_found = max(seeds_found, row['seeds'])
         if found:
-            verdicts.append(verdict(ours, theirs, found, seeds))
+            verdicts.append(verdict(ours, theirs, found, seeds_found))
             worth += _worth(content, ours, theirs)
     made = dict(differences=differences, verdicts=verdicts, worth=worth)
     for key, value in made.items():

@@ -9,7 +9,7 @@ from ..launch.configs import RUNNER_KEYS
 from ..launch.data_files import leaf_datasets
 
 _MIXED = 'MultiImageMixDataset'  # its transforms take several samples, so it stays around the data set
-HOOKS = dict(
+HOOKS: dict[str, dict] = dict(
     checkpoint=dict(type='PlainCheckpointHook', by_epoch=False, max_keep_ckpts=1),
     logger=dict(type='LoggerHook', interval=10, log_metric_by_epoch=False),
     pretrained=dict(type='PretrainedWeightsHook', require=['backbone']),
