@@ -48,10 +48,8 @@ _base_.train_dataloader.dataset.pipeline[1].views = [
 optim_wrapper = dict(
     type='OptimWrapper', optimizer=dict(type='AdamW', lr=1e-3, weight_decay=1e-2))
 param_scheduler = [
-    dict(type='WarmupLR', start_factor=0.01, begin=0, end=1, convert_to_iter_based=True),
-    dict(
-        type='CosineAnnealingLR', eta_min=1e-6, begin=1, end=10, T_max=9,
-        convert_to_iter_based=True),
+    dict(type='WarmupLR', by_epoch=False, start_factor=0.01, share=0.1),
+    dict(type='CosineLR', by_epoch=False, eta_min=1e-6, begin=0.1),
 ]
 train_cfg = dict(type='ResumableEpochLoop', max_epochs=10)
 

@@ -280,13 +280,14 @@ def test_the_100_epoch_recipe_differs_in_schedule_and_cutout():
     long, short = (dict(leaves(read(f'soco_r50_fpn_{n}e')._cfg_dict.to_dict())) for n in (400, 100))
     assert {k: (long[k], short[k]) for k in long if long[k] != short[k]} == {
         'train_dataloader.dataset.pipeline.2.prob': (0.0, 0.5), 'train_cfg.max_epochs': (400, 100),
-        'param_scheduler.1.end': (400, 100), 'param_scheduler.1.T_max': (390, 90)}
+        'param_scheduler.0.share': (10 / 400, 10 / 100),
+        'param_scheduler.1.begin': (10 / 400, 10 / 100)}
 
 
 def test_the_c4_recipes_differ_in_schedule_only():
     long, short = (dict(leaves(read(f'soco_r50_c4_{n}e')._cfg_dict.to_dict())) for n in (400, 100))
     assert {k for k in long if long[k] != short[k]} == {
-        'train_cfg.max_epochs', 'param_scheduler.1.end', 'param_scheduler.1.T_max'}
+        'train_cfg.max_epochs', 'param_scheduler.0.share', 'param_scheduler.1.begin'}
     views = short['train_dataloader.dataset.pipeline.1.views.1.area']
     assert views == (0.6, 1.0) and short['train_dataloader.dataset.pipeline.2.prob'] == 0.5
 

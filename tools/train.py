@@ -12,10 +12,12 @@ from projects.soco.launch.configs import (
     add_config_arguments,
     add_train_arguments,
     load_config,
+    set_length,
     set_pretrained,
 )
 from projects.soco.launch.errors import run_tool
 from projects.soco.runs.record import recorded
+from projects.soco.runs.resume import check_resume
 from projects.soco.weights.read import find_newest_checkpoint, read_checkpoint
 
 
@@ -26,6 +28,11 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--resume', nargs='?', const='newest', metavar='PATH',
                         help='resume from a checkpoint; without PATH, from the last complete one '
                         'in the work directory')
+    length = parser.add_mutually_exclusive_group()
+    length.add_argument('--epochs', type=int, metavar='N', help='length of the run, for configs that '
+                        'count epochs')
+    length.add_argument('--iters', type=int, metavar='N', help='length of the run, for configs that '
+                        'count iterations')
     parser.add_argument('--amp', action='store_true', help='mixed precision')
     parser.add_argument('--auto-scale-lr', action='store_true',
                         help='scale the learning rate with the total batch')
@@ -38,6 +45,7 @@ def apply_arguments(cfg: Config, args: argparse.Namespace) -> None:
     # runs of a detector from other initial weights get other folders
     name = Path(args.config).stem + (f'_{kind}' if kind in ('supervised', 'random') else '')
     cfg.work_dir = args.work_dir or cfg.get('work_dir') or f'work_dirs/{name}'
+    set_length(cfg, args.epochs, args.iters)
     if args.pretrained:
         set_pretrained(cfg, args.pretrained)
     if args.amp:
@@ -55,13 +63,9 @@ def apply_arguments(cfg: Config, args: argparse.Namespace) -> None:
         if path is None:
             print(f'--resume: {cfg.work_dir} contains no complete checkpoint; starting from scratch.')
             return
-        missing = {'optimizer', 'meta', 'message_hub'} - set(read_checkpoint(path))
-        if missing:
-            raise ValueError(f'--resume {path}: it has no {", ".join(sorted(missing))}, so training '
-                             'cannot resume from it. To start a new run from its weights, use '
-                             f'--cfg-options load_from={path}')
+        changes = check_resume(path, read_checkpoint(path), cfg)
         cfg.resume, cfg.load_from = True, str(path)
-        print(f'Resuming from {path}')
+        print(f'Resuming from {path}', *([changes] if changes else []), sep='\n')
     elif cfg.load_from:
         read_checkpoint(cfg.load_from)
 

@@ -17,6 +17,7 @@ default_hooks = dict(
     # Object scores on held-out images, every `interval` epochs; off until images and proposals are set.
     scores=dict(type='ObjectScoreHook', images=None, proposals=None, interval=10),
     rank=dict(type='FeatureRankHook', interval=50),  # in how many directions features differ
+    resume=dict(type='ResumeHook'),  # resume at the right photo, also with another batch
     momentum=dict(type='MomentumUpdateHook', momentum=0.99),  # EMA momentum of the target network
     stop_signal=dict(type='StopSignalHook'),  # on SIGTERM: save a checkpoint, exit with code 75
     finite_loss=dict(type='FiniteLossHook'),  # stop at NaN or Inf in the loss and report where

@@ -66,8 +66,9 @@ def test_the_steps_are_mocos_as_mmselfsup_has_them() -> None:
     theirs = without_scopes(Config.fromfile(
         Path(mmselfsup.__file__).parent / '.mim/configs/benchmarks/classification/imagenet'
         / STEPS.name)._cfg_dict.to_dict())
-    assert ours['param_scheduler']['milestones'] == [60, 80]
-    assert [ours['param_scheduler']] == theirs['param_scheduler']
+    (steps, ), schedule = theirs['param_scheduler'], ours['param_scheduler']
+    assert steps == dict(type='MultiStepLR', by_epoch=True, milestones=[60, 80], gamma=0.1)
+    assert schedule == dict(type='StepsLR', by_epoch=False, shares=[0.6, 0.8], gamma=0.1)
     assert ours['optim_wrapper']['optimizer'] == theirs['optim_wrapper']['optimizer']
     assert ours['train_cfg']['max_epochs'] == theirs['train_cfg']['max_epochs']
     assert ours['data_preprocessor'] == theirs['model']['data_preprocessor']
@@ -97,7 +98,7 @@ def test_the_cosine_is_the_official_one() -> None:
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=cfg.optim_wrapper.optimizer.lr)
     init_default_scope('mmcls')
     schedulers = [PARAM_SCHEDULERS.build(s, default_args=dict(
-        optimizer=OptimWrapper(optimizer), epoch_length=20)) for s in cfg.param_scheduler]
+        optimizer=OptimWrapper(optimizer), end=warmup + rest)) for s in cfg.param_scheduler]
     for i in range(warmup + rest):
         assert optimizer.param_groups[0]['lr'] == pytest.approx(official(i), rel=1e-4, abs=1e-9), i
         optimizer.step()

@@ -56,7 +56,7 @@ def test_learning_rate_is_detectron2s() -> None:
 
     cfg = Config.fromfile(R50)
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=cfg.optim_wrapper.optimizer.lr)
-    schedulers = [PARAM_SCHEDULERS.build(s, default_args=dict(optimizer=optimizer))
+    schedulers = [PARAM_SCHEDULERS.build(s, default_args=dict(optimizer=optimizer, end=90000))
                   for s in cfg.param_scheduler]
     wanted = {0, 1, 500, 999, 1000, 1001, 59999, 60000, 79999, 80000, 89999}
     for i in range(90000):

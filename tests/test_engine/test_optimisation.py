@@ -102,21 +102,57 @@ def test_learning_rates_are_the_official_ones():
     spec = OFFICIAL['lr']
     optimizer = SoCoLARS([torch.nn.Parameter(torch.ones(1))], lr=spec['peak_lr'])
     wrapper = OptimWrapper(optimizer)
-    warmup, epochs = spec['warmup_epochs'], spec['epochs']
+    share, total = spec['warmup_epochs'] / spec['epochs'], spec['epochs'] * spec['iters_per_epoch']
     schedulers = [
-        PARAM_SCHEDULERS.build(dict(config, convert_to_iter_based=True), default_args=dict(
-            optimizer=wrapper, epoch_length=spec['iters_per_epoch'])) for config in (
-                dict(type='WarmupLR', start_factor=1 / spec['warmup_multiplier'], begin=0,
-                     end=warmup),
-                dict(type='CosineAnnealingLR', eta_min=spec['eta_min'], begin=warmup, end=epochs,
-                     T_max=epochs - warmup))]
+        PARAM_SCHEDULERS.build(config, default_args=dict(optimizer=wrapper, end=total)) for config in (
+            dict(type='WarmupLR', start_factor=1 / spec['warmup_multiplier'], share=share),
+            dict(type='CosineLR', eta_min=spec['eta_min'], begin=share))]
     used = []
-    for _ in range(epochs * spec['iters_per_epoch']):
+    for _ in range(total):
         used.append(optimizer.param_groups[0]['lr'])
         for scheduler in schedulers:
             scheduler.step()
     for iteration, rate in spec['lr_used_at_iteration'].items():
         assert used[int(iteration)] == pytest.approx(rate, rel=1e-6), iteration
+
+
+@pytest.mark.parametrize('end', [1, 2, 3, 7, 40, 1000])
+def test_schedules_are_shares_of_a_run_of_any_length(end):
+    """Warm-up and cosine together are the closed form, whatever the length."""
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=1.0)
+    schedulers = [PARAM_SCHEDULERS.build(config, default_args=dict(optimizer=optimizer, end=end))
+                  for config in (dict(type='WarmupLR', start_factor=0.1, share=0.1),
+                                 dict(type='CosineLR', eta_min=0., begin=0.1))]
+    used = []
+    for _ in range(end):
+        used.append(optimizer.param_groups[0]['lr'])
+        optimizer.step()
+        for scheduler in schedulers:
+            scheduler.step()
+    warm_up = max(1, round(0.1 * end))
+    assert used == pytest.approx([
+        reference.learning_rate(i, 1.0, warm_up, end, multiplier=10, eta_min=0) for i in range(end)])
+
+
+def test_steps_are_shares_of_the_run():
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=1.0)
+    scheduler = PARAM_SCHEDULERS.build(dict(type='StepsLR', shares=[6 / 9, 8 / 9]),
+                                       default_args=dict(optimizer=optimizer, end=90))
+    used = []
+    for _ in range(90):
+        used.append(optimizer.param_groups[0]['lr'])
+        optimizer.step()
+        scheduler.step()
+    assert used == pytest.approx([1.0] * 60 + [0.1] * 20 + [0.01] * 10)
+
+
+@pytest.mark.parametrize('config', [
+    dict(type='WarmupLR', share=1.0), dict(type='CosineLR', begin=-0.1),
+    dict(type='StepsLR', shares=[8, 11]), dict(type='WarmupLR', share=0.1, by_epoch=True)])
+def test_what_is_no_share_is_refused(config):
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=1.0)
+    with pytest.raises(ValueError, match='as a share of the run'):
+        PARAM_SCHEDULERS.build(config, default_args=dict(optimizer=optimizer, end=10))
 
 
 def test_momentum_is_the_official_one():

@@ -28,7 +28,6 @@ for view in _base_.train_dataloader.dataset.pipeline[1].views:
     view.size = 32
 train_dataloader = dict(batch_size=2)
 train_cfg = dict(max_epochs=2)
-_base_.param_scheduler[1].update(end=2, T_max=1)
 default_hooks = dict(
     logger=dict(interval=1), checkpoint=dict(interval=2), rank=dict(interval=2, num_objects=16))
 """

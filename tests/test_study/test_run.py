@@ -57,8 +57,6 @@ val_dataloader = dict(batch_size=2, dataset=dict(metainfo=dict(classes=classes))
 test_dataloader = val_dataloader
 _base_.train_dataloader.dataset.pipeline[2].scale = (128, 96)
 train_cfg = dict(max_iters=4, val_interval=2)
-_base_.param_scheduler[0].end = 1
-_base_.param_scheduler[1].update(begin=1, end=4)
 default_hooks = dict(
     checkpoint=dict(interval=2), logger=dict(interval=1), precise_bn=dict(num_iters=1))
 """)

@@ -63,8 +63,6 @@ def test_every_part_reaches_the_detector(name: str, monkeypatch: pytest.MonkeyPa
     assert report.complete and report.required[0] == (392 if 'gpu' in name else 194)
     points = detector.train_cfg.max_iters / detector.train_cfg.val_interval
     assert points == 3 and find_hook(detector, 'KeepPredictionsHook')
-    last = max(scheduler.get('end', 0) for scheduler in detector.param_scheduler)
-    assert last == detector.train_cfg.max_iters
 
 
 @pytest.mark.slow(12)

@@ -11,12 +11,6 @@ _base_ = './resnet50_linear-8xb32-steplr-100e_in1k.py'
 
 optim_wrapper = dict(type='AmpOptimWrapper', loss_scale='dynamic')
 param_scheduler = [
-    dict(type='WarmupLR', start_factor=0.01, begin=0, end=5, convert_to_iter_based=True),
-    dict(
-        type='CosineAnnealingLR',
-        eta_min=1e-6,
-        begin=5,
-        end=100,
-        T_max=95,
-        convert_to_iter_based=True),
+    dict(type='WarmupLR', by_epoch=False, start_factor=0.01, share=0.05),
+    dict(type='CosineLR', by_epoch=False, eta_min=1e-6, begin=0.05),
 ]

@@ -32,13 +32,14 @@ val_dataloader = dict(dataset=dict(ann_file=''), persistent_workers=True)
 test_dataloader = dict(dataset=dict(ann_file=''))
 
 optim_wrapper = dict(optimizer=dict(lr=30.0, weight_decay=0.0))
-param_scheduler = dict(milestones=[60, 80])
+param_scheduler = dict(_delete_=True, type='StepsLR', by_epoch=False, shares=[0.6, 0.8], gamma=0.1)
 
 # Save every epoch, so that a stopped run can resume from the last complete one.
 default_hooks = dict(
     checkpoint=dict(type='PlainCheckpointHook', interval=1, max_keep_ckpts=3),
     # Log which tensors of the checkpoint match; stop if the backbone does not.
     pretrained=dict(type='PretrainedWeightsHook', require=['backbone']),
+    resume=dict(type='ResumeHook'),  # rate and schedule of the config hold when a run is resumed
     finite_loss=dict(type='FiniteLossHook'),  # stop at NaN or Inf in the loss and report where
     same_run=dict(type='SameRunHook'),  # ranks must agree on config, code and data
     stop_signal=dict(type='StopSignalHook'))  # on SIGTERM: exit with code 75

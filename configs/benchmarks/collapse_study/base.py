@@ -3,7 +3,8 @@ _base_ = '../../soco_r18_fpn_quickstart.py'
 model = dict(regulariser=None)
 train_dataloader = dict(batch_size=16, dataset=dict(repeat=1))
 train_cfg = dict(max_epochs=6)
-_base_.param_scheduler[1].update(end=6, T_max=5)
+_base_.param_scheduler[0].share = 1 / 6  # one epoch of warm-up
+_base_.param_scheduler[1].begin = 1 / 6
 default_hooks = dict(
     checkpoint=dict(interval=6, max_keep_ckpts=1),
     views=dict(interval=0),

@@ -2,7 +2,8 @@
 _base_ = '../../soco_effnetlite0_fpn_own_photos.py'
 model = dict(regulariser=None)
 train_cfg = dict(max_epochs=6)
-_base_.param_scheduler[1].update(end=6, T_max=5)
+_base_.param_scheduler[0].share = 1 / 6  # one epoch of warm-up
+_base_.param_scheduler[1].begin = 1 / 6
 default_hooks = dict(
     checkpoint=dict(interval=6, max_keep_ckpts=1),
     views=dict(interval=0),

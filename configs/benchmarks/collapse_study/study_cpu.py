@@ -18,8 +18,9 @@ def each_view(**changes):
 
 
 def epochs(n):
-    """Return the options of a length."""
-    return {'train_cfg.max_epochs': n, 'param_scheduler.1.end': n, 'param_scheduler.1.T_max': n - 1}
+    """Return the options of a length, with one epoch of warm-up."""
+    return {'train_cfg.max_epochs': n, 'param_scheduler.0.share': 1 / n,
+            'param_scheduler.1.begin': 1 / n}
 
 
 def optimiser(**changes):

@@ -15,8 +15,8 @@ _base_.val_dataloader.dataset.pipeline[1].scale = (213, 128)
 _base_.test_dataloader.dataset.pipeline[1].scale = (213, 128)
 max_iters = 600
 train_cfg = dict(max_iters=max_iters, val_interval=200)
-_base_.param_scheduler[0].end = 30
-_base_.param_scheduler[1].update(begin=30, end=max_iters)
+_base_.param_scheduler[0].share = 0.05
+_base_.param_scheduler[1].begin = 0.05
 default_hooks = dict(
     logger=dict(interval=10),
     checkpoint=dict(interval=200, max_keep_ckpts=1),

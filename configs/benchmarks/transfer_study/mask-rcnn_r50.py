@@ -35,8 +35,7 @@ val_dataloader = dict(
 test_dataloader = val_dataloader
 optim_wrapper = dict(type='AutocastOptimWrapper')
 train_cfg = dict(max_iters=900, val_interval=300)
-_base_.param_scheduler[0].end = 101
-_base_.param_scheduler[1].update(end=900, milestones=[600, 800])
+_base_.param_scheduler[0].share = 1 / 9
 default_hooks = dict(
     logger=dict(interval=20),
     checkpoint=dict(interval=300, max_keep_ckpts=1),

@@ -112,11 +112,8 @@ class SoCoDataset(Dataset):
         return self.store[key.index % len(self.store)].image
 
     def fingerprint(self) -> str:
-        """Return a short description of the data set that differs between stores."""
-        size = Path(self.store.path).stat().st_size
-        metadata = json.dumps(self.store.metadata, sort_keys=True).encode()
-        return (f'{len(self.store)} photos, store of {size} bytes, '
-                f'{hashlib.sha256(metadata).hexdigest()[:12]}')
+        """Return `data_fingerprint` of this data set."""
+        return data_fingerprint(self.store, self.repeat)
 
     def read(self, key: SampleKey, row: int | None = None) -> dict[str, Any]:
         """Return the pipeline's input: the file's bytes, its row and its random generator.
@@ -140,3 +137,19 @@ class SoCoDataset(Dataset):
         return dict(img_path=photo.image, bytes=content, row=photo,
                     max_pixels=self.store.metadata.get('max_pixels', MAX_PIXELS),
                     rng=np.random.default_rng([key.seed, key.epoch, key.index]))
+
+
+def data_fingerprint(store: ProposalStore, repeat: int = 1) -> str:
+    """Return a short description of a data set that differs between stores.
+
+    Args:
+        store (ProposalStore): The store.
+        repeat (int): How often a photo is listed. Defaults to 1.
+
+    Returns:
+        str: Number of photos, size of the store, hash of its metadata.
+    """
+    metadata = json.dumps(store.metadata, sort_keys=True).encode()
+    times = f' (each {repeat} times)' if repeat != 1 else ''
+    return (f'{len(store)} photos{times}, store of {Path(store.path).stat().st_size} bytes, '
+            f'{hashlib.sha256(metadata).hexdigest()[:12]}')

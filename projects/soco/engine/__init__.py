@@ -13,15 +13,16 @@ from .loops import ResumableBatchSampler, ResumableEpochLoop
 from .momentum_hook import MomentumUpdateHook
 from .precise_bn_hook import PreciseBNHook
 from .pretrained_hook import PretrainedWeightsHook
+from .resume_hook import ResumeHook
 from .same_run_hook import SameRunHook
-from .schedules import WarmupLR, cosine_momentum
+from .schedules import CosineLR, StepsLR, WarmupLR, cosine_momentum
 from .stop_signal_hook import StopSignalHook
 from .view_pictures_hook import ViewDrawer, ViewPicturesHook
 
 __all__ = [
-    'AutocastOptimWrapper', 'BadImageHook', 'BatchInfoHook', 'ClassesHook', 'CollapseHook',
+    'AutocastOptimWrapper', 'BadImageHook', 'BatchInfoHook', 'ClassesHook', 'CollapseHook', 'CosineLR',
     'DeferredInfoHook', 'FiniteLossHook', 'KeepPredictionsHook', 'MomentumUpdateHook',
-    'PlainCheckpointHook', 'PreciseBNHook', 'PretrainedWeightsHook',
-    'ResumableBatchSampler', 'ResumableEpochLoop', 'SameRunHook', 'SoCoLARS', 'StopSignalHook',
+    'PlainCheckpointHook', 'PreciseBNHook', 'PretrainedWeightsHook', 'ResumableBatchSampler',
+    'ResumableEpochLoop', 'ResumeHook', 'SameRunHook', 'SoCoLARS', 'StepsLR', 'StopSignalHook',
     'ViewDrawer', 'ViewPicturesHook', 'WarmupLR', 'cosine_momentum'
 ]

@@ -25,10 +25,13 @@ class ResumableBatchSampler(Sampler):
     """A sampler of batches of `SampleKey`s that can start in the middle of an epoch.
 
     An epoch is a whole number of optimizer steps. The remainder is dropped, as the official code drops
-    an incomplete batch.
+    an incomplete batch. So no photo is drawn twice in an epoch, although mmengine's sampler repeats
+    photos where their number is not divisible by the number of ranks. The first photos of an epoch do
+    not depend on the number of ranks or on the batch.
 
     Args:
-        sampler (DefaultSampler): Defines the order of the photos, and has the seed and the epoch.
+        sampler (DefaultSampler): Defines the order of the photos, and has the seed, the epoch and the
+            number of ranks.
         batch_size (int): Photos per rank and iteration.
         accumulative_counts (int): Iterations per optimizer step. Defaults to 1.
 
@@ -40,12 +43,15 @@ class ResumableBatchSampler(Sampler):
         self.sampler = sampler
         self.batch_size = batch_size
         self.start = 0  # iterations of the current epoch that are already done
-        per_step = batch_size * accumulative_counts
-        self.length = len(sampler) // per_step * accumulative_counts
+        source: Any = sampler
+        photos, ranks = len(source.dataset), source.world_size
+        self.photos_per_iter = batch_size * ranks
+        self.photos_per_step = self.photos_per_iter * accumulative_counts
+        self.length = photos // self.photos_per_step * accumulative_counts
         if self.length == 0:
             raise ValueError(
-                f'{len(sampler)} photos per process are fewer than one optimizer step takes '
-                f'(batch_size {batch_size} x accumulative_counts {accumulative_counts}). Lower '
+                f'{photos} photos are fewer than one optimizer step takes (batch_size {batch_size} x '
+                f'{ranks} processes x accumulative_counts {accumulative_counts}). Lower '
                 'train_dataloader.batch_size, or use more photos.')
 
     def __iter__(self) -> Iterator[list[SampleKey]]:

@@ -132,6 +132,29 @@ def find_hook(cfg: Config, kind: str) -> ConfigDict | None:
     return next((hook for hook in hooks if hook and hook.get('type') == kind), None)
 
 
+def set_length(cfg: Config, epochs: int | None, iters: int | None) -> None:
+    """Set the length of a run.
+
+    Args:
+        cfg (Config): The config; it is changed in place.
+        epochs (int | None): Number of epochs, or None.
+        iters (int | None): Number of iterations, or None.
+
+    Raises:
+        ValueError: If the number is not positive, or the config's loop counts the other unit.
+    """
+    given = [(key, value) for key, value in (('epochs', epochs), ('iters', iters)) if value is not None]
+    for key, value in given:
+        if value < 1:
+            raise ValueError(f'--{key} must be at least 1, not {value}.')
+        if f'max_{key}' not in cfg.train_cfg:
+            other = 'iters' if key == 'epochs' else 'epochs'
+            raise ValueError(f'--{key} {value}: this config counts its length in {other} '
+                             f'(train_cfg.max_{other} is {cfg.train_cfg.get(f"max_{other}")}). Use '
+                             f'--{other}.')
+        cfg.train_cfg[f'max_{key}'] = value
+
+
 def set_pretrained(cfg: Config, source: str) -> None:
     """Set the initial weights of a config's model.
 

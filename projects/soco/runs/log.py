@@ -38,7 +38,8 @@ def read_run(work_dir: str | Path) -> list[dict]:
     """Read all values that a run logged, from all its starts.
 
     If several starts logged the same iterations, the latest start counts: from its first iteration
-    on, the values of earlier starts are left out.
+    on, the values of earlier starts are left out. Where a start had another batch, the iterations of
+    earlier starts are converted to its own (`rescaled`, which `ResumeHook` logs).
 
     Args:
         work_dir (str | Path): The run's work directory, with one folder for each start.
@@ -58,6 +59,8 @@ def read_run(work_dir: str | Path) -> list[dict]:
     joined: list[dict] = []
     for path in logs:
         records = read_scalars(path)
+        for factor in (record['rescaled'] for record in records if 'rescaled' in record):
+            joined = [_rescale(record, factor) for record in joined]
         first: dict[str, float] = {}
         for record in records:
             for key in record.keys() - {'step', 'iter', 'epoch'}:
@@ -66,6 +69,11 @@ def read_run(work_dir: str | Path) -> list[dict]:
                    if iteration_of(record) < first.get(key, math.inf)} for record in joined]
         joined += records
     return joined
+
+
+def _rescale(record: dict, factor: float) -> dict:
+    scaled = {key: round(record[key] * factor) for key in ('step', 'iter') if key in record}
+    return {**record, **scaled, 'scale': record.get('scale', 1.0) * factor}
 
 
 def read_scalars(path: str | Path) -> list[dict]:

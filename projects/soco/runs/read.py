@@ -39,7 +39,7 @@ class Run:
         config (dict | None): See `read_dumped`. None if no config can be read.
         config_text (str): Text of the config.
         config_path (Path | None): Config file for commands that resume or score the run.
-        checkpoint (Path | None): The checkpoint with the most iterations.
+        checkpoint (Path | None): The checkpoint that was trained longest.
         done (dict[str, int]): Iterations trained so far, `iter`, and epochs, `epoch`, if known.
         pictures (dict[str, list[Picture]]): Kind ('views', 'neighbours') to pictures, latest first.
         bad_images (list[dict]): Rows of `bad_images.csv`: image, reason, replaced_by.
@@ -86,7 +86,9 @@ class Run:
     @property
     def seconds(self) -> float:
         """Time spent in iterations, from the logged mean time per iteration."""
-        times = [(_step(r), r['time']) for r in self.records if _is_number(r.get('time'))]
+        # An iteration of an earlier start may have been a part or a multiple of one of the last start.
+        times = [(_step(r), r['time'] / r.get('scale', 1.0)) for r in self.records
+                 if _is_number(r.get('time'))]
         before = [0, *(step for step, _ in times)]
         return sum((step - last) * time for last, (step, time) in zip(before, times))
 
@@ -178,7 +180,7 @@ def _read_checkpoint(run: Run, checkpoints: Sequence[Path]) -> None:
         return
     newer = [p.name for p in checkpoints if p.stat().st_mtime > run.checkpoint.stat().st_mtime]
     if newer:
-        run.troubles.append(f'{run.checkpoint.name} has the most iterations, but '
+        run.troubles.append(f'{run.checkpoint.name} was trained longest, but '
                             f'{", ".join(sorted(newer))} was written later: it cannot be opened, or '
                             'belongs to another run.')
     meta = read_checkpoint(run.checkpoint)['meta']

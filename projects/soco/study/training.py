@@ -10,7 +10,6 @@ import torch
 from mmengine.config import Config
 
 from ..files import whole_file
-from ..launch.configs import load_config
 from ..runs.follow import run_training
 from ..runs.log import read_run
 from ..weights.read import find_newest_checkpoint, read_checkpoint
@@ -35,15 +34,12 @@ def pretraining_command(study: Study, data: StudyData, job: Job, options: dict, 
     method = study.methods[job.name]
     trial = job.kind == 'trial'
     epochs = study.trial_epochs if trial else study.epochs
-    warm_up = load_config(method.config, {}, register=False).param_scheduler[1].begin
     return ['tools/train.py', method.config, '--work-dir', str(folder), '--resume', '--cfg-options',
             *_words({
                 'train_dataloader.dataset.data_root': data.root,
                 'train_dataloader.dataset.proposals': data.store(method.boxes),
                 'randomness.seed': study.seeds[0] if trial else job.number,
                 'train_cfg.max_epochs': epochs,
-                'param_scheduler.1.end': epochs,
-                'param_scheduler.1.T_max': epochs - warm_up,
                 **options})]
 
 

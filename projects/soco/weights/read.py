@@ -90,7 +90,10 @@ def run_checkpoints(work_dir: PathLike) -> list[Path]:
 
 
 def find_newest_checkpoint(work_dir: PathLike) -> Path | None:
-    """Return the checkpoint of a run with the most iterations that can be opened, or None.
+    """Return the checkpoint of a run that was trained longest and can be opened, or None.
+
+    Epochs count first, and then photos of the epoch: iterations are of another size if the run was
+    resumed with another batch.
 
     Damaged and other files are skipped with a warning in the log.
 
@@ -103,10 +106,18 @@ def find_newest_checkpoint(work_dir: PathLike) -> Path | None:
     found = []
     for path in run_checkpoints(work_dir):
         try:
-            found.append((int(read_checkpoint(path)['meta']['iter']), path))
+            found.append((*_progress(read_checkpoint(path)['meta']), path))
         except (ValueError, KeyError, TypeError) as error:
             MMLogger.get_current_instance().warning(f'Skipped {path} ({error})')
-    return max(found)[1] if found else None
+    return max(found)[-1] if found else None
+
+
+def _progress(meta: dict) -> tuple[int, int]:
+    """Return epochs, and photos of the epoch or else iterations, from the `meta` of a checkpoint."""
+    position = meta.get('position') or {}
+    if position:
+        return int(position['epoch']), int(position['photos'])
+    return int(meta['epoch']), int(meta['iter'])
 
 
 def read_weights(path: PathLike) -> dict[str, Tensor]:

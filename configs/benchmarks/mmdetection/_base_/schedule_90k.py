@@ -8,10 +8,9 @@ val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 
 param_scheduler = [
-    # MMEngine reaches the full learning rate one iteration before `end`, detectron2 at iteration 1000.
-    dict(type='LinearLR', start_factor=0.001, by_epoch=False, begin=0, end=1001),
-    dict(type='MultiStepLR', by_epoch=False, begin=0, end=90000, milestones=[60000, 80000],
-         gamma=0.1)
+    # Shares of the run: full learning rate at iteration 1000, steps at 60k and 80k.
+    dict(type='WarmupLR', by_epoch=False, start_factor=0.001, share=1 / 90),
+    dict(type='StepsLR', by_epoch=False, shares=[6 / 9, 8 / 9], gamma=0.1)
 ]
 
 # As in detectron2, BN parameters have no weight decay.

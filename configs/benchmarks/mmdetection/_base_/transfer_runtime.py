@@ -15,6 +15,7 @@ default_hooks = dict(
     # Recompute BN statistics on 200 training batches per GPU before each evaluation, like detectron2's
     # PreciseBN in the official runs.
     precise_bn=dict(type='PreciseBNHook', num_iters=200),
+    resume=dict(type='ResumeHook'),  # rate and schedule of the config hold when a run is resumed
     finite_loss=dict(type='FiniteLossHook'),  # stop at NaN or Inf in the loss and report where
     same_run=dict(type='SameRunHook'),  # ranks must agree on config, code and data
     stop_signal=dict(type='StopSignalHook'))  # on SIGTERM: save a checkpoint, exit with code 75

@@ -15,8 +15,8 @@ _base_ = [
 custom_imports = dict(imports=['projects.soco.engine', 'projects.soco.compat.metrics'])
 model = dict(roi_head=dict(bbox_head=dict(num_classes=8), mask_head=dict(num_classes=8)))
 optim_wrapper = dict(optimizer=dict(lr=0.01))
-_base_.param_scheduler[1].end = 24000
-_base_.param_scheduler[1].milestones = [18000]
+_base_.param_scheduler[0].share = 1 / 24  # full learning rate at iteration 1000
+_base_.param_scheduler[1].shares = [18 / 24]
 train_cfg = dict(max_iters=24000, val_interval=8000)
 default_hooks = dict(checkpoint=dict(interval=8000))
 auto_scale_lr = dict(base_batch_size=8)

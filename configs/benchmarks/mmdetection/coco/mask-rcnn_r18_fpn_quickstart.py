@@ -79,8 +79,8 @@ optim_wrapper = dict(
     optimizer=dict(type='AdamW', lr=1e-3, weight_decay=0.01),
     clip_grad=dict(max_norm=10.))
 param_scheduler = [
-    dict(type='LinearLR', start_factor=0.1, by_epoch=False, begin=0, end=5),
-    dict(type='CosineAnnealingLR', by_epoch=False, begin=5, end=max_iters, eta_min_ratio=0.05)
+    dict(type='WarmupLR', by_epoch=False, start_factor=0.1, share=0.1),
+    dict(type='CosineLR', by_epoch=False, begin=0.1, eta_min_ratio=0.05)
 ]
 default_hooks = dict(
     logger=dict(interval=10), checkpoint=dict(interval=max_iters), precise_bn=dict(num_iters=8))

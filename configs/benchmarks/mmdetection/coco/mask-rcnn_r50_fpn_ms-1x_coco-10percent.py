@@ -11,6 +11,5 @@ _base_ = 'mask-rcnn_r50_fpn_ms-1x_coco.py'
 train_dataloader = dict(
     dataset=dict(ann_file='annotations/instances_train2017_10percent.json'))
 train_cfg = dict(max_iters=9000, val_interval=9000)
-_base_.param_scheduler[1].end = 9000
-_base_.param_scheduler[1].milestones = [6000, 8000]
+_base_.param_scheduler[0].share = 1 / 9  # also 1000 iterations of warm-up
 default_hooks = dict(checkpoint=dict(interval=9000))

@@ -11,6 +11,5 @@ _base_ = 'mask-rcnn_r50_fpn_ms-1x_coco.py'
 train_dataloader = dict(
     dataset=dict(ann_file='annotations/instances_train2017_5percent.json'))
 train_cfg = dict(max_iters=4500, val_interval=4500)
-_base_.param_scheduler[1].end = 4500
-_base_.param_scheduler[1].milestones = [3000, 4000]
+_base_.param_scheduler[0].share = 10 / 45  # also 1000 iterations of warm-up
 default_hooks = dict(checkpoint=dict(interval=4500))
