@@ -201,7 +201,8 @@ def _missing_op(name: str) -> Callable:
         raise NotImplementedError(
             f'The MMCV op {name!r} is compiled code, and this environment has mmcv-lite, for '
             'which torchvision provides only nms, roi_align, deformable convolution and '
-            f'sigmoid_focal_loss. To use all ops of MMCV, build them from source (about ten minutes): {_WAY_OUT}')
+            'sigmoid_focal_loss. To use all ops of MMCV, build them from source (about ten '
+            f'minutes): {_WAY_OUT}')
 
     op.__name__ = name
     return op

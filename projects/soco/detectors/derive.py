@@ -11,7 +11,8 @@ from .parts import Parts, find_parts
 from .read import plain
 
 
-def derive(detector: Config, recipe: Config, sizes: Sequence[int] | None = None) -> tuple[Config, Parts]:
+def derive(detector: Config, recipe: Config,
+           sizes: Sequence[int] | None = None) -> tuple[Config, Parts]:
     """Derive the pretraining config of a detector.
 
     Args:
@@ -47,6 +48,10 @@ def derive(detector: Config, recipe: Config, sizes: Sequence[int] | None = None)
         model['regulariser'] = plain(cfg.model.regulariser)
     if parts.frozen:
         model['frozen'] = parts.frozen
+    modules = [module for module in (detector.get('custom_imports') or {}).get('imports') or []
+               if not module.startswith('mmpretrain')]
+    cfg.custom_imports.imports = [*cfg.custom_imports.imports, *modules]
+    cfg.env_cfg.dist_cfg.backend = 'nccl'  # for SyncBN; on a CPU the launcher chooses gloo
     known = RUNNER_KEYS | {'custom_imports', 'auto_scale_lr'}  # without the recipe's variables
     content = plain({key: value for key, value in cfg.items() if key in known})
     return Config({**content, 'model': model}, filename=recipe.filename), parts
@@ -62,36 +67,31 @@ def preprocessor(detector: Config) -> dict:
         bgr_to_rgb=bool(theirs.get('bgr_to_rgb', False)))
 
 
-def set_run(cfg: Config, photos: Path, proposals: Path, epochs: int | None = None,
-            batch_size: int | None = None, weights: Path | None = None) -> None:
-    """Set what a run is about in a config of `derive`.
+def set_run(recipe: Config, photos: Path, proposals: Path, batch_size: int | None = None,
+            weights: Path | None = None) -> None:
+    """Set what a run is about in a pretraining config.
 
     Args:
-        cfg (Config): The config; it is changed in place.
+        recipe (Config): The config; it is changed in place.
         photos (Path): Folder of the photos.
         proposals (Path): Their proposal store.
-        epochs (int, optional): Length of the run; the schedule is stretched to it. Defaults to None:
-            as in the recipe.
-        batch_size (int, optional): Photos per step and process. Defaults to None: as in the recipe.
+        batch_size (int, optional): Photos per step and process. Defaults to None: as in the config.
         weights (Path, optional): Weights to start from. Defaults to None: random.
 
     Raises:
-        ValueError: If a number is below 1, or the batch size below 2.
+        FileNotFoundError: If there is no such file of weights.
+        ValueError: If the batch size is below 2.
     """
-    cfg.train_dataloader.dataset.data_root = str(photos)
-    cfg.train_dataloader.dataset.proposals = str(proposals)
+    recipe.train_dataloader.dataset.data_root = str(photos)
+    recipe.train_dataloader.dataset.proposals = str(proposals)
     if batch_size is not None:
         if batch_size < 2:
             raise ValueError(f'--batch-size must be at least 2, not {batch_size}: norms over a batch '
                              'need two photos.')
-        cfg.train_dataloader.batch_size = batch_size
-    if epochs is not None:
-        if epochs < 1:
-            raise ValueError(f'--epochs must be at least 1, not {epochs}.')
-        cfg.train_cfg.max_epochs = epochs
-        warmup, cosine = cfg.param_scheduler
-        cosine.end, cosine.T_max = epochs, max(1, epochs - warmup.end)
-        cfg.param_scheduler = [warmup, cosine] if epochs > warmup.end else [warmup]
-        cfg.default_hooks.checkpoint.interval = min(cfg.default_hooks.checkpoint.interval, epochs)
+        recipe.train_dataloader.batch_size = batch_size
+    checkpoint = recipe.default_hooks.checkpoint
+    checkpoint.interval = min(checkpoint.interval, recipe.train_cfg.max_epochs)
     if weights is not None:
-        cfg.load_from = str(weights)
+        if not weights.is_file():
+            raise FileNotFoundError(f'There are no weights at {weights}. Check the path of --weights.')
+        recipe.load_from = str(weights.resolve())

@@ -17,7 +17,7 @@ from ..files import whole_file
 from ..models.roi_heads import SHARED_LAYERS
 from ..weights.read import read_checkpoint
 from .parts import Parts, quiet
-from .read import SCOPE
+from .read import SCOPE, pretrained_source, typed
 
 _HEAD = r'(roi_head\.bbox_head\.(?:\d+\.)?)'
 _LAYER = re.compile(rf'{_HEAD}({"|".join(SHARED_LAYERS)})\.(\d+)\.(.+)')
@@ -53,9 +53,10 @@ def build_detector(detector: Config) -> tuple[nn.Module, bool]:
         for example, needs a package and weights that are not needed here.
     """
     model = copy.deepcopy(cpu_config(detector).model)
-    for key in ('teacher_ckpt', 'init_cfg'):  # a file or a download
-        if key in model:
-            model[key] = None
+    for part in typed(model):  # no file and no download
+        for key in ('teacher_ckpt', 'init_cfg', 'pretrained'):
+            if pretrained_source(part.get(key)):
+                part[key] = False if part[key] is True else None
     with DefaultScope.overwrite_default_scope(SCOPE), quiet():
         try:
             return MODELS.build(model), True

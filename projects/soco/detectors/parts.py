@@ -90,7 +90,7 @@ def _find_parts(detector: Config, sizes: Sequence[int]) -> Parts:
     indices, strides = choose_levels(
         [max(sizes) / m.shape[3] for m in maps], sizes, detectors_head.get('bbox_roi_extractor'))
     channels = [maps[i].shape[1] for i in indices]
-    prefixes = {f'{name}.': (f'{name}.', ) for name in body}
+    prefixes: dict[str, tuple[str, ...]] = {f'{name}.': (f'{name}.', ) for name in body}
     reasons: dict[str, str] = {}
     if detectors_head.get('shared_head'):
         roi_head, of_head = _shared_head(detectors_head, indices, strides, channels, reasons)

@@ -5,13 +5,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import mmcls.models  # noqa: F401  (registers its backbones)
 from mmdet.models.detectors.base import BaseDetector
 from mmdet.registry import MODELS
 from mmengine.config import Config, ConfigDict
 from mmengine.registry import DefaultScope
 from mmengine.utils import get_installed_path
-
-import mmcls.models  # noqa: F401  (registers its backbones)
 
 SCOPE = 'mmdet'
 SHIPPED = 'mmdet::'
@@ -37,7 +36,7 @@ def config_path(name: str) -> Path:
         path, where = folder / name.removeprefix(SHIPPED), f'as it is named in {folder}'
     path = path if path.suffix else path.with_suffix('.py')
     if not path.is_file():
-        raise FileNotFoundError(f'There is no config at {path}. Give the path of a detector\'s config, '
+        raise FileNotFoundError(f'There is no config at {path}. Give the path of a config, '
                                 f'{where}.')
     return path
 
@@ -172,13 +171,15 @@ def lifted(node: Any, where: str) -> tuple[Any, list[str]]:
     for part in typed(node):
         name = f'{where}: {part["type"]}'
         known = _parameters(part['type'])
-        for key, value in (('frozen_stages', -1), ('norm_eval', False), ('with_cp', False)):
+        # each class has its own number for no frozen stage, which is its default
+        for key, value in (('frozen_stages', known.get('frozen_stages')), ('norm_eval', False),
+                           ('with_cp', False)):
             if key in known and part.get(key, known[key]) != value:
                 notes.append(f'{name} has {key}={part.get(key, known[key])} in the detector; here '
                              f'{value}.')
                 part[key] = value
         for key in ('pretrained', 'init_cfg'):
-            source = _pretrained_source(part.get(key))
+            source = pretrained_source(part.get(key))
             if source:
                 notes.append(f'{name} names initial weights ({source}), which are not loaded: '
                              'give them with --weights.')
@@ -203,8 +204,8 @@ def _parameters(name: str) -> dict[str, Any]:
     return known
 
 
-def _pretrained_source(value: Any) -> str | None:
-    """Return where a `pretrained` or an `init_cfg` loads weights from, if it does."""
+def pretrained_source(value: Any) -> str | None:
+    """Return where a `pretrained` or an `init_cfg` loads weights from, or None if it does not."""
     if value is True:
         return "the model's default"
     if isinstance(value, str):

@@ -108,7 +108,7 @@ def keep_shared_layers(head: nn.Module) -> nn.Module:
             setattr(head, name, nn.ModuleList())
         elif child.state_dict():
             setattr(head, name, nn.Identity())
-    head.with_cls, head.with_reg = True, False
+    vars(head).update(with_cls=True, with_reg=False)
     return head
 
 
@@ -189,7 +189,7 @@ class SoCoRoIHead(BaseModule):
         """Return object features (N * M, D), image by image, of boxes (N, M, 4) in view pixels."""
         return self.embed(feats, bboxes_to_rois(bboxes))
 
-    def embed(self, feats: tuple[Tensor], rois: Tensor) -> Tensor:
+    def embed(self, feats: tuple[Tensor, ...], rois: Tensor) -> Tensor:
         """Return object features (k, D) of RoIs (k, 5), any number per image."""
         if self.levels is not None:
             feats = tuple(feats[level] for level in self.levels)
