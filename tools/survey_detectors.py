@@ -33,7 +33,13 @@ def main() -> None:
     from mmengine.utils import get_installed_path
 
     import projects.soco.compat  # noqa: F401  (before any import of OpenMMLab)
-    from projects.soco.detectors.survey import Finding, family_table, shipped_configs, survey
+    from projects.soco.detectors.survey import (
+        Finding,
+        encode,
+        family_table,
+        shipped_configs,
+        survey,
+    )
     from projects.soco.files import write_whole
     from projects.soco.launch.configs import load_config
     start = time.monotonic()
@@ -49,30 +55,19 @@ def main() -> None:
                   flush=True)
 
     findings = survey(names, load_config(str(RECIPE), {}), cache, report)
-    rows = family_table(findings)
-    width = max(len(row[0]) for row in rows)
-    print(f'\n{"backbone, neck, box head":{width}}  configs  whole  part  refused')
-    for kind, *counts in rows:
-        print(f'{kind:{width}}  {counts[0]:7}  {counts[1]:5}  {counts[2]:4}  {counts[3]:7}')
-    total, *parts = (sum(row[i] for row in rows) for i in range(1, 5))
-    print(f'{"total":{width}}  {total:7}  {parts[0]:5}  {parts[1]:4}  {parts[2]:7}')
-    print(f'{parts[0]} of {total} ({parts[0] / total:.1%}) are pretrained with their neck and with the '
-          'shared layers of their box head.')
-    content = dict(
-        command=f'python tools/survey_detectors.py {args.out}', date=f'{datetime.now(UTC):%Y-%m-%d}',
-        python=platform.python_version(), total=total,
-        **dict(zip(('whole', 'part', 'refused'), parts)),
-        configs={name: _short(finding) for name, finding in findings.items()})
-    write_whole(args.out, json.dumps(content, indent=0, ensure_ascii=False).encode())
+    for by in ('backbone', 'neck', 'box_head'):
+        rows = family_table(findings, by)
+        width = max(len(row[0]) for row in rows)
+        print(f'\n{by.replace("_", " "):{width}}  configs  whole  part  refused')
+        for kind, *counts in rows:
+            print(f'{kind:{width}}  {counts[0]:7}  {counts[1]:5}  {counts[2]:4}  {counts[3]:7}')
+    whole = sum(finding.status == 'whole' for finding in findings.values())
+    print(f'\n{whole} of {len(findings)} ({whole / len(findings):.1%}) are pretrained with their neck '
+          'and with the shared layers of their box head, as far as they have them.')
+    write_whole(args.out, encode(
+        findings, command='python tools/survey_detectors.py ' + str(args.out),
+        date=f'{datetime.now(UTC):%Y-%m-%d}', python=platform.python_version()))
     print(f'The findings are in {args.out}')
-
-
-def _short(finding: object) -> str:
-    """Describe a finding in one line."""
-    kind = ', '.join(filter(None, (finding.backbone, finding.neck, finding.box_head)))
-    built = '' if finding.built else '; built without its other parts'
-    why = f'; {finding.why}' if finding.why else ''
-    return f'{finding.status}: {finding.tensors} tensors of {kind}{built}{why}'
 
 
 if __name__ == '__main__':

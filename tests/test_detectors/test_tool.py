@@ -1,4 +1,4 @@
-"""tools/pretrain_detector.py: from a detector and photos to the weights that the detector starts from."""
+"""tools/pretrain_detector.py: from a detector and photos to what the detector starts from."""
 import os
 import re
 import subprocess

@@ -148,22 +148,39 @@ def survey(names: Iterable[str], recipe: Config, cache: dict[str, dict],
     return findings
 
 
-def family_table(findings: dict[str, Finding]) -> list[tuple[str, int, int, int, int]]:
-    """Count the findings by the kinds of backbone, neck and box head.
+def family_table(findings: dict[str, Finding], by: str) -> list[tuple[str, int, int, int, int]]:
+    """Count the findings by the type of a part.
 
     Args:
         findings (dict[str, Finding]): Findings by name.
+        by (str): 'backbone', 'neck' or 'box_head'.
 
     Returns:
-        list[tuple[str, int, int, int, int]]: Kind, detectors, whole, part and refused; the most
-        frequent first.
+        list[tuple[str, int, int, int, int]]: Type, number of detectors, and how many of them are whole,
+        part and refused; the most frequent type first.
     """
     counts: dict[str, Counter] = defaultdict(Counter)
     for finding in findings.values():
-        kind = ', '.join(filter(None, (finding.backbone, finding.neck or 'no neck',
-                                       finding.box_head or 'no RoI head'))) \
-            if finding.backbone else 'no detector'
-        counts[kind][finding.status] += 1
+        counts[getattr(finding, by) or 'none'][finding.status] += 1
     rows = [(kind, count.total(), count['whole'], count['part'], count['refused'])
             for kind, count in counts.items()]
     return sorted(rows, key=lambda row: (-row[1], row[0]))
+
+
+def encode(findings: dict[str, Finding], **about: Any) -> bytes:
+    """Return the content of the file of a survey, with one line per detector.
+
+    Args:
+        findings (dict[str, Finding]): Findings by name.
+        **about: Further entries, such as the command and the date.
+    """
+    counts = Counter(finding.status for finding in findings.values())
+    head = json.dumps(dict(about, total=len(findings), **counts), indent=1)
+    lines = ',\n'.join(f'{json.dumps(name)}: {json.dumps(asdict(finding), ensure_ascii=False)}'
+                       for name, finding in findings.items())
+    return f'{head[:-2]},\n "configs": {{\n{lines}\n}}}}\n'.encode()
+
+
+def decode(content: bytes) -> dict[str, Finding]:
+    """Return the findings in the file of a survey."""
+    return {name: Finding(**values) for name, values in json.loads(content)['configs'].items()}
