@@ -111,13 +111,14 @@ def _free_port() -> int:
         return sock.getsockname()[1]
 
 
-def print_end(args: argparse.Namespace, work: 'WorkDir', config: Path, downloads: bool) -> None:
+def print_end(work: 'WorkDir', config: Path, downloads: bool) -> None:
     """Print the commands that fine-tune the detector and that look at the run."""
-    start, config = shlex.quote(str(work.start.resolve())), shlex.quote(str(config.resolve()))
+    start, config, ours = (shlex.quote(str(path.resolve()))
+                           for path in (work.start, config, work.detector))
     plain = f'load_from={start}' + (' model.backbone.init_cfg=None' if downloads else '')
     print('\nFine-tune the detector on your annotations (set its classes and data in a config that '
           f'inherits from it: docs/detectors.md), with this project:\n'
-          f'  python tools/train.py {config} --pretrained {start}\n'
+          f'  python tools/train.py {ours} --pretrained {start}\n'
           'or with MMDetection alone:\n'
           f'  mim train mmdet {config} --cfg-options {plain}\n'
           'Look at the pretraining:\n'
@@ -173,7 +174,7 @@ def main() -> None:
     print(f'\n{len(done.arrived)} of {len(done.arrived)} pretrained tensors are in the detector, equal '
           f'bit by bit; {len(done.reasons)} others stay as the detector initialises them.\n'
           f'The detector starts from {work.start}')
-    print_end(args, work, config_path(args.detector),
+    print_end(work, config_path(args.detector),
               bool(detector.model.backbone.get('init_cfg')))
 
 

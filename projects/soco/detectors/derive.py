@@ -48,8 +48,8 @@ def derive(detector: Config, recipe: Config,
         model['regulariser'] = plain(cfg.model.regulariser)
     if parts.frozen:
         model['frozen'] = parts.frozen
-    modules = [module for module in (detector.get('custom_imports') or {}).get('imports') or []
-               if not module.startswith('mmpretrain')]
+    modules = (detector.get('custom_imports') or {}).get('imports') or []
+    modules = [modules] if isinstance(modules, str) else modules
     cfg.custom_imports.imports = [*cfg.custom_imports.imports, *modules]
     cfg.env_cfg.dist_cfg.backend = 'nccl'  # for SyncBN; on a CPU the launcher chooses gloo
     known = RUNNER_KEYS | {'custom_imports', 'auto_scale_lr'}  # without the recipe's variables

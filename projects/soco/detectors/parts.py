@@ -345,7 +345,9 @@ def run_head(body: nn.ModuleDict, maps: Sequence[Tensor], roi_head: dict) -> tup
     except Exception as error:
         raise ValueError(f'{type(error).__name__}: {error}') from error
     features.sum().backward()
-    assert all(p.grad is not None for p in head.parameters()), 'a part of the RoI head is not trained'
+    untrained = [name for name, p in head.named_parameters() if p.grad is None]
+    if untrained:
+        raise ValueError(f'{len(untrained)} of its tensors, such as {untrained[0]}, get no gradient')
     return features.shape[-1], without_gradient(body)
 
 

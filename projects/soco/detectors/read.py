@@ -100,10 +100,11 @@ def _check_kind(model: Any, path: Path) -> None:
 
 
 def _import_modules(cfg: Config, path: Path) -> list[str]:
-    """Import the modules that the config asks for; pass over those of mmpretrain."""
+    """Import the modules that the config asks for, and remove those of mmpretrain from it."""
     imports = (cfg.get('custom_imports') or {}).get('imports') or []
+    imports = [imports] if isinstance(imports, str) else list(imports)
     notes = []
-    for name in [imports] if isinstance(imports, str) else imports:
+    for name in imports:
         if name.split('.')[0] == 'mmpretrain':
             notes.append(f'custom_imports of {name} was passed over: MMClassification 1.0 has the '
                          'same backbones.')
@@ -115,6 +116,8 @@ def _import_modules(cfg: Config, path: Path) -> list[str]:
                 f'{path} imports {name} (custom_imports), and this fails: {error}. Install the package '
                 'that it names, put the folder of your own module on PYTHONPATH, or remove the line '
                 'if backbone, neck and RoI head do not need it.') from error
+    if notes:
+        cfg.custom_imports.imports = [name for name in imports if name.split('.')[0] != 'mmpretrain']
     return notes
 
 
