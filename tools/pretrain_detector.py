@@ -132,8 +132,9 @@ def main() -> None:
 
     import projects.soco.compat  # noqa: F401  (before any import of OpenMMLab)
     from projects.soco.compat.cpu import cpu_config
+    from projects.soco.detectors.build import build_detector
     from projects.soco.detectors.derive import derive, set_run
-    from projects.soco.detectors.hand_over import build_detector, hand_over
+    from projects.soco.detectors.hand_over import hand_over
     from projects.soco.detectors.read import config_path, read_detector
     from projects.soco.detectors.table import format_table, part_rows
     from projects.soco.detectors.work_dir import WorkDir, check_own, write_configs

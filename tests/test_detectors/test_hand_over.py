@@ -125,7 +125,8 @@ def derived_model(kind: str, arch: str) -> torch.nn.Module:
 
 
 @pytest.mark.parametrize('name', [
-    'fpn_r18', pytest.param('fpn_star_r18', marks=pytest.mark.slow(6)),
+    pytest.param('fpn_r18', marks=pytest.mark.slow(5)),
+    pytest.param('fpn_star_r18', marks=pytest.mark.slow(6)),
     pytest.param('c4_r50', marks=pytest.mark.slow(10))])
 def test_derived_recipes_give_the_numbers_of_the_recipes(name, monkeypatch):
     """All losses, features and gradients of the parity files, to the last digit."""

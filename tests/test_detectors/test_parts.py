@@ -4,12 +4,8 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 
-from projects.soco.detectors.parts import (
-    choose_levels,
-    find_parts,
-    level_sizes,
-    without_gradient,
-)
+from projects.soco.detectors.heads import level_sizes
+from projects.soco.detectors.parts import choose_levels, find_parts, without_gradient
 from projects.soco.detectors.read import config_path, lifted, read_detector
 from projects.soco.models.roi_heads import keep_shared_layers
 

@@ -9,8 +9,9 @@ from mmengine.registry import MODELS, DefaultScope
 from small import ROOT
 
 from projects.soco.compat.cpu import cpu_config
+from projects.soco.detectors.build import build_detector
 from projects.soco.detectors.derive import derive
-from projects.soco.detectors.hand_over import build_detector, hand_over
+from projects.soco.detectors.hand_over import hand_over
 from projects.soco.detectors.read import read_detector
 from projects.soco.detectors.table import part_rows
 from projects.soco.evaluation.cost import made_up_batch
@@ -70,7 +71,7 @@ SAMPLES = {
     'efficientnet/retinanet_effb3_fpn_8xb4-crop896-1x_coco': {
         'backbone.arch': 'b0', 'neck.in_channels': [40, 112, 320], 'neck.out_channels': 32, **DENSE},
 }
-SLOW = ('hrnet', 'pvt', 'efficientnet', 'regnet', 'maskformer', 'yolo', 'dino', 'rtmdet')
+SLOW = ('hrnet', 'faster_rcnn/faster-rcnn_r50-caffe', 'pvt', 'efficientnet', 'regnet', 'maskformer', 'yolo', 'dino', 'rtmdet')
 
 
 def small_detector(name: str) -> Config:

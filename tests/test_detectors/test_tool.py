@@ -10,7 +10,7 @@ from mmengine.config import Config
 from scripts import PYTHON
 from small import ROOT, make_photos, make_store
 
-from projects.soco.detectors.hand_over import build_detector
+from projects.soco.detectors.build import build_detector
 from projects.soco.detectors.read import read_detector
 
 DETECTOR = """

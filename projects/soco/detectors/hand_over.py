@@ -1,23 +1,19 @@
 """The way back: weights of a pretraining run with the names of the detector, and the proof."""
-import copy
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from mmdet.registry import MODELS
-from mmengine.config import Config, ConfigDict
-from mmengine.registry import DefaultScope
+from mmengine.config import Config
 from torch import Tensor, nn
 
 from .. import __version__
-from ..compat.cpu import cpu_config
 from ..files import whole_file
 from ..models.roi_heads import SHARED_LAYERS
 from ..weights.read import read_checkpoint
-from .parts import Parts, quiet
-from .read import SCOPE, pretrained_source, typed
+from .build import build_detector
+from .parts import Parts
 
 _HEAD = r'(roi_head\.bbox_head\.(?:\d+\.)?)'
 _LAYER = re.compile(rf'{_HEAD}({"|".join(SHARED_LAYERS)})\.(\d+)\.(.+)')
@@ -40,40 +36,6 @@ class HandOver:
     arrived: list[str]
     reasons: dict[str, str] = field(default_factory=dict)
     whole: bool = True
-
-
-def build_detector(detector: Config) -> tuple[nn.Module, bool]:
-    """Build a detector on the CPU; if that fails, only its backbone, neck and RoI head.
-
-    Args:
-        detector (Config): The output of `read_detector`.
-
-    Returns:
-        tuple[nn.Module, bool]: The detector, and whether it is whole. The language model of a detector,
-        for example, needs a package and weights that are not needed here.
-    """
-    model = copy.deepcopy(cpu_config(detector).model)
-    for part in typed(model):  # no file and no download
-        for key in ('teacher_ckpt', 'init_cfg', 'pretrained'):
-            if pretrained_source(part.get(key)):
-                part[key] = False if part[key] is True else None
-    with DefaultScope.overwrite_default_scope(SCOPE), quiet():
-        try:
-            return MODELS.build(model), True
-        except Exception:  # any error of any part; those of the shared parts are raised below
-            return _shared_parts(model), False
-
-
-def _shared_parts(model: ConfigDict) -> nn.Module:
-    parts = nn.Module()
-    for name in ('backbone', 'neck', 'roi_head'):
-        if model.get(name):
-            cfg = copy.deepcopy(model[name])
-            if name == 'roi_head':  # as mmdet's TwoStageDetector does
-                cfg.update(train_cfg=(model.get('train_cfg') or {}).get('rcnn'),
-                           test_cfg=(model.get('test_cfg') or {}).get('rcnn'))
-            setattr(parts, name, MODELS.build(cfg))
-    return parts
 
 
 def names_in_detector(name: str, prefixes: Mapping[str, Iterable[str]]) -> list[str]:

@@ -12,9 +12,9 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 
 from ..compat.cpu import cpu_config
+from .build import build_detector, quiet
 from .derive import derive
-from .hand_over import build_detector, check_fit, load_and_compare, start_weights
-from .parts import quiet
+from .hand_over import check_fit, load_and_compare, start_weights
 from .read import plain, read_detector
 
 
