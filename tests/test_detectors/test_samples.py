@@ -71,7 +71,8 @@ SAMPLES = {
     'efficientnet/retinanet_effb3_fpn_8xb4-crop896-1x_coco': {
         'backbone.arch': 'b0', 'neck.in_channels': [40, 112, 320], 'neck.out_channels': 32, **DENSE},
 }
-SLOW = ('hrnet', 'faster_rcnn/faster-rcnn_r50-caffe', 'pvt', 'efficientnet', 'regnet', 'maskformer', 'yolo', 'dino', 'rtmdet')
+SLOW = ('hrnet', 'faster_rcnn/faster-rcnn_r50-caffe', 'pvt', 'efficientnet', 'regnet', 'maskformer',
+        'yolo', 'dino', 'rtmdet')
 
 
 def small_detector(name: str) -> Config:
