@@ -96,6 +96,7 @@ def compare_levels(model: torch.nn.Module, view: torch.Tensor, levels: list) -> 
     with torch.no_grad():
         feats = model.neck(model.backbone(view))
     rows = []
+    feats = feats[:len(levels)]  # the FPN of a detector adds P6
     for i, (feat, official) in enumerate(zip(feats, levels, strict=True)):
         if list(feat.shape) != official['shape']:
             raise ValueError(f'P{i + 2} has shape {list(feat.shape)}; the official shape is '

@@ -277,6 +277,55 @@ def test_installing_twice_changes_nothing() -> None:
     assert sys.modules['mmcv._ext'] is before
 
 
+# deformable convolution
+
+
+@pytest.mark.parametrize('modulated', [False, True])
+def test_deformable_convolution_samples_at_offsets(device: torch.device, modulated: bool) -> None:
+    """With whole offsets, it is a convolution of shifted pixels; values and gradients."""
+    n, c, side = 2, 4, 7
+    image = torch.randn(n, c, side, side, dtype=torch.double)
+    weight = torch.randn(6, c, 3, 3, dtype=torch.double)
+    offset = torch.zeros(n, 18, side, side, dtype=torch.double)
+    offset[:, 0::2], offset[:, 1::2] = 1, -2  # down by 1, left by 2
+    mask = torch.full((n, 9, side, side), 0.25 if modulated else 1.0, dtype=torch.double)
+    padded = F.pad(image, (4, 4, 4, 4))
+    plain = padded.clone().requires_grad_()
+    # where a kernel sample (y, x) reads image (y + 1, x - 2)
+    window = plain[:, :, 4:4 + side + 2, 1:1 + side + 2]
+    plain_weight = weight.clone().requires_grad_()
+    expected = F.conv2d(window, plain_weight) * mask[:, :1]
+    expected.square().sum().backward()
+
+    ours = image.float().to(device).requires_grad_()
+    our_weight = weight.float().to(device).requires_grad_()
+    arguments = [offset.float().to(device)] + [mask.float().to(device)] * modulated
+    if modulated:
+        result = mmcv.ops.modulated_deform_conv2d(ours, *arguments, our_weight, None, 1, 1)
+    else:
+        result = mmcv.ops.deform_conv2d(ours, *arguments, our_weight, 1, 1)
+    result.square().sum().backward()
+    torch.testing.assert_close(result.double().cpu(), expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(our_weight.grad.double().cpu(), plain_weight.grad, rtol=1e-4, atol=1e-3)
+    torch.testing.assert_close(
+        ours.grad.double().cpu(), plain.grad[:, :, 4:-4, 4:-4], rtol=1e-4, atol=1e-3)
+
+
+@needs_stand_in
+def test_offsets_of_a_larger_map_are_read_in_their_order() -> None:
+    """As MMCV's kernels do; DyHead gives such offsets."""
+    image, weight = torch.randn(2, 4, 4, 4), torch.randn(4, 4, 3, 3)
+    offset = torch.randn(2, 18, 8, 8, requires_grad=True)
+    mask = torch.rand(2, 9, 8, 8, requires_grad=True)
+    result = mmcv.ops.modulated_deform_conv2d(image, offset, mask, weight, None, 1, 1)
+    read = [values.flatten(1)[:, :size].view(2, -1, 4, 4)
+            for values, size in ((offset, 18 * 16), (mask, 9 * 16))]
+    assert torch.equal(result, torchvision.ops.deform_conv2d(
+        image, read[0], weight, padding=1, mask=read[1]))
+    result.sum().backward()
+    assert offset.grad.flatten(1)[:, :18 * 16].any() and not offset.grad.flatten(1)[:, 18 * 16:].any()
+
+
 @needs_compiled
 def test_steps_aside_for_the_compiled_ops() -> None:
     assert mmcv_full_available()

@@ -16,11 +16,10 @@ from pathlib import Path
 
 import numpy as np
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from projects.soco.launch.errors import run_tool
-from projects.soco.runs.follow import run_training
+from projects.soco.runs.progress import run_with_bar
 
 OUT = Path('work_dirs/quickstart')
 PRETRAINING = 'configs/soco_r18_fpn_quickstart.py'
@@ -64,36 +63,6 @@ def collect_photos(folder: Path | None) -> None:
         path.write_bytes(content)
 
 
-def run_logged(command: list[str], log: Path, what: str, total: int) -> None:
-    """Run a training command with a progress bar, and write its output to a file.
-
-    Args:
-        command (list[str]): Script and arguments.
-        log (Path): The file.
-        what (str): Name of the run, for messages.
-        total (int): Number of iterations.
-
-    Raises:
-        ValueError: If the command failed. The message contains the end of its output.
-    """
-    console.print(f'$ {" ".join(command)}', style='dim', soft_wrap=True)
-    shown = 0
-    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-               TextColumn('{task.fields[state]}'))
-    with Progress(*columns, console=console) as progress:
-        task = progress.add_task(what, total=total, state='starting (imports take some seconds)')
-
-        def report(done: int, state: str) -> None:
-            nonlocal shown
-            progress.update(task, completed=done, state=state)
-            if not console.is_terminal and done - shown >= total // 5:
-                shown = done
-                console.print(f'{what}: {done}/{total}  {state}')
-
-        run_training(command, log, what, report)
-        progress.update(task, completed=total)
-
-
 def pretrain(num_photos: int) -> tuple[Path, dict]:
     """Pretrain for 10 epochs of about 10 iterations; return the checkpoint and the config's changes."""
     repeat = max(1, round(MAX_PHOTOS / num_photos))
@@ -105,9 +74,9 @@ def pretrain(num_photos: int) -> tuple[Path, dict]:
         'default_hooks.scores.proposals': OUT / 'proposals.arrow',
         'default_hooks.scores.interval': 2,
     }
-    run_logged(['tools/train.py', PRETRAINING, '--work-dir', str(OUT / 'pretrain'),
-                '--cfg-options', *(f'{key}={value}' for key, value in options.items())],
-               OUT / 'pretrain.log', 'pretraining', num_photos * repeat // 8 * 10)
+    run_with_bar(console, ['tools/train.py', PRETRAINING, '--work-dir', str(OUT / 'pretrain'),
+                           '--cfg-options', *(f'{key}={value}' for key, value in options.items())],
+                 OUT / 'pretrain.log', 'pretraining', num_photos * repeat // 8 * 10)
     return OUT / 'pretrain/epoch_10.pth', options
 
 
@@ -207,8 +176,9 @@ def finetune(checkpoint: Path) -> None:
     os.environ['SOCO_QUICKSTART_PHOTOS'] = str((OUT / 'photos').resolve())
     from projects.soco.launch.configs import load_config
     total = load_config(DETECTOR, {}, register=False).max_iters
-    run_logged(['tools/train.py', DETECTOR, '--work-dir', str(OUT / 'finetune'), '--cfg-options',
-                f'load_from={checkpoint}'], OUT / 'finetune.log', 'fine-tuning', total)
+    run_with_bar(console, ['tools/train.py', DETECTOR, '--work-dir', str(OUT / 'finetune'),
+                           '--cfg-options', f'load_from={checkpoint}'],
+                 OUT / 'finetune.log', 'fine-tuning', total)
     found = re.findall(r'coco/(bbox|segm)_mAP: ([\d.]+).*?coco/\1_mAP_50: ([\d.]+)',
                        (OUT / 'finetune.log').read_text())
     for kind, ap, ap50 in found:

@@ -121,3 +121,15 @@ def test_image_views_are_soco_views_without_boxes():
     expected = SoCoDataPreprocessor(MEAN, STD)(data, training=True)['inputs']
     assert set(views) == {'inputs', 'data_samples'} and views['data_samples'] is None
     assert all(torch.equal(a, b) for a, b in zip(views['inputs'], expected))
+
+
+def test_a_network_for_bgr_sees_the_same_colours_in_its_own_order():
+    """Colours are changed in RGB; mean and std are in the network's order."""
+    data = batch(LIVELY, n=4)
+    rgb = SoCoDataPreprocessor(MEAN, STD)
+    bgr = SoCoDataPreprocessor(MEAN[::-1], STD[::-1], bgr_to_rgb=False)
+    for training in (True, False):
+        views = bgr(data, training)['inputs']
+        for view, other in zip(views, rgb(data, training)['inputs']):
+            assert torch.equal(view, other.flip(1))
+            assert torch.equal(bgr.to_pixels(view), rgb.to_pixels(other))

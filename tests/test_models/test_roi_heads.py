@@ -87,3 +87,18 @@ def test_head_shapes():
     boxes = torch.tensor([0, 0, 60, 60.]).expand(2, 5, 4)
     assert head(feats, boxes).shape == (10, 10)
     assert isinstance(head.bbox_head, SoCoBBoxHead) and len(head.bbox_head.shared_convs) == 4
+
+
+def test_a_head_pools_from_chosen_maps_and_brings_them_to_one_width():
+    init_default_scope('mmselfsup')
+    head = SoCoRoIHead(
+        bbox_roi_extractor=dict(
+            type='SoCoRoIExtractor', roi_layer=dict(type='RoIAlign', output_size=7, sampling_ratio=0),
+            out_channels=4, featmap_strides=[8, 16], level_sizes=[50]),
+        levels=[2, 1], level_channels=[3, 5])
+    feats = [torch.rand(1, 9, 2, 2), torch.rand(1, 5, 8, 8), torch.rand(1, 3, 16, 16)]
+    boxes = torch.tensor([[[0, 0, 40, 40], [0, 0, 120, 120.]]])
+    features = head(feats, boxes)
+    assert features.shape == (2, 4)
+    features.sum().backward()
+    assert all(p.grad is not None for p in head.parameters())

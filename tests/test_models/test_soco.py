@@ -309,3 +309,22 @@ def test_a_level_without_boxes_keeps_its_gradients():
     sum(v for k, v in model.loss(views, boxes).items() if k.startswith('loss')).backward()
     for name, param in model.neck.named_parameters():
         assert param.grad is not None and torch.isfinite(param.grad).all(), name
+
+
+def test_frozen_modules_are_not_trained():
+    model = build(dict(frozen=['neck.fpn_convs.3', 'backbone.conv1.weight']))
+    frozen = {name for name, p in model.named_parameters()
+              if not p.requires_grad and not name.startswith('target.')}
+    assert frozen == {'backbone.conv1.weight', 'neck.fpn_convs.3.conv.weight',
+                      'neck.fpn_convs.3.bn.weight', 'neck.fpn_convs.3.bn.bias'}
+    with pytest.raises(ValueError, match="frozen names 'neck.fpn_convs.33'"):
+        build(dict(frozen=['neck.fpn_convs.33']))
+
+
+def test_only_a_neck_that_can_leave_levels_out_is_asked_to():
+    model = build(dict(neck=dict(type='mmdet.FPN', in_channels=[64, 128, 256, 512], out_channels=16,
+                                 num_outs=4)))
+    views, boxes = reference.fill_views([64, 64], 2, seed=3), boxes_on_all_levels(2, [64, 64])
+    with pytest.raises(ValueError, match='FPN always computes all of its levels'):
+        model.loss(views, boxes, [1, 0])
+    assert 'loss_12' in model.loss(views, boxes, [0, 0])

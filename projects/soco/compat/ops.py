@@ -2,7 +2,7 @@
 
 `mmdet` imports `mmcv.ops`, whose functions are in a compiled extension, `mmcv._ext`, that the package
 index has as source only. Importing this module **before** `mmdet` (or `mmcv.ops`) adds a replacement
-for it, which provides the operators that SoCo, Mask R-CNN, RetinaNet and FCOS call (`nms`, RoIAlign,
+for it, which provides the operators that most detectors call (`nms`, RoIAlign, deformable convolution,
 sigmoid focal loss) from torchvision and torch, on any device. If the compiled extension is installed,
 nothing is replaced; `ops_backend()` returns which of the two is used. torchvision is imported at the
 first call: a check of a run's inputs need not wait for it.
@@ -10,6 +10,7 @@ first call: a check of a run's inputs need not wait for it.
 
 import importlib.machinery
 import importlib.util
+import math
 import sys
 from collections.abc import Callable
 from types import ModuleType
@@ -103,12 +104,92 @@ def _sigmoid_focal_loss_backward(input: Tensor, target: Tensor, weight: Tensor, 
     grad_input.copy_(sign * factor * slope)
 
 
+def _deform_settings(kwargs: dict) -> tuple:
+    """Return torchvision's arguments for MMCV's settings of a deformable convolution."""
+    if 'kernel_h' in kwargs:  # the modulated operator
+        names = ('stride_h', 'stride_w', 'pad_h', 'pad_w', 'dilation_h', 'dilation_w')
+    else:
+        names = ('dH', 'dW', 'padH', 'padW', 'dilationH', 'dilationW')
+    return (*(kwargs[name] for name in names), kwargs['group'], kwargs['deformable_group'])
+
+
+def _per_output(values: Tensor, output: Tensor) -> Tensor:
+    """Return offsets or masks (N, C, h, w) with the height and width of `output`.
+
+    MMCV reads the values of each photo as if they had this size; DyHead gives larger ones.
+    """
+    size = (values.size(1), *output.shape[2:])
+    return values.flatten(1)[:, :math.prod(size)].view(len(values), *size)
+
+
+def _modulated_deform_conv_forward(
+        input: Tensor, weight: Tensor, bias: Tensor, ones: Tensor, offset: Tensor, mask: Tensor,
+        output: Tensor, columns: Tensor, *, with_bias: bool, **settings: int) -> None:
+    """Fill `output` with a deformable convolution whose samples are weighted by `mask`."""
+    bias = bias if with_bias else weight.new_zeros(len(weight))
+    output.copy_(torch.ops.torchvision.deform_conv2d(
+        input, weight, _per_output(offset, output), _per_output(mask, output), bias,
+        *_deform_settings(settings), True))
+
+
+def _modulated_deform_conv_backward(
+        input: Tensor, weight: Tensor, bias: Tensor, ones: Tensor, offset: Tensor, mask: Tensor,
+        columns: Tensor, grad_input: Tensor, grad_weight: Tensor, grad_bias: Tensor,
+        grad_offset: Tensor, grad_mask: Tensor, grad_output: Tensor, *, with_bias: bool,
+        **settings: int) -> None:
+    """Fill the gradients of `_modulated_deform_conv_forward`."""
+    zeros = bias if with_bias else weight.new_zeros(len(weight))
+    grads = torch.ops.torchvision._deform_conv2d_backward(
+        grad_output, input, weight, _per_output(offset, grad_output), _per_output(mask, grad_output),
+        zeros, *_deform_settings(settings), True)
+    filled = (grad_input, grad_weight, _per_output(grad_offset, grad_output),
+              _per_output(grad_mask, grad_output), grad_bias)
+    for ours, theirs in zip(filled if with_bias else filled[:4], grads):
+        ours.copy_(theirs)
+
+
+def _deform_conv_forward(input: Tensor, weight: Tensor, offset: Tensor, output: Tensor,
+                         columns: Tensor, ones: Tensor, **settings: int) -> None:
+    """Fill `output` with a deformable convolution."""
+    output.copy_(torch.ops.torchvision.deform_conv2d(
+        input, weight, offset, input.new_zeros(len(input), 0, 0, 0), weight.new_zeros(len(weight)),
+        *_deform_settings(settings), False))
+
+
+def _deform_grads(input: Tensor, weight: Tensor, offset: Tensor, grad_output: Tensor,
+                  settings: dict) -> tuple[Tensor, ...]:
+    return torch.ops.torchvision._deform_conv2d_backward(
+        grad_output, input, weight, offset, input.new_zeros(len(input), 0, 0, 0),
+        weight.new_zeros(len(weight)), *_deform_settings(settings), False)
+
+
+def _deform_conv_backward_input(
+        input: Tensor, offset: Tensor, grad_output: Tensor, grad_input: Tensor, grad_offset: Tensor,
+        weight: Tensor, columns: Tensor, **settings: int) -> None:
+    """Fill the gradients of input and offset of `_deform_conv_forward`."""
+    grads = _deform_grads(input, weight, offset, grad_output, settings)
+    grad_input.copy_(grads[0])
+    grad_offset.copy_(grads[2])
+
+
+def _deform_conv_backward_parameters(
+        input: Tensor, offset: Tensor, grad_output: Tensor, grad_weight: Tensor, columns: Tensor,
+        ones: Tensor, *, scale: float, **settings: int) -> None:
+    """Add the gradient of the weight of `_deform_conv_forward` to `grad_weight`."""
+    grad_weight.add_(_deform_grads(input, grad_weight, offset, grad_output, settings)[1], alpha=scale)
+
+
 _SERVED: dict[str, Callable] = {
     'nms': _nms,
     'roi_align_forward': _roi_align_forward,
     'roi_align_backward': _roi_align_backward,
     'sigmoid_focal_loss_forward': _sigmoid_focal_loss_forward,
     'sigmoid_focal_loss_backward': _sigmoid_focal_loss_backward,
+    'modulated_deform_conv_forward': _modulated_deform_conv_forward,
+    'modulated_deform_conv_backward': _modulated_deform_conv_backward,
+    'deform_conv_forward': _deform_conv_forward,
+    'deform_conv_backward_input': _deform_conv_backward_input,
+    'deform_conv_backward_parameters': _deform_conv_backward_parameters,
     'get_compiler_version': lambda: 'n/a (mmcv-lite, ops served by torchvision)',
     'get_compiling_cuda_version': lambda: 'n/a (mmcv-lite, ops served by torchvision)',
 }
@@ -122,8 +203,9 @@ def _missing_op(name: str) -> Callable:
     def op(*args: Any, **kwargs: Any) -> None:
         raise NotImplementedError(
             f'The MMCV op {name!r} is compiled code, and this environment has mmcv-lite, for '
-            'which torchvision provides only nms, roi_align and sigmoid_focal_loss. To use all '
-            f'ops of MMCV, build them from source (about ten minutes): {_WAY_OUT}')
+            'which torchvision provides only nms, roi_align, deformable convolution and '
+            'sigmoid_focal_loss. To use all ops of MMCV, build them from source (about ten '
+            f'minutes): {_WAY_OUT}')
 
     op.__name__ = name
     return op

@@ -14,16 +14,18 @@ class SoCoDataPreprocessor(BaseDataPreprocessor):
     """Augment the colours of each view, normalise it and erase the cutouts.
 
     Args:
-        mean (Sequence[float]): Mean per channel, RGB, in 0 to 255.
-        std (Sequence[float]): Standard deviation per channel, RGB, in 0 to 255.
-        bgr_to_rgb (bool): Whether to swap the channels first. Defaults to True, because photos are
-            read as BGR.
+        mean (Sequence[float]): Mean per channel, in 0 to 255, in the order of the network's input.
+        std (Sequence[float]): Standard deviation per channel, in 0 to 255, in the same order.
+        bgr_to_rgb (bool): Whether the network's input is RGB; otherwise it is BGR, as photos are
+            read. Colours are changed in RGB in both cases. Defaults to True.
         non_blocking (bool): Whether to copy to the device without waiting. Defaults to True.
     """
 
     def __init__(self, mean: Sequence[float], std: Sequence[float],
                  bgr_to_rgb: bool = True, non_blocking: bool = True) -> None:
         super().__init__(non_blocking=non_blocking)
+        order = slice(None) if bgr_to_rgb else slice(None, None, -1)
+        mean, std = list(mean)[order], list(std)[order]  # now RGB
         self.register_buffer('mean', torch.tensor(mean).view(1, 3, 1, 1) / 255, False)
         self.register_buffer('scale', 255 / torch.tensor(std).view(1, 3, 1, 1), False)
         self.bgr_to_rgb = bgr_to_rgb
@@ -53,11 +55,13 @@ class SoCoDataPreprocessor(BaseDataPreprocessor):
         with torch.autocast(self.device.type, enabled=False):
             for v, (images, prepared) in enumerate(zip(inputs, views)):
                 self.prepare(images, v, data if training else None, prepared)
+                if not self.bgr_to_rgb:
+                    prepared.copy_(prepared.flip(1))
         return dict(inputs=views, bboxes=data['bboxes'],
                     finest_levels=data['finest_levels'][0].tolist())
 
     def prepare(self, images: Tensor, view: int, data: dict | None, prepared: Tensor) -> None:
-        """Normalise one view, and augment it in training.
+        """Normalise one view in RGB, and augment it in training.
 
         Args:
             images (Tensor): (N, 3, H, W) uint8.
@@ -71,8 +75,7 @@ class SoCoDataPreprocessor(BaseDataPreprocessor):
         plan = Plan.from_colours({name: values[:, view] for name, values in data['colours'].items()},
                                  images.device)
         if self.is_compiled(images):
-            rgb = images.flip(1) if self.bgr_to_rgb else images
-            paint_on_cpu(rgb, plan, self.mean, self.scale, prepared)
+            paint_on_cpu(images.flip(1), plan, self.mean, self.scale, prepared)
         else:
             pixels = augment(self.to_float(images), plan)
             torch.sub(pixels, self.mean, out=prepared).mul_(self.scale)
@@ -89,6 +92,7 @@ class SoCoDataPreprocessor(BaseDataPreprocessor):
         Returns:
             Tensor: (N, H, W, 3) uint8, RGB, rounded.
         """
+        views = views if self.bgr_to_rgb else views.flip(1)
         pixels = (views.float() / self.scale + self.mean).clamp(0, 1) * 255
         return pixels.round().byte().permute(0, 2, 3, 1)
 
@@ -97,11 +101,10 @@ class SoCoDataPreprocessor(BaseDataPreprocessor):
         """Return whether a compiled kernel augments these images, as on a CPU."""
         return images.device.type == 'cpu'
 
-    def to_float(self, images: Tensor) -> Tensor:
-        """Convert uint8 (N, 3, H, W) to float RGB in [0, 1]."""
-        if self.bgr_to_rgb:
-            images = images.flip(1)
-        return images.float().mul_(1 / 255)
+    @staticmethod
+    def to_float(images: Tensor) -> Tensor:
+        """Convert uint8 BGR (N, 3, H, W) to float RGB in [0, 1]."""
+        return images.flip(1).float().mul_(1 / 255)
 
     @staticmethod
     def outside(cutouts: Tensor, images: Tensor) -> Tensor | None:

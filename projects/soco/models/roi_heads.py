@@ -10,6 +10,8 @@ from mmengine.model import BaseModule
 from mmselfsup.registry import MODELS
 from torch import Tensor, nn
 
+SHARED_LAYERS = ('shared_convs', 'shared_fcs')  # of mmdet's box heads, in the order of the data
+
 
 def level_name(stride: int) -> str:
     """Return the name of a pyramid level, P2 for stride 4, P3 for stride 8 and so on."""
@@ -78,11 +80,41 @@ def send(tensor: Tensor, device: torch.device) -> Tensor:
     return tensor.to(device, non_blocking=True)
 
 
+def keep_shared_layers(head: nn.Module) -> nn.Module:
+    """Reduce a detector's box head to its shared convs and linear layers.
+
+    mmdet cannot build a box head without a classifier or a regressor. Here both, and all branches, are
+    removed after building: every parameter that is left gets a gradient, and the first output of the
+    head is the object feature (n, D).
+
+    Args:
+        head (nn.Module): One of mmdet's `ConvFCBBoxHead` or of a class that inherits from it; it is
+            changed in place.
+
+    Returns:
+        nn.Module: The head.
+
+    Raises:
+        ValueError: If the head has no shared layers.
+    """
+    if not any(len(getattr(head, name, ())) for name in SHARED_LAYERS):
+        raise ValueError(f'{type(head).__name__} has no shared layers (shared_convs, shared_fcs) that '
+                         'all objects pass through. Choose another box head for pretraining, such as '
+                         'SoCoBBoxHead; it is then not part of the detector.')
+    for name, child in list(head.named_children()):
+        if name in SHARED_LAYERS:
+            continue
+        if isinstance(child, nn.ModuleList):
+            setattr(head, name, nn.ModuleList())
+        elif child.state_dict():
+            setattr(head, name, nn.Identity())
+    vars(head).update(with_cls=True, with_reg=False)
+    return head
+
+
 @MODELS.register_module()
 class SoCoBBoxHead(BaseModule):
-    """The shared part of mmdet's `Shared4Conv1FCBBoxHead`, with the same keys.
-
-    mmdet's own class cannot be built without a classifier or a regressor.
+    """Four convs and a linear layer, with the keys of mmdet's `Shared4Conv1FCBBoxHead`.
 
     Args:
         in_channels (int): Channels of the RoI features. Defaults to 256.
@@ -128,25 +160,46 @@ class SoCoRoIHead(BaseModule):
 
     Args:
         bbox_roi_extractor (dict): Config of a `SoCoRoIExtractor`.
-        bbox_head (dict, optional): Config of a `SoCoBBoxHead`. Defaults to None: the RoI features are
+        bbox_head (dict, optional): Config of a `SoCoBBoxHead`, or of a box head of mmdet, of which the
+            shared layers are used (`keep_shared_layers`). Defaults to None: the RoI features are
             averaged (ablations).
+        levels (Sequence[int], optional): Indices of the maps to pool from, finest first. Defaults to
+            None: all maps.
+        level_channels (Sequence[int], optional): Channels of each of these maps, if they differ. A 1x1
+            conv with norm, which is not part of the detector, then brings each to the channels of the
+            extractor. Defaults to None.
         init_cfg (dict, optional): Config of the initialisation. Defaults to None.
     """
 
     def __init__(self, bbox_roi_extractor: dict, bbox_head: dict | None = None,
+                 levels: Sequence[int] | None = None,
+                 level_channels: Sequence[int] | None = None,
                  init_cfg: dict | None = None) -> None:
         super().__init__(init_cfg)
         self.bbox_roi_extractor = MODELS.build(bbox_roi_extractor)
         self.bbox_head = MODELS.build(bbox_head) if bbox_head else None
+        if hasattr(self.bbox_head, 'fc_cls'):
+            self.bbox_head = keep_shared_layers(self.bbox_head)
+        self.levels = None if levels is None else tuple(levels)
+        self.level_convs = nn.ModuleList(
+            ConvModule(channels, self.bbox_roi_extractor.out_channels, 1, norm_cfg=dict(type='BN'))
+            for channels in level_channels or ())
 
     def forward(self, feats: tuple[Tensor], bboxes: Tensor) -> Tensor:
         """Return object features (N * M, D), image by image, of boxes (N, M, 4) in view pixels."""
         return self.embed(feats, bboxes_to_rois(bboxes))
 
-    def embed(self, feats: tuple[Tensor], rois: Tensor) -> Tensor:
+    def embed(self, feats: tuple[Tensor, ...], rois: Tensor) -> Tensor:
         """Return object features (k, D) of RoIs (k, 5), any number per image."""
+        if self.levels is not None:
+            feats = tuple(feats[level] for level in self.levels)
+        if self.level_convs:
+            feats = tuple(conv(feat) for conv, feat in zip(self.level_convs, feats, strict=True))
         roi_feats = self.bbox_roi_extractor(feats, rois)
-        return self.bbox_head(roi_feats) if self.bbox_head else roi_feats.mean(dim=(2, 3))
+        if self.bbox_head is None:
+            return roi_feats.mean(dim=(2, 3))
+        features = self.bbox_head(roi_feats)
+        return features[0] if isinstance(features, tuple) else features
 
 
 @MODELS.register_module()
@@ -157,7 +210,7 @@ class SoCoC4RoIHead(BaseModule):
 
     Args:
         bbox_roi_extractor (dict): Config of mmdet's `SingleRoIExtractor` on stride 16, 14x14.
-        shared_head (dict): Config of mmdet's `ResLayer`.
+        shared_head (dict): Config of mmdet's `ResLayer`, or of another shared head.
         init_cfg (dict, optional): Config of the initialisation. Defaults to None.
     """
 

@@ -4,6 +4,7 @@ Letters used in shapes: N images, K proposals per pair, V views, P = V - 1 pairs
 each other view), C channels.
 """
 import copy
+import inspect
 from collections.abc import Sequence
 from typing import Any
 
@@ -32,7 +33,8 @@ class SoCo(BaseModel):
         projector (dict): Config of the projector from object features to projections, a
             `NonLinearNeck`.
         head (dict): Config of predictor and loss, a `LatentPredictHead`.
-        neck (dict, optional): Config of a `SoCoFPN`. Defaults to None (C4).
+        neck (dict | list, optional): Config of a `SoCoFPN`, or of a neck of mmdet or a list of them.
+            Defaults to None (C4).
         data_preprocessor (dict, optional): Config of a `SoCoDataPreprocessor`. Defaults to None.
         regulariser (dict, optional): A term on the online projections of each view that keeps them
             from collapsing into a few directions, such as `VarianceCovariance`. Defaults to None:
@@ -40,24 +42,39 @@ class SoCo(BaseModel):
         channels_last (bool): Whether to keep weights and views in channels_last memory, in which
             convolutions are faster. BN sums in another order, so results differ by rounding. Defaults
             to False.
+        frozen (Sequence[str]): Names of modules and parameters that are not trained, such as
+            'neck.fpn_convs.3': those of pyramid levels that no box reaches. Defaults to none.
         init_cfg (dict, optional): Config of the initialisation. Defaults to None.
+
+    Raises:
+        ValueError: If a name in `frozen` is not one of a module or parameter with weights.
     """
 
     def __init__(self, backbone: dict, roi_head: dict, projector: dict, head: dict,
-                 neck: dict | None = None, data_preprocessor: dict | None = None,
+                 neck: dict | list | None = None, data_preprocessor: dict | None = None,
                  regulariser: dict | None = None, channels_last: bool = False,
-                 init_cfg: dict | None = None) -> None:
+                 frozen: Sequence[str] = (), init_cfg: dict | None = None) -> None:
         super().__init__(backbone=backbone, neck=neck, head=head,
                          data_preprocessor=data_preprocessor, init_cfg=init_cfg)
         self.roi_head = MODELS.build(roi_head)
         self.projector = MODELS.build(projector)
         self.regulariser = MODELS.build(regulariser) if regulariser else None
+        self._freeze(frozen)
         self.target = nn.ModuleDict(
             {part: copy.deepcopy(getattr(self, part)) for part in ONLINE_PARTS if hasattr(self, part)})
         self.target.requires_grad_(False)
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.to(memory_format=self.memory_format)
         self._register_load_state_dict_pre_hook(self.fill_target)
+
+    def _freeze(self, names: Sequence[str]) -> None:
+        for name in names:
+            found = [p for key, p in self.named_parameters() if f'{key}.'.startswith(f'{name}.')]
+            if not found:
+                raise ValueError(f'model.frozen names {name!r}, which is no module or parameter of '
+                                 'this model.')
+            for parameter in found:
+                parameter.requires_grad_(False)
 
     def init_weights(self) -> None:
         """Initialise the online network and copy it to the target."""
@@ -163,14 +180,26 @@ class SoCo(BaseModel):
 
     def _checked(self, finest_levels: Sequence[int] | None, num_views: int) -> Sequence[int]:
         """Check that the neck has these levels and that one view has level 0, and return them."""
-        levels = self.roi_head.bbox_roi_extractor.num_inputs if self.with_neck else 1
+        levels = self.num_levels
         finest_levels = [0] * num_views if finest_levels is None else finest_levels
         if len(finest_levels) != num_views or min(finest_levels) or max(finest_levels) >= levels:
             raise ValueError(
                 f'The views have finest_level = {list(finest_levels)}: each of the {num_views} views '
                 f'needs one of the {levels} levels of this model, and at least one view needs 0, or '
                 'the finest level would never be trained.')
+        neck = self.neck if self.with_neck else None
+        if max(finest_levels) and (
+                neck is None or 'finest' not in inspect.signature(neck.forward).parameters):
+            raise ValueError(
+                f'The views have finest_level = {list(finest_levels)}, but '
+                f'{type(neck or self.backbone).__name__} always computes all of its levels; SoCoFPN '
+                'can leave some out. Remove finest_level from the views of ProposalViews.')
         return finest_levels
+
+    @property
+    def num_levels(self) -> int:
+        """Number of levels from which boxes are pooled."""
+        return self.roi_head.bbox_roi_extractor.num_inputs
 
     @property
     def level_names(self) -> list[str]:
@@ -179,7 +208,7 @@ class SoCo(BaseModel):
 
     def box_levels(self, bboxes: Tensor, finest_levels: Sequence[int] | None = None) -> Tensor | None:
         """Return the level from which each box (..., P, 2, K, 4) is pooled; None without a pyramid."""
-        if not self.with_neck:
+        if not self.with_neck and self.num_levels == 1:
             return None
         return assign_levels(self.roi_head.bbox_roi_extractor, bboxes, finest_levels)
 

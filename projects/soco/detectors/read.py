@@ -1,0 +1,228 @@
+"""Configs of detectors: reading, checking, and lifting what keeps modules from being trained."""
+import importlib
+import inspect
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import mmcls.models  # noqa: F401  (registers its backbones)
+from mmdet.models.detectors.base import BaseDetector
+from mmdet.registry import MODELS
+from mmengine.config import Config, ConfigDict
+from mmengine.registry import DefaultScope
+from mmengine.utils import get_installed_path
+
+SCOPE = 'mmdet'
+SHIPPED = 'mmdet::'
+_EXAMPLE = 'mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py'
+
+
+def config_path(name: str) -> Path:
+    """Return the path of a detector's config.
+
+    Args:
+        name (str): A path, or `mmdet::` and the path of a config that mmdet ships.
+
+    Returns:
+        Path: The file.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+    """
+    if not name.startswith(SHIPPED):
+        path, where = Path(name), f'or a config that MMDetection ships, such as {_EXAMPLE}'
+    else:
+        folder = Path(get_installed_path('mmdet')) / '.mim/configs'
+        path, where = folder / name.removeprefix(SHIPPED), f'as it is named in {folder}'
+    path = path if path.suffix else path.with_suffix('.py')
+    if not path.is_file():
+        raise FileNotFoundError(f'There is no config at {path}. Give the path of a config, '
+                                f'{where}.')
+    return path
+
+
+def read_detector(name: str) -> tuple[Config, list[str]]:
+    """Read the config of a detector and check that it is one.
+
+    Args:
+        name (str): See `config_path`.
+
+    Returns:
+        tuple[Config, list[str]]: The config, whose `model` is plain and names installed classes only;
+        and a sentence for each thing that was passed over or replaced.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file is not the config of a detector, or a package that it needs is missing.
+    """
+    path = config_path(name)
+    try:
+        cfg = Config.fromfile(path, import_custom_modules=False)
+    except Exception as error:  # a config is a program, which may raise any error
+        raise ValueError(f'{path} cannot be read as a config: {type(error).__name__}: {error}. Check '
+                         'the line that it names, and the files in its _base_.') from error
+    model = plain(cfg.get('model'))
+    _check_kind(model, path)
+    notes = _import_modules(cfg, path)
+    notes += sorted(set(_serve_mmpretrain(model, path)))
+    kind = _find_class(model['type'])
+    if kind is None or not issubclass(kind, BaseDetector):
+        what = 'is not installed' if kind is None else 'is not a detector of MMDetection'
+        raise ValueError(f'{path}: {model["type"]} {what}. Give the config of a detector, such as '
+                         f'{_EXAMPLE}; if the class is your own, name its module in custom_imports.')
+    cfg._cfg_dict['model'] = ConfigDict(model)
+    return cfg, notes
+
+
+def plain(node: Any) -> Any:
+    """Return a config node as plain dicts, lists and tuples, with classes by their full names."""
+    if isinstance(node, dict):
+        return {key: plain(value) for key, value in node.items()}
+    if isinstance(node, (list, tuple)):
+        return type(node)(plain(value) for value in node)
+    return f'{node.__module__}.{node.__qualname__}' if inspect.isclass(node) else node
+
+
+def _check_kind(model: Any, path: Path) -> None:
+    if not isinstance(model, dict) or 'type' not in model:
+        what = 'it has no model'
+    elif model['type'] in ('SoCo', 'mmselfsup.SoCo'):
+        what = ('it is a pretraining config already: give it to tools/train.py, or give the config of '
+                'the detector here')
+    elif 'backbone' not in model:
+        inner = next((key for key in ('detector', 'student') if key in model), None)
+        what = (f'its model, {model["type"]}, contains a detector under model.{inner}: give the '
+                'config of that detector' if inner else
+                f'its model, {model["type"]}, has no backbone')
+    else:
+        return
+    raise ValueError(f'{path} is not the config of a detector: {what}. An example is {_EXAMPLE}.')
+
+
+def _import_modules(cfg: Config, path: Path) -> list[str]:
+    """Import the modules that the config asks for, and remove those of mmpretrain from it."""
+    imports = (cfg.get('custom_imports') or {}).get('imports') or []
+    imports = [imports] if isinstance(imports, str) else list(imports)
+    notes = []
+    for name in imports:
+        if name.split('.')[0] == 'mmpretrain':
+            notes.append(f'custom_imports of {name} was passed over: MMClassification 1.0 has the '
+                         'same backbones.')
+            continue
+        try:
+            importlib.import_module(name)
+        except ImportError as error:
+            raise ValueError(
+                f'{path} imports {name} (custom_imports), and this fails: {error}. Install the package '
+                'that it names, put the folder of your own module on PYTHONPATH, or remove the line '
+                'if backbone, neck and RoI head do not need it.') from error
+    if notes:
+        cfg.custom_imports.imports = [name for name in imports if name.split('.')[0] != 'mmpretrain']
+    return notes
+
+
+def _serve_mmpretrain(node: Any, path: Path) -> Iterator[str]:
+    """Replace the types of mmpretrain by mmcls's classes of that name, and say so."""
+    for part in typed(node):
+        scope, dot, name = str(part['type']).partition('.')
+        if not dot or scope != 'mmpretrain':
+            continue
+        if _find_class(f'mmcls.{name}') is None:
+            raise ValueError(
+                f'{path} needs {part["type"]}, and the package mmpretrain cannot be used: it does not '
+                f'work beside MMSelfSup, and MMClassification 1.0, which serves its classes here, has '
+                f'no {name}. Use another backbone, such as mmdet.ResNet or mmcls.TIMMBackbone, which '
+                'offers those of timm.')
+        part['type'] = f'mmcls.{name}'
+        yield f'mmpretrain.{name} is served by mmcls.{name}, which has the same parameter names.'
+
+
+def typed(node: Any) -> Iterator[dict]:
+    """Yield every dict inside a plain config node that has a `type`, outermost first."""
+    if isinstance(node, dict):
+        if isinstance(node.get('type'), str):
+            yield node
+        node = list(node.values())
+    if isinstance(node, (list, tuple)):
+        for value in node:
+            yield from typed(value)
+
+
+def _find_class(name: str) -> type | None:
+    with DefaultScope.overwrite_default_scope(SCOPE):
+        try:
+            return MODELS.get(name)
+        except ImportError:
+            return None
+
+
+def lifted(node: Any, where: str) -> tuple[Any, list[str]]:
+    """Copy a part of a detector's config so that the whole part is trained, from no weights.
+
+    Frozen stages and norms, recomputation, which does not go with several views per step, and
+    downloads are switched off.
+
+    Args:
+        node (Any): Config of a backbone, a neck, a list of necks or a shared head, plain.
+        where (str): Name of the part, for the sentences.
+
+    Returns:
+        tuple[Any, list[str]]: The config, with the scope to build it in; and a sentence for each
+        setting that differs.
+    """
+    node, notes = plain(node), []
+    for part in typed(node):
+        name = f'{where}: {part["type"]}'
+        known = _parameters(part['type'])
+        # each class has its own number for no frozen stage, which is its default
+        for key, value in (('frozen_stages', known.get('frozen_stages')), ('norm_eval', False),
+                           ('with_cp', False)):
+            if key in known and part.get(key, known[key]) != value:
+                notes.append(f'{name} has {key}={part.get(key, known[key])} in the detector; here '
+                             f'{value}.')
+                part[key] = value
+        for key in ('pretrained', 'init_cfg'):
+            source = pretrained_source(part.get(key))
+            if source:
+                notes.append(f'{name} names initial weights ({source}), which are not loaded: '
+                             'give them with --weights.')
+                part[key] = False if part[key] is True else None
+    for norm in _norms(node):
+        if norm.get('requires_grad') is False:
+            norm['requires_grad'] = True
+            notes.append(f'{where}: its norms have requires_grad=False in the detector; here True.')
+    for part in node if isinstance(node, list) else [node]:
+        part['_scope_'] = SCOPE
+    return node, list(dict.fromkeys(notes))
+
+
+def _parameters(name: str) -> dict[str, Any]:
+    """Return the arguments of a class, also those that it passes to its parents, with defaults."""
+    kind, known = _find_class(name), {}
+    for parent in reversed(getattr(kind, '__mro__', ())):
+        if '__init__' in vars(parent):
+            known.update({key: value.default for key, value in
+                          inspect.signature(parent.__init__).parameters.items()
+                          if value.default is not inspect.Parameter.empty})
+    return known
+
+
+def pretrained_source(value: Any) -> str | None:
+    """Return where a `pretrained` or an `init_cfg` loads weights from, or None if it does not."""
+    if value is True:
+        return "the model's default"
+    if isinstance(value, str):
+        return value
+    return next((str(rule.get('checkpoint')) for rule in
+                 (value if isinstance(value, list) else [value])
+                 if isinstance(rule, dict) and rule.get('type') == 'Pretrained'), None)
+
+
+def _norms(node: Any) -> Iterator[dict]:
+    if isinstance(node, dict):
+        if isinstance(node.get('norm_cfg'), dict):
+            yield node['norm_cfg']
+        node = list(node.values())
+    if isinstance(node, (list, tuple)):
+        for value in node:
+            yield from _norms(value)

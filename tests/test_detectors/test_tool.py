@@ -1,0 +1,92 @@
+"""tools/pretrain_detector.py: from a detector and photos to what the detector starts from."""
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.config import Config
+from scripts import PYTHON
+from small import ROOT, make_photos, make_store
+
+from projects.soco.detectors.build import build_detector
+from projects.soco.detectors.read import read_detector
+
+DETECTOR = """
+_base_ = 'mmdet::retinanet/retinanet_r18_fpn_1x_coco.py'
+model = dict(
+    backbone=dict(base_channels=8, stem_channels=8),
+    neck=dict(in_channels=[8, 16, 32, 64], out_channels=16),
+    bbox_head=dict(in_channels=16, feat_channels=16))
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / 'tiny.py').write_text(DETECTOR)
+    make_photos(tmp_path / 'photos', 6)
+    return tmp_path
+
+
+def run(folder: Path, *arguments: str) -> tuple[int, str]:
+    done = subprocess.run(
+        [PYTHON, str(ROOT / 'tools/pretrain_detector.py'), *arguments], cwd=folder, text=True,
+        capture_output=True, timeout=600, env={**os.environ, 'COLUMNS': '200', 'OMP_NUM_THREADS': '1'})
+    return done.returncode, done.stdout + done.stderr
+
+
+@pytest.mark.slow(30)
+@pytest.mark.parametrize('gpus', ['1', '2'])
+def test_the_whole_way(folder, gpus):
+    """One and two processes, in which every parameter must get a gradient; then what is finished."""
+    arguments = ['tiny.py', 'photos', '--epochs', '1', '--batch-size', '2', '--gpus', gpus,
+                 '--work-dir', 'work']
+    make_store(folder / 'proposals.arrow', folder / 'photos')
+    assert run(folder, *arguments, '--dry-run')[0] == 0
+    (folder / 'proposals.arrow').rename(folder / 'work/proposals.arrow')  # those of an earlier call
+    code, output = run(folder, *arguments)
+    assert code == 0, output[-3000:]
+    count = int(re.search(r'(\d+) of \1 pretrained tensors are in the detector', output)[1])
+    start = torch.load(folder / 'work/detector_start.pth', weights_only=True)['state_dict']
+    detector, _ = read_detector(str(folder / 'work/detector.py'))
+    state = build_detector(detector)[0].state_dict()
+    assert count == len(start) == 136 and start.keys() <= state.keys()
+    assert re.search(r'neck +FPN +4  no: no box of a view reaches it', output)
+    assert 'backbone: ResNet has frozen_stages=1 in the detector' in output
+    assert f'load_from={folder}/work/detector_start.pth model.backbone.init_cfg=None' in output
+    code, output = run(folder, *arguments)
+    assert code == 2 and 'contains a run that has trained already' in output
+    (folder / 'work/detector_start.pth').unlink()
+    code, output = run(folder, *arguments, '--resume')
+    assert code == 0 and 'The run is finished' in output
+    assert (folder / 'work/detector_start.pth').exists()
+
+
+def test_a_dry_run_writes_configs_only(folder):
+    code, output = run(folder, 'tiny.py', 'photos', '--dry-run', '--batch-size', '2')
+    assert code == 0, output
+    work = folder / 'work_dirs/tiny_photos'
+    assert sorted(path.name for path in work.iterdir()) == ['detector.py', 'pretraining.py']
+    cfg = Config.fromfile(work / 'pretraining.py', import_custom_modules=False)
+    assert cfg.train_dataloader.batch_size == 2 and cfg.model.frozen == [
+        'neck.fpn_convs.3', 'neck.fpn_convs.4']
+    assert cfg.train_dataloader.dataset.data_root == str(folder / 'photos')
+
+
+@pytest.mark.parametrize('arguments, message', [
+    (['tiny.py', 'nothing'], 'there are no images at nothing'),
+    (['tiny.py', 'photos'], 'contains 6 photos .* one step takes 16'),
+    (['tiny.py', 'photos', '--batch-size', '1'], '--batch-size must be at least 2'),
+    (['tiny.py', 'photos', '--epochs', '0'], '--epochs must be at least 1'),
+    (['tiny.py', 'photos', '--weights', 'no.pth'], 'no weights at no.pth'),
+    (['tiny.py', 'photos', '--work-dir', 'photos'], 'the folder of something else'),
+    (['photos/photo_000.png', 'photos'], 'cannot be read as a config'),
+    (['mmdet::retinanet/nothing', 'photos'], 'There is no config at'),
+])
+def test_bad_input_is_one_paragraph_and_nothing_is_written(folder, arguments, message):
+    before = sorted(folder.rglob('*'))
+    code, output = run(folder, *arguments)
+    text = ' '.join(output.split())
+    assert code == 2 and re.search(message, text) and 'Traceback' not in text, output
+    assert sorted(folder.rglob('*')) == before

@@ -1,0 +1,184 @@
+#!/usr/bin/env python
+"""Pretrain the backbone, neck and box head of your detector on your photos.
+
+    python tools/pretrain_detector.py DETECTOR PHOTOS
+    python tools/pretrain_detector.py mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py PHOTOS --dry-run
+
+DETECTOR is a config of MMDetection 3: a path, or mmdet:: and the path of one that MMDetection ships.
+PHOTOS is a folder, a list of images (.txt), a COCO json, a zip or a tar archive. In the work directory,
+detector_start.pth is what the detector starts from. Pages: docs/detectors.md.
+"""
+import argparse
+import os
+import shlex
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+if TYPE_CHECKING:
+    from mmengine.config import Config
+
+    from projects.soco.detectors.work_dir import WorkDir
+
+RECIPE = ROOT / 'configs/soco_effnetlite0_fpn_own_photos.py'
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('detector', metavar='DETECTOR', help='config of the detector: a path, or '
+                        'mmdet::PATH for one that MMDetection ships')
+    parser.add_argument('photos', metavar='PHOTOS', type=Path, help='folder (with its subfolders), '
+                        'list of images (.txt), COCO json, zip archive or uncompressed tar archive')
+    parser.add_argument('--weights', metavar='FILE', type=Path, help='weights to start from (default: '
+                        'random weights)')
+    parser.add_argument('--work-dir', metavar='DIR', type=Path, help='folder for everything that is '
+                        'written (default: work_dirs/<detector>_<photos>)')
+    parser.add_argument('--epochs', metavar='N', type=int, help='length of the run (default: 20)')
+    parser.add_argument('--batch-size', metavar='N', type=int, help='photos per step and process '
+                        '(default: 16)')
+    parser.add_argument('--gpus', metavar='N', type=int, default=1, help='number of GPUs, or of '
+                        'processes on a machine without (default: %(default)s)')
+    parser.add_argument('--resume', action='store_true', help='go on with the run in the work '
+                        'directory')
+    parser.add_argument('--dry-run', action='store_true', help='stop after the table and the config')
+    return parser.parse_args()
+
+
+def check_photos(photos: Path, at_least: int) -> None:
+    """Check that there are photos, and enough for one step."""
+    from projects.soco.proposals.sources import open_source
+    count = len(open_source(photos).names())
+    if count < at_least:
+        raise ValueError(
+            f'{photos} contains {count or "no"} photos (looked for .jpg, .png, .webp and similar, also '
+            f'in subfolders), and one step takes {at_least} (--batch-size × --gpus). '
+            + ('Lower --batch-size.' if count > 1 else 'Give a folder with more photos.'))
+
+
+def make_proposals(photos: Path, out: Path) -> int:
+    """Make the proposals of the photos, or use those of an earlier call; return their photos."""
+    from projects.soco.proposals.sources import open_source
+    from projects.soco.proposals.store import ProposalStore
+    from projects.soco.proposals.store_check import check_store_fits
+    if not out.exists():
+        code = subprocess.run([sys.executable, str(ROOT / 'tools/generate_proposals.py'), str(photos),
+                               str(out)]).returncode
+        if code:
+            sys.exit(code)
+    store, source = ProposalStore.open(out), open_source(photos)
+    check_store_fits(store, source)
+    count = len(source.names())
+    if count > len(store):
+        print(f'{out} has boxes for {len(store)} of the {count} photos: the others could not be used, '
+              'or were added since. Delete it to search all photos again.')
+    return len(store)
+
+
+def train(cfg: 'Config', work: 'WorkDir', photos: int, gpus: int) -> Path:
+    """Train, or go on with the training in the work directory; return the last checkpoint."""
+    import torch
+    from rich.console import Console
+
+    from projects.soco.runs.progress import run_with_bar
+    from projects.soco.weights.read import find_newest_checkpoint, read_checkpoint
+    newest = find_newest_checkpoint(work.run)
+    epochs = cfg.train_cfg.max_epochs
+    if newest is not None and read_checkpoint(newest)['meta']['epoch'] >= epochs:
+        print(f'The run is finished: {newest}')
+        return newest
+    command = [str(ROOT / 'tools/train.py'), str(work.config), '--work-dir', str(work.run)]
+    if not torch.cuda.is_available():
+        command.append('--cpu')
+    if newest is not None:
+        command.append('--resume')
+    if gpus > 1:
+        command = ['-m', 'torch.distributed.run', f'--nproc_per_node={gpus}',
+                   f'--master_port={_free_port()}', *command, '--launcher', 'pytorch']
+    steps = max(1, -(-photos // gpus) // cfg.train_dataloader.batch_size)
+    paths = [str(ROOT), *filter(None, [os.environ.get('PYTHONPATH')])]
+    run_with_bar(Console(highlight=False), command, work.path / 'pretraining.log', 'pretraining',
+                 epochs * steps, dict(PYTHONPATH=os.pathsep.join(paths), OMP_WAIT_POLICY='PASSIVE'))
+    return find_newest_checkpoint(work.run)
+
+
+def _free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(('127.0.0.1', 0))
+        return sock.getsockname()[1]
+
+
+def print_end(work: 'WorkDir', config: Path, downloads: bool) -> None:
+    """Print the commands that fine-tune the detector and that look at the run."""
+    start, config, ours = (shlex.quote(str(path.resolve()))
+                           for path in (work.start, config, work.detector))
+    plain = f'load_from={start}' + (' model.backbone.init_cfg=None' if downloads else '')
+    print('\nFine-tune the detector on your annotations (set its classes and data in a config that '
+          f'inherits from it: docs/detectors.md), with this project:\n'
+          f'  python tools/train.py {ours} --pretrained {start}\n'
+          'or with MMDetection alone:\n'
+          f'  mim train mmdet {config} --cfg-options {plain}\n'
+          'Look at the pretraining:\n'
+          f'  python tools/report.py {shlex.quote(str(work.run))}\n'
+          f'  python tools/browse_views.py {shlex.quote(str(work.config))}')
+
+
+def main() -> None:
+    args = parse_args()
+    import torch
+
+    import projects.soco.compat  # noqa: F401  (before any import of OpenMMLab)
+    from projects.soco.compat.cpu import cpu_config
+    from projects.soco.detectors.build import build_detector
+    from projects.soco.detectors.derive import derive, set_run
+    from projects.soco.detectors.hand_over import hand_over
+    from projects.soco.detectors.read import config_path, read_detector
+    from projects.soco.detectors.table import format_table, part_rows
+    from projects.soco.detectors.work_dir import WorkDir, check_own, write_configs
+    from projects.soco.launch.checks import check_devices, check_work_dir
+    from projects.soco.launch.configs import load_config, set_length
+    name = f'{Path(args.detector.removeprefix("mmdet::")).stem}_{args.photos.resolve().stem}'
+    work = WorkDir.at(args.work_dir or Path('work_dirs') / name)
+    detector, notes = read_detector(args.detector)
+    check_own(work, detector)
+    recipe = load_config(str(RECIPE), {})
+    set_length(recipe, args.epochs, None)
+    set_run(recipe, args.photos.resolve(), work.proposals.resolve(), args.batch_size, args.weights)
+    check_photos(args.photos, recipe.train_dataloader.batch_size * args.gpus)
+
+    derived, parts = derive(detector, recipe)
+    cuda = torch.cuda.device_count()
+    check_devices(derived if cuda else cpu_config(derived), args.gpus, cuda)
+    model, whole = build_detector(detector)
+    table = format_table(part_rows(model, parts))
+    print(f'\n{table}\n')
+    if not whole:
+        print('Only these parts of the detector could be built here; the others stay as they are.')
+    for note in (*notes, *parts.notes):
+        print(f'- {note}')
+    check_work_dir(work.path)
+    about = '\n'.join([
+        f'Pretraining of {config_path(args.detector).name}, derived by tools/pretrain_detector.py:', '',
+        f'  python tools/train.py {work.config} --work-dir {work.run}', '', *table.splitlines(), '',
+        *notes, *parts.notes])
+    if write_configs(work, detector, derived, about, args.resume):
+        print(f'- {work.config} differs from what would be derived now, and is used as it is.')
+    print(f'\nThe pretraining config is {work.config}')
+    if args.dry_run:
+        return
+    photos = make_proposals(args.photos, work.proposals)
+    checkpoint = train(load_config(str(work.config), {}), work, photos, args.gpus)
+    done = hand_over(detector, parts, checkpoint, work.start)
+    print(f'\n{len(done.arrived)} of {len(done.arrived)} pretrained tensors are in the detector, equal '
+          f'bit by bit; {len(done.reasons)} others stay as the detector initialises them.\n'
+          f'The detector starts from {work.start}')
+    print_end(work, config_path(args.detector),
+              bool(detector.model.backbone.get('init_cfg')))
+
+
+if __name__ == '__main__':
+    from projects.soco.launch.errors import run_tool
+    run_tool(main)
