@@ -74,8 +74,8 @@ def main() -> None:
         'schedule': f'{comparison.fitted.train_cfg.max_iters} iterations, evaluated after '
                     + ', '.join(map(str, comparison.points)),
         'starts': '; '.join(f'{start.name}: {start.path or "random weights"}' for start in starts),
-        'shares and seeds': f'{", ".join(map(str, comparison.shares))} % of the labels, {args.seeds} '
-                            'seeds of fine-tuning; one pretraining for each start',
+        'shares and seeds': f'{", ".join(map(str, comparison.shares))} % of the labels; seeds of '
+                            f'fine-tuning: {args.seeds}; one pretraining for each start',
         'what it can show': sentence}
     for label, value in facts.items():
         console.print(f'[bold]{label}[/]: {value}', soft_wrap=True)

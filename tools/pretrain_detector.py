@@ -33,6 +33,8 @@ def parse_args() -> argparse.Namespace:
                         'mmdet::PATH for one that MMDetection ships')
     parser.add_argument('photos', metavar='PHOTOS', type=Path, help='folder (with its subfolders), '
                         'list of images (.txt), COCO json, zip archive or uncompressed tar archive')
+    parser.add_argument('--root', metavar='DIR', type=Path, help='folder of the photos that a list or '
+                        'a COCO json names (default: the folder of that file)')
     parser.add_argument('--weights', metavar='FILE', type=Path, help='weights to start from (default: '
                         'random weights)')
     parser.add_argument('--work-dir', metavar='DIR', type=Path, help='folder for everything that is '
@@ -48,10 +50,10 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def check_photos(photos: Path, at_least: int) -> None:
+def check_photos(photos: Path, root: Path | None, at_least: int) -> None:
     """Check that there are photos, and enough for one step."""
     from projects.soco.proposals.sources import open_source
-    count = len(open_source(photos).names())
+    count = len(open_source(photos, root).names())
     if count < at_least:
         raise ValueError(
             f'{photos} contains {count or "no"} photos (looked for .jpg, .png, .webp and similar, also '
@@ -59,17 +61,17 @@ def check_photos(photos: Path, at_least: int) -> None:
             + ('Lower --batch-size.' if count > 1 else 'Give a folder with more photos.'))
 
 
-def make_proposals(photos: Path, out: Path) -> int:
+def make_proposals(photos: Path, root: Path | None, out: Path) -> int:
     """Make the proposals of the photos, or use those of an earlier call; return their photos."""
     from projects.soco.proposals.sources import open_source
     from projects.soco.proposals.store import ProposalStore
     from projects.soco.proposals.store_check import check_store_fits
     if not out.exists():
         code = subprocess.run([sys.executable, str(ROOT / 'tools/generate_proposals.py'), str(photos),
-                               str(out)]).returncode
+                               str(out), *(['--root', str(root)] if root else [])]).returncode
         if code:
             sys.exit(code)
-    store, source = ProposalStore.open(out), open_source(photos)
+    store, source = ProposalStore.open(out), open_source(photos, root)
     check_store_fits(store, source)
     count = len(source.names())
     if count > len(store):
@@ -119,8 +121,11 @@ def print_end(work: 'WorkDir', config: Path, downloads: bool) -> None:
     print('\nFine-tune the detector on your annotations (set its classes and data in a config that '
           f'inherits from it: docs/detectors.md), with this project:\n'
           f'  python tools/train.py {ours} --pretrained {start}\n'
-          'or with MMDetection alone:\n'
-          f'  mim train mmdet {config} --cfg-options {plain}\n'
+          'or with MMDetection alone, in its folder:\n'
+          f'  python tools/train.py {config} --cfg-options {plain}\n'
+          'Does it pay? Against random and other weights, on your annotations (docs/compare.md):\n'
+          f'  python tools/compare_starts.py {ours} --images DIR --train train.json --val val.json '
+          f'--start random --start soco:{shlex.quote(str(work.path))}\n'
           'Look at the pretraining:\n'
           f'  python tools/report.py {shlex.quote(str(work.run))}\n'
           f'  python tools/browse_views.py {shlex.quote(str(work.config))}')
@@ -146,8 +151,8 @@ def main() -> None:
     check_own(work, detector)
     recipe = load_config(str(RECIPE), {})
     set_length(recipe, args.epochs, None)
-    set_run(recipe, args.photos.resolve(), work.proposals.resolve(), args.batch_size, args.weights)
-    check_photos(args.photos, recipe.train_dataloader.batch_size * args.gpus)
+    set_run(recipe, (args.root or args.photos).resolve(), work.proposals.resolve(), args.batch_size, args.weights)
+    check_photos(args.photos, args.root, recipe.train_dataloader.batch_size * args.gpus)
 
     derived, parts = derive(detector, recipe)
     cuda = torch.cuda.device_count()
@@ -169,7 +174,7 @@ def main() -> None:
     print(f'\nThe pretraining config is {work.config}')
     if args.dry_run:
         return
-    photos = make_proposals(args.photos, work.proposals)
+    photos = make_proposals(args.photos, args.root, work.proposals)
     checkpoint = train(load_config(str(work.config), {}), work, photos, args.gpus)
     done = hand_over(detector, parts, checkpoint, work.start)
     print(f'\n{len(done.arrived)} of {len(done.arrived)} pretrained tensors are in the detector, equal '
