@@ -47,7 +47,7 @@ def test_the_whole_way(folder, gpus):
     (folder / 'proposals.arrow').rename(folder / 'work/proposals.arrow')  # those of an earlier call
     code, output = run(folder, *arguments)
     assert code == 0, output[-3000:]
-    count = int(re.search(r'(\d+) of \1 pretrained tensors are in the detector', output)[1])
+    count = int(re.search(r'(\d+) of \1 tensors of work/detector_start.pth are in the detector', output)[1])
     start = torch.load(folder / 'work/detector_start.pth', weights_only=True)['state_dict']
     detector, _ = read_detector(str(folder / 'work/detector.py'))
     state = build_detector(detector)[0].state_dict()
