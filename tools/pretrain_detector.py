@@ -177,9 +177,8 @@ def main() -> None:
     photos = make_proposals(args.photos, args.root, work.proposals)
     checkpoint = train(load_config(str(work.config), {}), work, photos, args.gpus)
     done = hand_over(detector, parts, checkpoint, work.start)
-    print(f'\n{len(done.arrived)} of {len(done.arrived)} pretrained tensors are in the detector, equal '
-          f'bit by bit; {len(done.reasons)} others stay as the detector initialises them.\n'
-          f'The detector starts from {work.start}')
+    print(f'\n{len(done.arrived)} of {len(done.arrived)} tensors of {work.start} are in the detector, '
+          f'equal bit by bit; {len(done.reasons)} others stay as the detector initialises them.')
     print_end(work, config_path(args.detector),
               bool(detector.model.backbone.get('init_cfg')))
 

@@ -47,11 +47,11 @@ def test_the_whole_way(folder, gpus):
     (folder / 'proposals.arrow').rename(folder / 'work/proposals.arrow')  # those of an earlier call
     code, output = run(folder, *arguments)
     assert code == 0, output[-3000:]
-    count = int(re.search(r'(\d+) of \1 pretrained tensors are in the detector', output)[1])
+    found = re.search(r'(\d+) of \1 tensors of work/detector_start.pth are in the detector', output)
     start = torch.load(folder / 'work/detector_start.pth', weights_only=True)['state_dict']
     detector, _ = read_detector(str(folder / 'work/detector.py'))
     state = build_detector(detector)[0].state_dict()
-    assert count == len(start) == 136 and start.keys() <= state.keys()
+    assert int(found[1]) == len(start) == 136 and start.keys() <= state.keys()
     assert re.search(r'neck +FPN +4  no: no box of a view reaches it', output)
     assert 'backbone: ResNet has frozen_stages=1 in the detector' in output
     assert f'load_from={folder}/work/detector_start.pth model.backbone.init_cfg=None' in output
