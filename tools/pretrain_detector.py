@@ -151,7 +151,8 @@ def main() -> None:
     check_own(work, detector)
     recipe = load_config(str(RECIPE), {})
     set_length(recipe, args.epochs, None)
-    set_run(recipe, (args.root or args.photos).resolve(), work.proposals.resolve(), args.batch_size, args.weights)
+    set_run(recipe, (args.root or args.photos).resolve(), work.proposals.resolve(), args.batch_size,
+            args.weights)
     check_photos(args.photos, args.root, recipe.train_dataloader.batch_size * args.gpus)
 
     derived, parts = derive(detector, recipe)
