@@ -67,6 +67,7 @@ def main() -> None:
     write_whole(args.out, encode(
         findings, command='python tools/survey_detectors.py ' + str(args.out),
         date=f'{datetime.now(UTC):%Y-%m-%d}', python=platform.python_version()))
+    cache_path.unlink(missing_ok=True)
     print(f'The findings are in {args.out}')
 
 

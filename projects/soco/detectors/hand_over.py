@@ -143,9 +143,15 @@ def load_and_compare(model: nn.Module, loaded: Mapping[str, Tensor],
     """
     assert not model.load_state_dict(loaded, strict=False).unexpected_keys
     arrived = [name for name, value in model.state_dict().items()
-               if name in weights and torch.equal(value, weights[name])]
+               if name in weights and _same_bits(value, weights[name])]
     assert len(arrived) == len(weights), 'a tensor was changed on its way to the detector'
     return arrived
+
+
+def _same_bits(a: Tensor, b: Tensor) -> bool:
+    """Compare two tensors bit by bit, so that NaN equals NaN."""
+    return a.dtype == b.dtype and a.shape == b.shape and torch.equal(
+        *(value.detach().cpu().reshape(-1).contiguous().view(torch.uint8) for value in (a, b)))
 
 
 def check_fit(weights: Mapping[str, Tensor], state: Mapping[str, Tensor], parts: Parts,

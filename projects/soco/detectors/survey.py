@@ -15,7 +15,7 @@ from ..compat.cpu import cpu_config
 from .build import build_detector, quiet
 from .derive import derive
 from .hand_over import check_fit, load_and_compare, start_weights
-from .read import plain, read_detector
+from .read import config_path, plain, read_detector
 
 
 @dataclass
@@ -136,7 +136,8 @@ def survey(names: Iterable[str], recipe: Config, cache: dict[str, dict],
         try:
             detector, _ = read_detector(f'mmdet::{name}')
         except ValueError as error:
-            findings[name] = Finding('', '', '', 'refused', str(error))
+            why = str(error).removeprefix(f'{config_path(f"mmdet::{name}")}: ')
+            findings[name] = Finding('', '', '', 'refused', why)
         else:
             key = signature(detector)
             new = key not in cache
