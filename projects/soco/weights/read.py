@@ -117,7 +117,7 @@ def _progress(meta: dict) -> tuple[int, int]:
     position = meta.get('position') or {}
     if position:
         return int(position['epoch']), int(position['photos'])
-    return int(meta['epoch']), int(meta['iter'])
+    return int(meta.get('epoch', 0)), int(meta['iter'])
 
 
 def load_content(path: PathLike, map_location: str = 'cpu') -> dict:
