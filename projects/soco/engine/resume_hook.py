@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.hooks import Hook
-from mmengine.optim import ReduceOnPlateauParamScheduler, _ParamScheduler
+from mmengine.optim import OptimWrapper, ReduceOnPlateauParamScheduler, _ParamScheduler
 from mmengine.registry import HOOKS
 from mmengine.runner import EpochBasedTrainLoop, Runner
 
@@ -52,6 +52,8 @@ class ResumeHook(Hook):
 
     def before_run(self, runner: Runner) -> None:
         """Keep the hyperparameters of the config: a checkpoint overwrites them."""
+        if not isinstance(runner.optim_wrapper, OptimWrapper):
+            return  # nothing is trained
         self._fresh = [{key: value for key, value in group.items() if key != 'params'}
                        for group in runner.optim_wrapper.param_groups]
 
