@@ -47,10 +47,10 @@ def apply_arguments(cfg: 'Config', args: argparse.Namespace) -> None:
         cfg.auto_scale_lr.base_batch_size /= cfg.optim_wrapper.get('accumulative_counts', 1)
 
 
-def set_checkpoint(cfg: 'Config', args: argparse.Namespace) -> None:
-    """Find and check the checkpoint to resume from, or the weights to start from."""
+def read_start(cfg: 'Config', args: argparse.Namespace) -> dict | None:
+    """Read the checkpoint to resume from, which is returned, or the weights to start from."""
     if not (args.resume or cfg.load_from):
-        return
+        return None
     from projects.soco.launch.configs import is_first_process, use_our_loading
     from projects.soco.weights.read import find_newest_checkpoint, read_checkpoint, read_weights
     path = None
@@ -60,14 +60,21 @@ def set_checkpoint(cfg: 'Config', args: argparse.Namespace) -> None:
             print(f'--resume: {cfg.work_dir} contains no complete checkpoint; starting from '
                   f'{cfg.load_from or "scratch"}.')
     if path:
-        from projects.soco.runs.resume import check_resume
-        changes = check_resume(path, read_checkpoint(path), cfg)
         cfg.resume, cfg.load_from = True, str(path)
-        if is_first_process():
-            print(f'Resuming from {path}', *([changes] if changes else []), sep='\n')
-    elif cfg.load_from:
+        return read_checkpoint(path)
+    if cfg.load_from:
         use_our_loading(cfg)
         read_weights(cfg.load_from)
+    return None
+
+
+def check_resumed(cfg: 'Config', checkpoint: dict) -> None:
+    """Check that the config can resume a checkpoint, and say what it changes."""
+    from projects.soco.launch.configs import is_first_process
+    from projects.soco.runs.resume import check_resume
+    changes = check_resume(cfg.load_from, checkpoint, cfg)
+    if is_first_process():
+        print(f'Resuming from {cfg.load_from}', *([changes] if changes else []), sep='\n')
 
 
 def main() -> None:
@@ -84,10 +91,12 @@ def main() -> None:
     if args.family:
         check_family(cfg, args.family)
     apply_arguments(cfg, args)
+    checkpoint = read_start(cfg, args)
     check_inputs(cfg)
-    check_work_dir(cfg.work_dir)
     warning = schedule_warning(cfg)
-    set_checkpoint(cfg, args)
+    if checkpoint is not None:
+        check_resumed(cfg, checkpoint)
+    check_work_dir(cfg.work_dir)
 
     from mmengine.dist import is_main_process
 
