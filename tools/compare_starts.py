@@ -13,6 +13,7 @@ import sys
 import time
 from pathlib import Path
 
+from projects.soco.launch.arguments import add_options_argument
 from projects.soco.launch.errors import STOPPED, run_tool
 
 
@@ -38,6 +39,7 @@ def parse_args() -> argparse.Namespace:
                         'work_dirs/compare_<name of the detector>)')
     parser.add_argument('--minutes', type=float, metavar='M', help='stop after M minutes; the same '
                         'command continues (exit code 75)')
+    add_options_argument(parser, 'train_dataloader.batch_size=8')
     parser.add_argument('--dry-run', action='store_true', help='check everything, say what the '
                         'comparison can show, and exit')
     return parser.parse_args()
@@ -64,7 +66,7 @@ def main() -> None:
     from projects.soco.study.records import Records
     from projects.soco.study.verdict import outlook
     console = Console(highlight=False)
-    detector, notes = read_detector(args.detector)
+    detector, notes = read_detector(args.detector, args.cfg_options)
     comparison = Comparison(detector, data, starts, args.shares, args.seeds, folder, args.iters,
                             args.workers)
     sentence = outlook(data.val_photos, data.val_objects, args.seeds)

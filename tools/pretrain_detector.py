@@ -19,6 +19,9 @@ from typing import TYPE_CHECKING
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
+
+from projects.soco.launch.arguments import add_options_argument  # noqa: E402
+
 if TYPE_CHECKING:
     from mmengine.config import Config
 
@@ -46,6 +49,7 @@ def parse_args() -> argparse.Namespace:
                         'processes on a machine without (default: %(default)s)')
     parser.add_argument('--resume', action='store_true', help='go on with the run in the work '
                         'directory')
+    add_options_argument(parser, 'model.backbone.depth=18')
     parser.add_argument('--dry-run', action='store_true', help='stop after the table and the config')
     return parser.parse_args()
 
@@ -147,7 +151,7 @@ def main() -> None:
     from projects.soco.launch.configs import load_config, set_length
     name = f'{Path(args.detector.removeprefix("mmdet::")).stem}_{args.photos.resolve().stem}'
     work = WorkDir.at(args.work_dir or Path('work_dirs') / name)
-    detector, notes = read_detector(args.detector)
+    detector, notes = read_detector(args.detector, args.cfg_options)
     check_own(work, detector)
     recipe = load_config(str(RECIPE), {})
     set_length(recipe, args.epochs, None)

@@ -41,7 +41,7 @@ class TestResumableBatchSampler:
         assert len(ResumableBatchSampler(base, 2, accumulative_counts=3)) == 3
 
     def test_too_few_photos(self):
-        with pytest.raises(ValueError, match='3 photos.*batch_size 2 x 1 processes x accumulative_counts 2'):
+        with pytest.raises(ValueError, match='3 photos.*2 x 1 processes x accumulative_counts 2'):
             ResumableBatchSampler(DefaultSampler(range(3), seed=0), 2, accumulative_counts=2)
 
 

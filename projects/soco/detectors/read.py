@@ -1,7 +1,7 @@
 """Configs of detectors: reading, checking, and lifting what keeps modules from being trained."""
 import importlib
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,8 @@ from mmdet.registry import MODELS
 from mmengine.config import Config, ConfigDict
 from mmengine.registry import DefaultScope
 from mmengine.utils import get_installed_path
+
+from ..launch.configs import apply_option
 
 SCOPE = 'mmdet'
 SHIPPED = 'mmdet::'
@@ -41,11 +43,13 @@ def config_path(name: str) -> Path:
     return path
 
 
-def read_detector(name: str) -> tuple[Config, list[str]]:
+def read_detector(name: str, options: Mapping[str, Any] | None = None) -> tuple[Config, list[str]]:
     """Read the config of a detector and check that it is one.
 
     Args:
         name (str): See `config_path`.
+        options (Mapping[str, Any], optional): Values of `--cfg-options` by dotted key. Defaults to
+            None.
 
     Returns:
         tuple[Config, list[str]]: The config, whose `model` is plain and names installed classes only;
@@ -53,7 +57,8 @@ def read_detector(name: str) -> tuple[Config, list[str]]:
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If the file is not the config of a detector, or a package that it needs is missing.
+        ValueError: If the file is not the config of a detector, a package that it needs is missing, or
+            an option does not fit.
     """
     path = config_path(name)
     try:
@@ -61,6 +66,8 @@ def read_detector(name: str) -> tuple[Config, list[str]]:
     except Exception as error:  # a config is a program, which may raise any error
         raise ValueError(f'{path} cannot be read as a config: {type(error).__name__}: {error}. Check '
                          'the line that it names, and the files in its _base_.') from error
+    for key, value in (options or {}).items():
+        apply_option(cfg, key, value)
     model = plain(cfg.get('model'))
     _check_kind(model, path)
     notes = _import_modules(cfg, path)
