@@ -19,12 +19,16 @@ def test_a_verdict_names_where_a_start_is_ahead_behind_and_where_nothing_is_show
     found = {(25, 75): Interval(.3, .2, .4), (25, 150): Interval(.041, .019, .063),
              (25, 300): Interval(.01, -.02, .04), (100, 75): Interval(0, -.1, .1),
              (100, 150): Interval(.0, -.03, .03), (100, 300): Interval(-.05, -.08, -.02)}
-    assert verdict('soco', 'imagenet', found, 3) == (
+    reached = dict.fromkeys(found, .4)
+    assert verdict('soco', 'imagenet', found, 3, reached) == (
         'soco against imagenet: half-way (150 iterations) it is ahead of imagenet by 4.1 AP50 (1.9 to '
         '6.3) with 25 % of the labels; half-way (150 iterations) no difference is shown with 100 % of '
         'the labels; at the end (300 iterations) it is behind imagenet by 5.0 AP50 (2.0 to 8.0) with '
         '100 % of the labels; at the end (300 iterations) no difference is shown with 25 % of the '
         'labels (3 seeds, 95 % intervals).')
+    told = verdict('soco', 'imagenet', found, 3, {**reached, (25, 150): .04})
+    assert 'ahead' not in told
+    assert 'half-way (150 iterations) neither has learned (AP50 under 5) with 25 % of the labels' in told
 
 
 intervals = st.tuples(st.floats(-.5, .5), st.floats(0, .3), st.floats(0, .3)).map(
@@ -34,7 +38,7 @@ intervals = st.tuples(st.floats(-.5, .5), st.floats(0, .3), st.floats(0, .3)).ma
 @given(st.dictionaries(st.tuples(st.sampled_from([10, 25, 100]), st.sampled_from([75, 150, 300])),
                        intervals, min_size=1), st.integers(1, 5))
 def test_it_never_says_more_than_the_intervals(found, seeds):
-    sentence = verdict('ours', 'theirs', found, seeds)
+    sentence = verdict('ours', 'theirs', found, seeds, dict.fromkeys(found, .5))
     points = sorted({point for _, point in found})
     judged = {points[-1], min(points, key=lambda p: abs(p - points[-1] / 2))}
     used = [interval for (_, point), interval in found.items() if point in judged]

@@ -54,7 +54,9 @@ def summarise(records: Records) -> dict[str, Any]:
                 found[place] = Interval(row['value'], row['low'], row['high'])
                 seeds_found = max(seeds_found, row['seeds'])
         if found:
-            verdicts.append(verdict(ours, theirs, found, seeds_found))
+            verdicts.append(verdict(ours, theirs, found, seeds_found, {
+                (share, point): max(float(np.mean(values_of(content, name, share, 'box_AP50')[point]))
+                                    for name in (ours, theirs)) for share, point in found}))
             worth += _worth(content, ours, theirs)
     made = dict(differences=differences, verdicts=verdicts, worth=worth)
     for key, value in made.items():

@@ -13,6 +13,7 @@ SPREAD = 0.4
 ALIKE = 0.1
 # Standard deviation over seeds of a difference in AP50, from the same detectors.
 SEED_SPREAD = 0.03
+LEARNED = 0.05  # AP50 below which a detector has not learned, so that a difference means nothing
 
 
 def smallest_difference(photos: int, objects: int, seeds: int) -> tuple[float, float]:
@@ -51,12 +52,13 @@ def outlook(photos: int, objects: int, seeds: int) -> str:
             + ('More seeds help.' if of_seeds > of_photos else 'More validation photos help.'))
 
 
-def verdict(ours: str, theirs: str, found: Mapping[tuple[int, int], Interval], seeds: int) -> str:
+def verdict(ours: str, theirs: str, found: Mapping[tuple[int, int], Interval], seeds: int,
+            reached: Mapping[tuple[int, int], float]) -> str:
     """Say in one sentence which start is ahead, and never more than the intervals.
 
     The rule: at each share of the labels, half-way through the schedule and at its end, a start is
     *ahead* if the whole 95 % interval of the difference in AP50 is above 0, *behind* if it is below 0,
-    and otherwise *no difference is shown*.
+    and otherwise *no difference is shown*. Nothing is said where both are below 5 AP50.
 
     Args:
         ours (str): Name of the start that is judged.
@@ -64,26 +66,32 @@ def verdict(ours: str, theirs: str, found: Mapping[tuple[int, int], Interval], s
         found (Mapping): Share of the labels in percent and iterations, to the interval of
             `ours - theirs` in AP50, within [-1, 1].
         seeds (int): Seeds of fine-tuning.
+        reached (Mapping): The same keys, to the higher one of the two starts' AP50, within [0, 1].
 
     Returns:
         str: The sentence.
     """
     told = []
     for moment, where in (('early', 'half-way'), ('end', 'at the end')):
-        places = _places(found, moment)
+        everywhere = _places(found, moment)
+        where = f'{where} ({everywhere[0][1]} iterations)'
+        places = [place for place in everywhere if reached[place] >= LEARNED]
+        blank = [f'{share} %' for share, point in everywhere if (share, point) not in places]
         for word, matches in (('ahead of', lambda i: i.low > 0), ('behind', lambda i: i.high < 0)):
             hits = [(share, found[share, point]) for share, point in places
                     if matches(found[share, point])]
             if hits:
-                told.append(f'{where} ({places[0][1]} iterations) it is {word} {theirs} by '
+                told.append(f'{where} it is {word} {theirs} by '
                             + ', '.join(f'{100 * abs(i.value):.1f} AP50 ({_bounds(i)}) with {share} % '
                                         'of the labels' for share, i in hits))
         unclear = [f'{share} %' for share, point in places
                    if found[share, point].low <= 0 <= found[share, point].high
                    or math.isnan(found[share, point].value)]
         if unclear:
-            told.append(f'{where} ({places[0][1]} iterations) no difference is shown with '
-                        f'{" and ".join(unclear)} of the labels')
+            told.append(f'{where} no difference is shown with {" and ".join(unclear)} of the labels')
+        if blank:
+            told.append(f'{where} neither has learned (AP50 under {100 * LEARNED:.0f}) with '
+                        f'{" and ".join(blank)} of the labels')
     about = ('one seed: the intervals cover the photos only, and another seed may differ'
              if seeds == 1 else f'{seeds} seeds, 95 % intervals')
     return f'{ours} against {theirs}: {"; ".join(told)} ({about}).'
