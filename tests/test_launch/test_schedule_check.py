@@ -75,8 +75,9 @@ def test_the_length_of_a_run():
 
 
 def test_a_dumped_config_of_an_earlier_version_has_the_same_schedule():
-    cfg = config(dict(max_epochs=10), dict(
+    cfg = config(dict(type='ResumableEpochLoop', max_epochs=10), dict(
         type='WarmupLR', start_factor=0.01, begin=0, end=1, convert_to_iter_based=True))
     update_config(cfg)
     assert cfg.param_scheduler == [
         dict(type='WarmupLR', start_factor=0.01, by_epoch=False, share=0.1)]
+    assert cfg.default_hooks.resume.type == 'ResumeHook'

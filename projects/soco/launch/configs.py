@@ -126,8 +126,8 @@ def _leaves(path: str, value: Any) -> Iterator[tuple[str, Any]]:
 def update_config(cfg: Config) -> None:
     """Update a config that an earlier version of the project wrote to a work directory.
 
-    That version described a view in three lists, which are merged, counted the warm-up in epochs, and
-    some classes had other names.
+    That version described a view in three lists, which are merged, counted the warm-up in epochs, had
+    no `ResumeHook`, and some classes had other names.
 
     Args:
         cfg (Config): Any config; it is changed in place. A config of this version does not change.
@@ -142,6 +142,9 @@ def update_config(cfg: Config) -> None:
         if 'projects.soco.engine' in modules and find_hook(cfg, 'ObjectScoreHook'):
             modules.append('projects.soco.evaluation')
         cfg.custom_imports.imports = list(dict.fromkeys(modules))
+    if (cfg.get('train_cfg') or {}).get('type') == 'ResumableEpochLoop' and not find_hook(
+            cfg, 'ResumeHook'):
+        cfg.setdefault('default_hooks', ConfigDict()).resume = ConfigDict(type='ResumeHook')
     schedulers = cfg.get('param_scheduler') or []
     for scheduler in [schedulers] if isinstance(schedulers, dict) else schedulers:
         if scheduler.get('type') == 'WarmupLR' and 'end' in scheduler:
