@@ -221,6 +221,7 @@ def draw_ranks_and_ap(contents: Sequence[dict[str, Any]], point: int) -> np.ndar
                       'os^'[i // len(COLORS)], color=COLORS[i % len(COLORS)], label=title, alpha=.8)
         axes.set_xscale('log')
         axes.set_xlim(.01, 1.5)
+        axes.set_ylim(0, 100)
         axes.set_title(f'{study.partition("_")[2]}, {share} % of the labels', loc='left', fontsize=10,
                        fontweight='bold')
         axes.set_xlabel('rank of object features, after / before', fontsize=8)
