@@ -9,7 +9,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import jinja2
 import matplotlib
 import numpy as np
 from PIL import Image
@@ -19,6 +18,7 @@ from ..files import whole_file
 from ..pictures.curves import panel_figures
 from .config_changes import Change, base_files, changes_against, config_values, known_config
 from .next_steps import browse_command, commands, score_command
+from .page import render_page
 from .read import Picture, Run, read_work_dir
 
 if TYPE_CHECKING:
@@ -92,13 +92,11 @@ def render(run: Run) -> str:
     Returns:
         str: HTML that loads nothing from outside. All text from the run is escaped.
     """
-    templates = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True,
-        lstrip_blocks=True, undefined=jinja2.StrictUndefined)
     curves = _curves(run)
     pictures = {kind: _embed_all(run, kind) for kind in SHOWN}  # may add troubles
-    return templates.get_template('report.html').render(
-        name=run.work_dir.resolve().name, run=run, summary=_summary(run), facts=_facts(run),
+    return render_page(
+        Path(__file__).with_name('report.html'), name=run.work_dir.resolve().name, run=run,
+        summary=_summary(run), facts=_facts(run),
         comparisons=_comparisons(run), score_curve=curves.pop('Objects found again', None),
         curves=list(curves.values()), views=pictures['views'], neighbours=pictures['neighbours'],
         scores=score_table(run.records), commands=commands(run),

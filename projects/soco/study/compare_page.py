@@ -1,20 +1,19 @@
 """Intervals, picture and page of a comparison of starts, made from its records."""
 import base64
-import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from PIL import Image
 
 from .. import __version__
 from ..files import whole_file
 from ..pictures.canvas import figure_pixels, save_image
 from ..pictures.curves import COLORS
+from ..runs.page import render_page
+from .compare import CompareJob
 from .records import Records
 from .resampling import Interval, paired_difference
 from .verdict import labels_worth, pairs_to_judge, verdict
@@ -40,7 +39,7 @@ def summarise(records: Records) -> dict[str, Any]:
     for ours, theirs in _pairs(content):
         for share in content['shares']:
             seeds = [seed for seed in range(content['seeds'])
-                     if all(_key(name, share, seed) in records for name in (ours, theirs))]
+                     if all(CompareJob(name, share, seed).key in records for name in (ours, theirs))]
             if seeds:
                 differences += _differences(records, ours, theirs, share, seeds)
     kinds = [(start['name'], start['kind']) for start in content['starts']]
@@ -64,10 +63,6 @@ def summarise(records: Records) -> dict[str, Any]:
     return made
 
 
-def _key(name: str, share: int, seed: int) -> str:
-    return f'finetune/{name}/{share}percent/seed{seed}'
-
-
 def _pairs(content: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return each pair of starts once, the later start of the command line first, as it is judged."""
     names = [start['name'] for start in content['starts']]
@@ -77,7 +72,7 @@ def _pairs(content: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def _differences(records: Records, ours: str, theirs: str, share: int, seeds: list[int]) -> list[dict]:
-    sides = [[_key(name, share, seed) for seed in seeds] for name in (ours, theirs)]
+    sides = [[CompareJob(name, share, seed).key for seed in seeds] for name in (ours, theirs)]
     values = [[records[key]['values'] for key in side] for side in sides]
     samples = [[records.samples(key) for key in side] for side in sides]
     rows = []
@@ -105,7 +100,7 @@ def values_of(content: Mapping[str, Any], name: str, share: int, measure: str
     """
     found: dict[int, list[float]] = {}
     for seed in range(content['seeds']):
-        record = content['records'].get(_key(name, share, seed))
+        record = content['records'].get(CompareJob(name, share, seed).key)
         for key, value in (record or {'values': {}})['values'].items():
             kind, _, iterations = key.partition('@')
             if kind == measure:
@@ -180,7 +175,7 @@ def bands_of(records: Records) -> dict[str, list[float]]:
     for start in content['starts']:
         for share in content['shares']:
             keys = [key for seed in range(content['seeds'])
-                    if (key := _key(start['name'], share, seed)) in records]
+                    if (key := CompareJob(start['name'], share, seed).key) in records]
             samples = [records.samples(key) for key in keys]
             for name in samples[0] if samples else ():
                 drawn = np.mean([run[name] for run in samples], axis=0)
@@ -206,15 +201,10 @@ def write_results(records: Records, folder: Path, facts: Mapping[str, str]) -> t
     made = summarise(records)
     records.set('bands', bands_of(records))
     content = records.content
-    pixels = draw(content)
-    save_image(pixels, folder / 'compare_starts.png')
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, 'PNG')
-    templates = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True,
-        lstrip_blocks=True, undefined=jinja2.StrictUndefined)
-    page = templates.get_template('compare.html').render(
-        picture='data:image/png;base64,' + base64.b64encode(buffer.getvalue()).decode(),
+    picture = save_image(draw(content), folder / 'compare_starts.png')
+    page = render_page(
+        Path(__file__).with_name('compare.html'),
+        picture='data:image/png;base64,' + base64.b64encode(picture.read_bytes()).decode(),
         verdicts=made['verdicts'], worth=made['worth'], facts=facts, rows=_rows(content),
         differences=_shown(made['differences']), version=__version__)
     out = folder / 'compare_starts.html'
