@@ -11,7 +11,7 @@ from mmengine.registry import MODELS, DefaultScope
 from torch import nn
 
 from ..compat.cpu import cpu_config
-from .read import SCOPE, pretrained_source, typed
+from .read import SCOPE, drop_weights, typed
 
 
 def build(cfg: Any, name: str) -> nn.Module:
@@ -63,9 +63,7 @@ def build_detector(detector: Config) -> tuple[nn.Module, bool]:
     """
     model = copy.deepcopy(cpu_config(detector).model)
     for part in typed(model):  # no file and no download
-        for key in ('teacher_ckpt', 'init_cfg', 'pretrained'):
-            if pretrained_source(part.get(key)):
-                part[key] = False if part[key] is True else None
+        drop_weights(part)
     with DefaultScope.overwrite_default_scope(SCOPE), quiet():
         try:
             return MODELS.build(model), True

@@ -6,7 +6,7 @@ from pathlib import Path
 from mmengine.config import Config
 
 from ..datasets.transforms import transform_in
-from ..launch.configs import RUNNER_KEYS
+from ..launch.configs import RUNNER_KEYS, imports_of
 from .parts import Parts, find_parts
 from .read import plain
 
@@ -48,9 +48,7 @@ def derive(detector: Config, recipe: Config,
         model['regulariser'] = plain(cfg.model.regulariser)
     if parts.frozen:
         model['frozen'] = parts.frozen
-    modules = (detector.get('custom_imports') or {}).get('imports') or []
-    modules = [modules] if isinstance(modules, str) else modules
-    cfg.custom_imports.imports = [*cfg.custom_imports.imports, *modules]
+    cfg.custom_imports.imports = [*cfg.custom_imports.imports, *imports_of(detector)]
     cfg.env_cfg.dist_cfg.backend = 'nccl'  # for SyncBN; on a CPU the launcher chooses gloo
     known = RUNNER_KEYS | {'custom_imports', 'auto_scale_lr'}  # without the recipe's variables
     content = plain({key: value for key, value in cfg.items() if key in known})

@@ -1,7 +1,7 @@
 """Configs of detectors: reading, checking, and lifting what keeps modules from being trained."""
 import importlib
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from mmengine.config import Config, ConfigDict
 from mmengine.registry import DefaultScope
 from mmengine.utils import get_installed_path
 
-from ..launch.configs import apply_option
+from ..launch.configs import apply_option, dicts_in, imports_of
 
 SCOPE = 'mmdet'
 SHIPPED = 'mmdet::'
@@ -108,9 +108,7 @@ def _check_kind(model: Any, path: Path) -> None:
 
 def _import_modules(cfg: Config, path: Path) -> list[str]:
     """Import the modules that the config asks for, and remove those of mmpretrain from it."""
-    imports = (cfg.get('custom_imports') or {}).get('imports') or []
-    imports = [imports] if isinstance(imports, str) else list(imports)
-    notes = []
+    imports, notes = imports_of(cfg), []
     for name in imports:
         if name.split('.')[0] == 'mmpretrain':
             notes.append(f'custom_imports of {name} was passed over: MMClassification 1.0 has the '
@@ -146,13 +144,7 @@ def _serve_mmpretrain(node: Any, path: Path) -> Iterator[str]:
 
 def typed(node: Any) -> Iterator[dict]:
     """Yield every dict inside a plain config node that has a `type`, outermost first."""
-    if isinstance(node, dict):
-        if isinstance(node.get('type'), str):
-            yield node
-        node = list(node.values())
-    if isinstance(node, (list, tuple)):
-        for value in node:
-            yield from typed(value)
+    return (part for part in dicts_in(node) if isinstance(part.get('type'), str))
 
 
 def _find_class(name: str) -> type | None:
@@ -180,27 +172,54 @@ def lifted(node: Any, where: str) -> tuple[Any, list[str]]:
     node, notes = plain(node), []
     for part in typed(node):
         name = f'{where}: {part["type"]}'
-        known = _parameters(part['type'])
-        # each class has its own number for no frozen stage, which is its default
-        for key, value in (('frozen_stages', known.get('frozen_stages')), ('norm_eval', False),
-                           ('with_cp', False)):
-            if key in known and part.get(key, known[key]) != value:
-                notes.append(f'{name} has {key}={part.get(key, known[key])} in the detector; here '
-                             f'{value}.')
-                part[key] = value
-        for key in ('pretrained', 'init_cfg'):
-            source = pretrained_source(part.get(key))
-            if source:
-                notes.append(f'{name} names initial weights ({source}), which are not loaded: '
-                             'give them with --weights.')
-                part[key] = False if part[key] is True else None
-    for norm in _norms(node):
+        notes += [f'{name} has {key}={was} in the detector; here {part[key]}.'
+                  for key, was in lift(part, ('frozen_stages', 'norm_eval', 'with_cp'))]
+        notes += [f'{name} names initial weights ({source}), which are not loaded: give them with '
+                  '--weights.' for source in drop_weights(part)]
+    for norm in (part['norm_cfg'] for part in dicts_in(node) if isinstance(part.get('norm_cfg'), dict)):
         if norm.get('requires_grad') is False:
             norm['requires_grad'] = True
             notes.append(f'{where}: its norms have requires_grad=False in the detector; here True.')
     for part in node if isinstance(node, list) else [node]:
         part['_scope_'] = SCOPE
     return node, list(dict.fromkeys(notes))
+
+
+def lift(part: dict, keys: Sequence[str]) -> list[tuple[str, Any]]:
+    """Switch off settings of a module that keep layers from being trained.
+
+    Args:
+        part (dict): Config of a module with its `type`; it is changed in place.
+        keys (Sequence[str]): Of 'frozen_stages', 'norm_eval' and 'with_cp'.
+
+    Returns:
+        list[tuple[str, Any]]: The settings that were on, and their values.
+    """
+    known, found = _parameters(part['type']), []
+    for key in keys:
+        # each class has its own number for no frozen stage, which is its default
+        off = known.get(key) if key == 'frozen_stages' else False
+        if key in known and (was := part.get(key, known[key])) != off:
+            found.append((key, was))
+            part[key] = off
+    return found
+
+
+def drop_weights(part: dict) -> list[str]:
+    """Keep a module from loading weights by itself; return where they would come from.
+
+    Args:
+        part (dict): Config of a module; it is changed in place.
+
+    Returns:
+        list[str]: The sources.
+    """
+    found = []
+    for key in ('pretrained', 'init_cfg', 'teacher_ckpt'):
+        if source := pretrained_source(part.get(key)):
+            found.append(source)
+            part[key] = False if part[key] is True else None
+    return found
 
 
 def _parameters(name: str) -> dict[str, Any]:
@@ -223,13 +242,3 @@ def pretrained_source(value: Any) -> str | None:
     return next((str(rule.get('checkpoint')) for rule in
                  (value if isinstance(value, list) else [value])
                  if isinstance(rule, dict) and rule.get('type') == 'Pretrained'), None)
-
-
-def _norms(node: Any) -> Iterator[dict]:
-    if isinstance(node, dict):
-        if isinstance(node.get('norm_cfg'), dict):
-            yield node['norm_cfg']
-        node = list(node.values())
-    if isinstance(node, (list, tuple)):
-        for value in node:
-            yield from _norms(value)

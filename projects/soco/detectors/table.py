@@ -33,7 +33,7 @@ def part_rows(detector: nn.Module, parts: Parts) -> list[tuple[str, str, int, st
         row = rows.setdefault((part, why), [{}, 0])
         row[0].setdefault(type(module).__name__)
         row[1] += 1
-    return [(part, _modules(list(kinds)), count, why) for (part, why), (kinds, count) in rows.items()]
+    return [(part, ', '.join(kinds), count, why) for (part, why), (kinds, count) in rows.items()]
 
 
 def _part_of(name: str, detector: nn.Module) -> tuple[str, nn.Module]:
@@ -50,10 +50,6 @@ def _part_of(name: str, detector: nn.Module) -> tuple[str, nn.Module]:
         layer = words[depth] if depth < len(words) else ''
         part = f'{part}.{"shared layers" if layer.startswith("shared_") else "outputs"}'
     return re.sub(r'\.\d+(\.|$)', r'.*\1', part), module
-
-
-def _modules(kinds: Sequence[str]) -> str:
-    return ', '.join(kinds)
 
 
 def format_table(rows: Sequence[tuple[str, str, int, str]], width: int = 100) -> str:

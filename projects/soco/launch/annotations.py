@@ -13,7 +13,7 @@ from ..annotations.classes import class_list, compare_lists
 from ..annotations.copies import FOLDER, Use, settle
 from ..annotations.read import read_lines
 from ..annotations.voc import judge_voc, write_list
-from .configs import is_first_process
+from .configs import dicts_in, is_first_process
 from .data_files import EVALUATORS, evaluators_of, leaf_datasets
 
 # Subclasses of CocoDataset whose json is not one of COCO's instances.
@@ -108,11 +108,8 @@ def _joined(dataset: dict, path: str) -> str:
 
 def _needs_masks(node: Any) -> bool:
     """Whether a pipeline of a data set, or of a wrapper, loads masks."""
-    if isinstance(node, dict):
-        if node.get('type') and _kind(node).startswith('LoadAnnotations') and node.get('with_mask'):
-            return True
-        return any(map(_needs_masks, node.values()))
-    return isinstance(node, (list, tuple)) and any(map(_needs_masks, node))
+    return any(_kind(part).startswith('LoadAnnotations') and part.get('with_mask')
+               for part in dicts_in(node))
 
 
 def config_classes(dataset: dict) -> tuple[str, ...] | None:

@@ -145,8 +145,7 @@ def update_config(cfg: Config) -> None:
     if (cfg.get('train_cfg') or {}).get('type') == 'ResumableEpochLoop' and not find_hook(
             cfg, 'ResumeHook'):
         cfg.setdefault('default_hooks', ConfigDict()).resume = ConfigDict(type='ResumeHook')
-    schedulers = cfg.get('param_scheduler') or []
-    for scheduler in [schedulers] if isinstance(schedulers, dict) else schedulers:
+    for scheduler in schedulers_of(cfg):
         if scheduler.get('type') == 'WarmupLR' and 'end' in scheduler:
             scheduler.update(by_epoch=False, share=scheduler.pop('end') / cfg.train_cfg.max_epochs)
             for key in ('begin', 'convert_to_iter_based'):
@@ -205,6 +204,28 @@ def set_length(cfg: Config, epochs: int | None, iters: int | None) -> None:
         cfg.train_cfg[f'max_{key}'] = value
 
 
+def dicts_in(node: Any) -> Iterator[dict]:
+    """Yield every dict of a nested config, the outer ones first."""
+    if isinstance(node, dict):
+        yield node
+        node = list(node.values())
+    if isinstance(node, (list, tuple)):
+        for value in node:
+            yield from dicts_in(value)
+
+
+def imports_of(cfg: Config) -> list[str]:
+    """Return the modules of a config's `custom_imports`, which may be a single text."""
+    imports = (cfg.get('custom_imports') or {}).get('imports') or []
+    return [imports] if isinstance(imports, str) else list(imports)
+
+
+def schedulers_of(cfg: Config) -> list[ConfigDict]:
+    """Return the schedules of a config, which may be a single one."""
+    schedulers = cfg.get('param_scheduler') or []
+    return [schedulers] if isinstance(schedulers, dict) else list(schedulers)
+
+
 def use_our_loading(cfg: Config) -> ConfigDict:
     """Make a config of any project load `load_from` as this project does, and return its hook for it.
 
@@ -231,10 +252,8 @@ def use_our_loading(cfg: Config) -> ConfigDict:
         if (hooks.get('checkpoint') or {}).get('type') == 'CheckpointHook':
             hooks.checkpoint.type = 'PlainCheckpointHook'
             hooks.resume = ConfigDict(type='ResumeHook')
-        imports = (cfg.get('custom_imports') or {}).get('imports') or []
-        imports = [imports] if isinstance(imports, str) else [*imports]
         cfg.custom_imports = dict(
-            imports=[*imports, 'projects.soco.engine'], allow_failed_imports=False)
+            imports=[*imports_of(cfg), 'projects.soco.engine'], allow_failed_imports=False)
         hook = hooks.pretrained
     return hook
 

@@ -3,6 +3,8 @@ from collections.abc import Iterator
 
 from mmengine.config import Config, ConfigDict
 
+from .configs import schedulers_of
+
 _WARM_UPS = ('LinearLR', 'ConstantLR', 'QuadraticWarmupLR')
 
 
@@ -29,8 +31,7 @@ def schedule_warning(cfg: Config) -> str:
 
 
 def _findings(cfg: Config) -> Iterator[str]:
-    schedulers = cfg.get('param_scheduler') or []
-    schedulers = [schedulers] if isinstance(schedulers, dict) else schedulers
+    schedulers = schedulers_of(cfg)
     if not all(isinstance(scheduler, dict) and 'type' in scheduler for scheduler in schedulers):
         return  # one list for each optimizer of several
     for i, scheduler in enumerate(schedulers):

@@ -84,8 +84,8 @@ def photo_suffixes() -> dict[str, str]:
     Image.init()
     found = {**Image.registered_extensions(), **MORE_SUFFIXES}
     missing = {form for form, codec in CODECS.items() if not features.check(codec)}
-    missing -= {found[suffix] for _, _, _, suffixes in PLUGINS for suffix in suffixes
-                if suffix in found and importlib.util.find_spec('pillow_avif')}
+    missing -= {found[suffix] for module, _, _, suffixes in PLUGINS for suffix in suffixes
+                if suffix in found and importlib.util.find_spec(module)}
     return {suffix: form for suffix, form in sorted(found.items())
             if form in Image.OPEN and form not in NO_PHOTOS and form not in missing
             and suffix not in NO_PHOTO_SUFFIXES}

@@ -11,7 +11,7 @@ _PACKAGE = Path(__file__).resolve().parents[1]
 CONFIGS = next((folder for folder in (_PACKAGE.parents[1] / 'configs', _PACKAGE / '.mim/configs')
                 if (folder / 'metafile.yml').is_file()), _PACKAGE / '.mim/configs')
 ABSENT = '–'  # shown for a key that a config does not have
-_OF_THE_PLACE = ('work_dir', 'launcher', 'local_rank', 'resume')  # not part of the experiment
+OF_THE_PLACE = ('work_dir', 'launcher', 'local_rank', 'resume')  # not part of the experiment
 
 
 class Change(NamedTuple):
@@ -125,7 +125,7 @@ def changes_against(config: dict[str, Any], parents: list[Path]) -> list[Change]
     old: dict[str, Any] = {}
     for parent in parents:
         old.update(config_values(parent))
-    skipped = {*_OF_THE_PLACE, *(['load_from'] if config.get('resume') else [])}
+    skipped = {*OF_THE_PLACE, *(['load_from'] if config.get('resume') else [])}
     old, new = ({key: value for key, value in side.items() if key not in skipped}
                 for side in (old, config))
     return changes_between(old, new)

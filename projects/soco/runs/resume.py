@@ -6,10 +6,9 @@ from mmengine.config import Config
 from ..datasets.dataset import data_fingerprint
 from ..engine.resume_hook import check_same_data
 from ..proposals.store import ProposalStore
-from .config_changes import Change, changes_between, read_dumped
+from .config_changes import OF_THE_PLACE, Change, changes_between, read_dumped
 
-# Not part of the experiment.
-_OF_THE_PLACE = ('work_dir', 'launcher', 'local_rank', 'resume', 'load_from', 'model_wrapper_cfg')
+_SKIPPED = (*OF_THE_PLACE, 'load_from', 'model_wrapper_cfg')
 _SHOWN = 12
 
 
@@ -47,7 +46,7 @@ def check_resume(path: str | Path, checkpoint: dict, cfg: Config) -> str:
     except ValueError:
         return f'{path} contains no config that can be read: its settings were not compared.'
     changes = [change for change in changes_between(before, cfg._cfg_dict.to_dict())
-               if before and change.key.split('.')[0] not in _OF_THE_PLACE]
+               if before and change.key.split('.')[0] not in _SKIPPED]
     for change in changes:
         if change.key == 'optim_wrapper.optimizer.type':
             raise ValueError(

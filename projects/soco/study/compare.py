@@ -2,7 +2,6 @@
 import hashlib
 import json
 import math
-import os
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,13 +9,12 @@ from datetime import date
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
 from mmengine.config import Config
 from rich.console import Console
 
 from ..annotations.copies import Use, settle
 from ..annotations.read import read_categories, read_json
-from ..datasets.coco_subset import choose_images
+from ..datasets.coco_subset import choose_images, with_images
 from ..files import whole_file
 from ..launch.data_files import leaf_datasets
 from ..runs.record import code_version
@@ -264,8 +262,8 @@ class Comparison:
             folder = self.folder / job.key
             command = self.command(job)
             seconds, values, samples = training.train_detector(
-                lambda: training.train(command, folder, job.key, report, stop, self._environment(),
-                                       [records.lock]),
+                lambda: training.train(command, folder, job.key, report, stop,
+                                       training.thread_environment(self.workers), [records.lock]),
                 folder, job.key, self.data.val, self.points, self.kinds, RESAMPLES, stop, console)
             about = dict(date=date.today().isoformat(), commit=commit, weights=self._weights[job.start])
             records.add(job.key, dict(**about, seconds=seconds, values=values), samples)
@@ -304,17 +302,10 @@ class Comparison:
         rows, path = self.data.rows, self.folder / 'labels' / f'{share}percent_seed{seed}.json'
         labelled = {row['image_id'] for row in rows['annotations']}
         kept = choose_images(sorted(labelled, key=str), share, seed)
-        content = {**rows, 'images': [row for row in rows['images'] if row['id'] in kept],
-                   'annotations': [row for row in rows['annotations'] if row['image_id'] in kept]}
         path.parent.mkdir(parents=True, exist_ok=True)
         with whole_file(path) as file:
-            json.dump(content, file)
+            json.dump(with_images(rows, kept), file)
         return path
-
-    def _environment(self) -> dict[str, str]:
-        if torch.cuda.is_available():
-            return {}
-        return {'OMP_NUM_THREADS': str(max(1, (os.cpu_count() or 1) // self.workers))}
 
 
 def _hash(content: bytes) -> str:

@@ -1,18 +1,19 @@
 """A detector's config, fitted to the data and to the length of a comparison."""
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from mmengine.config import Config, ConfigDict
 
-from ..launch.configs import RUNNER_KEYS
+from ..annotations.masks import BOX_DETECTOR
+from ..detectors.read import drop_weights, lift, typed
+from ..launch.configs import RUNNER_KEYS, dicts_in, imports_of, schedulers_of
 from ..launch.data_files import leaf_datasets
 
 _MIXED = 'MultiImageMixDataset'  # its transforms take several samples, so it stays around the data set
 HOOKS: dict[str, dict] = dict(
     checkpoint=dict(type='PlainCheckpointHook', by_epoch=False, max_keep_ckpts=1),
     logger=dict(type='LoggerHook', interval=10, log_metric_by_epoch=False),
-    pretrained=dict(type='PretrainedWeightsHook', require=['backbone']),
+    pretrained=dict(type='PretrainedWeightsHook'),
     classes=dict(type='ClassesHook'),
     resume=dict(type='ResumeHook'),
     finite_loss=dict(type='FiniteLossHook'),
@@ -55,7 +56,7 @@ def fit_detector(detector: Config, images: Path, train: Path, val: Path, classes
     if with_masks and not masks:
         raise ValueError('The detector needs masks (model.roi_head.mask_head), and some objects of '
                          f'{train} or {val} have none. Use a detector for boxes, such as '
-                         'configs/benchmarks/mmdetection/own_photos/faster-rcnn_effnetlite0_fpn.py')
+                         f'{BOX_DETECTOR}')
     batch = cfg.train_dataloader.batch_size
     before = cfg.train_cfg.get('max_iters') or cfg.train_cfg.max_epochs * -(-photos // batch)
     total = iters or before
@@ -68,10 +69,7 @@ def fit_detector(detector: Config, images: Path, train: Path, val: Path, classes
     for node in dicts_in(cfg.model):
         if 'num_classes' in node:
             node['num_classes'] = len(classes)
-        if (node.get('init_cfg') or {}).get('type') == 'Pretrained':
-            node['init_cfg'] = None  # weights come from the starts alone
-    if isinstance(cfg.model.get('pretrained'), str):
-        cfg.model.pretrained = None
+        drop_weights(node)  # they come from the starts alone
     notes += _set_runtime(cfg)
     return cfg, notes
 
@@ -79,24 +77,10 @@ def fit_detector(detector: Config, images: Path, train: Path, val: Path, classes
 def thaw(cfg: Config) -> list[str]:
     """Let a detector without weights train all its layers; return a line about each change."""
     told = []
-    for node in dicts_in(cfg.model.get('backbone', {})):
-        for key, value in (('frozen_stages', -1), ('norm_eval', False)):
-            if node.get(key, value) != value:
-                told.append(f'backbone.{key} is {value} for the random start, not {node[key]}: random '
-                            'layers must be trained')
-                node[key] = value
+    for part in typed(cfg.model.get('backbone', {})):
+        told += [f'backbone.{key} is {part[key]} for the random start, not {was}: random layers must '
+                 'be trained' for key, was in lift(part, ('frozen_stages', 'norm_eval'))]
     return told
-
-
-def dicts_in(node: Any) -> Iterator[dict]:
-    """Yield every dict of a nested config, the outer ones first."""
-    if isinstance(node, dict):
-        yield node
-        for value in node.values():
-            yield from dicts_in(value)
-    elif isinstance(node, (list, tuple)):
-        for value in node:
-            yield from dicts_in(value)
 
 
 def as_shares(cfg: Config, iters: int, epoch_length: int) -> Iterator[dict]:
@@ -113,8 +97,7 @@ def as_shares(cfg: Config, iters: int, epoch_length: int) -> Iterator[dict]:
     Raises:
         ValueError: If a schedule is of another kind.
     """
-    schedulers = cfg.get('param_scheduler') or []
-    for scheduler in [schedulers] if isinstance(schedulers, dict) else schedulers:
+    for scheduler in schedulers_of(cfg):
         kind = str(scheduler['type']).split('.')[-1]
         if kind in ('WarmupLR', 'CosineLR', 'StepsLR'):
             yield dict(scheduler)
@@ -168,10 +151,9 @@ def _set_data(cfg: Config, images: Path, train: Path, val: Path, classes: list[s
 def _set_runtime(cfg: Config) -> list[str]:
     notes = []
     cfg.default_scope = cfg.get('default_scope') or 'mmdet'
-    imports = dict(cfg.get('custom_imports') or {}).get('imports', [])
-    imports = [imports] if isinstance(imports, str) else list(imports)
-    cfg.custom_imports = dict(imports=list(dict.fromkeys([*imports, 'projects.soco.engine'])),
-                              allow_failed_imports=False)
+    cfg.custom_imports = dict(
+        imports=list(dict.fromkeys([*imports_of(cfg), 'projects.soco.engine'])),
+        allow_failed_imports=False)
     hooks = dict(cfg.get('default_hooks') or {})
     for name, hook in HOOKS.items():
         hooks[name] = {**(hooks.get(name) or {}), **hook}

@@ -28,8 +28,17 @@ def student_half_width(values: Sequence[float]) -> float:
     Args:
         values (Sequence[float]): The values, at least two.
     """
-    quantile = float(stats.t.ppf(.975, len(values) - 1))
-    return quantile * float(np.std(values, ddof=1)) / math.sqrt(len(values))
+    return half_width(float(np.std(values, ddof=1)), len(values))
+
+
+def half_width(spread: float, count: int) -> float:
+    """Return half the width of the 95 % interval of a mean of values with a standard deviation.
+
+    Args:
+        spread (float): Standard deviation of the values.
+        count (int): Number of values, at least 2.
+    """
+    return float(stats.t.ppf(.975, count - 1)) * spread / math.sqrt(count)
 
 
 def paired_difference(ours: Sequence[float], theirs: Sequence[float], our_samples: np.ndarray,

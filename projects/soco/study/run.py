@@ -1,6 +1,5 @@
 """Execution of a study's jobs: concurrent, and resumed where the study was stopped."""
 import math
-import os
 import shutil
 import threading
 import time
@@ -179,10 +178,8 @@ class StudyRun:
                             values=values), samples if resamples else None)
 
     def _train(self, command: list[str], folder: Path, job: Job, report: Callable) -> float:
-        threads = max(1, (os.cpu_count() or 1) // self.study.workers)
-        environment = {} if torch.cuda.is_available() else {'OMP_NUM_THREADS': str(threads)}
-        return training.train(command, folder, job.key, report, self._stop, environment,
-                              [self.records.lock])
+        return training.train(command, folder, job.key, report, self._stop,
+                              training.thread_environment(self.study.workers), [self.records.lock])
 
     def _as_text(self, command: list[str]) -> str:
         """Return a command as text for the record, without paths of this machine."""

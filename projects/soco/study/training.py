@@ -1,5 +1,6 @@
 """Pretraining and fine-tuning of a study's arms with tools/train.py."""
 import contextlib
+import os
 import shutil
 import threading
 import time
@@ -87,6 +88,13 @@ def judged_splits(data: StudyData, job: Job) -> tuple[Path, Path]:
 
 def _words(changes: dict) -> list[str]:
     return [f'{key}={value}' for key, value in changes.items()]
+
+
+def thread_environment(workers: int) -> dict[str, str]:
+    """Return the environment in which so many trainings share the cores; empty with a GPU."""
+    if torch.cuda.is_available():
+        return {}
+    return {'OMP_NUM_THREADS': str(max(1, (os.cpu_count() or 1) // workers))}
 
 
 def train(command: list[str], folder: Path, what: str, report: Callable[[int, str], None],

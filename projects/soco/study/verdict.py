@@ -2,9 +2,7 @@
 import math
 from collections.abc import Mapping, Sequence
 
-from scipy import stats
-
-from .resampling import Interval
+from .resampling import Interval, half_width
 
 # Half the width of a 95 % interval of a paired difference in AP50 from the photos alone is about
 # 1.96 * SPREAD / sqrt(objects), where objects of the same photo count for less (ALIKE). Measured on the
@@ -33,8 +31,7 @@ def smallest_difference(photos: int, objects: int, seeds: int) -> tuple[float, f
     of_photos = 1.96 * SPREAD / math.sqrt(objects / alike)
     if seeds < 2:
         return of_photos, math.inf
-    of_seeds = float(stats.t.ppf(.975, seeds - 1)) * SEED_SPREAD / math.sqrt(seeds)
-    return of_photos, of_seeds
+    return of_photos, half_width(SEED_SPREAD, seeds)
 
 
 def outlook(photos: int, objects: int, seeds: int) -> str:
