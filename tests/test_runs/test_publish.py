@@ -93,7 +93,7 @@ def test_without_a_record_the_commit_is_not_made_up(checkpoint, tmp_path):
 
 
 def test_the_card_is_filled_and_its_results_are_empty(checkpoint, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)  # the photos of a quickstart that was run in the checkout are not own ones
+    monkeypatch.chdir(tmp_path)  # a quickstart may have been run in the checkout
     published = publish(checkpoint, tmp_path / 'out')
     text = published.card.read_text()
     assert '$' not in text

@@ -83,6 +83,17 @@ def test_the_random_start_trains_all_layers():
     assert len(told) == 2 and 'frozen_stages is -1 for the random start, not 1' in told[0]
 
 
+def test_what_a_class_freezes_or_loads_by_default_is_known_too():
+    cfg = load('faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py')
+    cfg.model.backbone.pop('norm_eval')  # mmdet's ResNet has norm_eval=True then
+    cfg.model.backbone.init_cfg = [dict(type='Pretrained', checkpoint='x.pth')]
+    cfg.model.neck.pretrained = True
+    made, _ = fitted(cfg)
+    assert made.model.backbone.init_cfg is None and made.model.neck.pretrained is False
+    assert 'backbone.norm_eval is False for the random start, not True' in ' '.join(thaw(made))
+    assert made.model.backbone.norm_eval is False
+
+
 def write_set(folder: Path, photos: int = 8) -> tuple[Path, Path, Path]:
     """Write photos with two objects each; return their folder, train and val."""
     make_photos(folder / 'photos', photos)
