@@ -1,5 +1,7 @@
-"""The terms against collapse, against values computed by hand and VICReg's own formulas."""
+"""The terms against collapse: values computed by hand, VICReg's formulas, another library's numbers."""
+import json
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -37,6 +39,23 @@ def test_is_vicregs():
     found.backward()
     expected.backward()
     torch.testing.assert_close(mine.grad.double(), z.grad, rtol=1e-4, atol=1e-6)
+
+
+LIGHTLY = json.loads((Path(__file__).parents[1] / 'data' / 'vicreg_lightly.json').read_text())
+
+
+@pytest.mark.parametrize('case', LIGHTLY['cases'])
+def test_agrees_with_lightly(case):
+    """The file says how its numbers were made with `lightly.loss.VICRegLoss`."""
+    i, j = torch.meshgrid(torch.arange(case['n']).double(), torch.arange(case['dimensions']).double(),
+                          indexing='ij')
+    z = case['scale'] * torch.sin((i + 1) * (j + 2)) + 0.3 * torch.cos(i + 1)
+    z = z.float().requires_grad_()
+    loss = VarianceCovariance(case['variance_weight'], case['covariance_weight'])(z)
+    loss.backward()
+    assert loss.item() == pytest.approx(case['loss'], rel=2e-5, abs=1e-6)
+    assert z.grad[1].tolist() == pytest.approx(case['gradient'], rel=1e-3, abs=1e-5)
+    assert float(z.grad.norm()) == pytest.approx(case['gradient_norm'], rel=1e-4, abs=1e-6)
 
 
 def test_is_computed_in_float32_under_autocast():
