@@ -2,6 +2,7 @@
 """Show what a proposal store contains; make one from other stores; export one.
 
 python tools/inspect_proposals.py STORE --images IMAGES
+python tools/inspect_proposals.py STORE --annotations train.json
 python tools/inspect_proposals.py NEW.arrow --merge A.arrow B.arrow
 """
 import argparse
@@ -26,6 +27,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--out-dir', help='folder for the pictures (default: STORE.pictures)')
     parser.add_argument('--photos', type=int, default=6,
                         help='number of photos to draw (default: %(default)s)')
+    parser.add_argument('--annotations', metavar='JSON', help='COCO annotations of the images: show '
+                        'how many of their objects some box of the store overlaps')
     parser.add_argument('--validate', action='store_true', help='read and check every row')
     make = parser.add_mutually_exclusive_group()
     make.add_argument('--merge', nargs='+', metavar='STORE',
@@ -64,6 +67,22 @@ def export(args: argparse.Namespace, store: Any) -> None:
             print(f'exported to {path}')
 
 
+def show_recall(store: Any, path: str) -> None:
+    from projects.soco.annotations.judge import read_coco
+    from projects.soco.proposals.recall import match_objects, recall
+    content = read_coco(path).accept().content
+    objects: dict[int, list] = {row['id']: [] for row in content['images']}
+    for row in content['annotations']:
+        if not row.get('iscrowd'):
+            objects[row['image_id']].append(row['bbox'])
+    listed = {row['file_name']: objects[row['id']] for row in content['images']}
+    found = match_objects(store, listed)
+    figures = recall((boxes, store.regions(row), store.size(row)) for row, boxes in found.items())
+    print(f'objects of {path} that some box overlaps, in {len(found)} of its {len(listed)} images:')
+    for cells in figures.rows():
+        print('  {:28}{:>9}{:>10}{:>10}'.format(*cells))
+
+
 def run(args: argparse.Namespace) -> int:
     import numpy as np
 
@@ -98,6 +117,8 @@ def run(args: argparse.Namespace) -> int:
         print(problem, file=sys.stderr)
     if args.validate and not problems:
         print(f'all {len(store)} rows are valid')
+    if args.annotations:
+        show_recall(store, args.annotations)
     export(args, store)
     source = open_source(args.images, args.root, args.follow_links) if args.images else None
     folder = args.out_dir or f'{args.store}.pictures'
