@@ -97,7 +97,8 @@ def match_objects(store: ProposalStore, objects: Mapping[str, np.ndarray]) -> di
     """
     found = {store.index(name): boxes for name, boxes in objects.items() if name in store}
     if not found:
-        names = [repr(name) for name in (*objects, '')][:1] + [repr(store.name(0)) if len(store) else "''"]
-        raise ValueError(f'{store.path} lists none of the {len(objects)} images of the annotations. They '
-                         f'have {names[0]}, it has {names[1]}: both must be relative to the same folder.')
+        theirs, ours = next(iter(objects), ''), store.name(0) if len(store) else ''
+        raise ValueError(
+            f'{store.path} lists none of the {len(objects)} images of the annotations. They name '
+            f'{theirs!r}, the store {ours!r}: both must be relative to the same folder.')
     return found
