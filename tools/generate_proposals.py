@@ -18,7 +18,8 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 SOURCES = {
-    'selective_search': ('setting', 'scales', 'colour_spaces', 'sigma', 'min_segment'),
+    'selective_search': ('setting', 'scales', 'colour_spaces', 'sigma', 'min_segment',
+                         'short_side'),
     'random': ('num_boxes', 'seed'),
     'grid': ('grid_scales', 'grid_ratios', 'grid_stride'),
     'coco': ('boxes', 'images_json', 'min_score', 'max_boxes'),
@@ -52,12 +53,14 @@ def parse_args() -> argparse.Namespace:
     where.add_argument('--scheduler', metavar='tcp://HOST:PORT',
                        help='use this Dask cluster instead of local processes')
     search = parser.add_argument_group('selective search')
-    search.add_argument('--setting', choices=('soco', 'uijlings'),
-                        help='soco gives the official boxes (default)')
+    search.add_argument('--setting', choices=('soco', 'fine', 'uijlings'),
+                        help='soco gives the official boxes (default); fine finds smaller objects')
     search.add_argument('--scales', type=float, nargs='+', help='scales of the segmentation')
     search.add_argument('--colour-spaces', nargs='+', help='one or more of rgb, hsv, lab, grey')
     search.add_argument('--sigma', type=float, help='blur before segmentation, in pixels')
     search.add_argument('--min-segment', type=int, help='smallest segment in pixels')
+    search.add_argument('--short-side', type=int, metavar='PIXELS', help='search larger images at this '
+                        'short side; the boxes are scaled back')
     drawn = parser.add_argument_group('--source random')
     drawn.add_argument('--num-boxes', type=int, help='boxes per image (default: 28, about as many as '
                        'selective search with the official filter keeps)')
@@ -127,7 +130,8 @@ def make_generator(args: argparse.Namespace) -> Any:
     setting = SETTINGS[given.pop('setting', 'soco')]
     if 'min_segment' in given:
         given['min_size'] = given.pop('min_segment')
-    return generators.SearchBoxes(replace(setting, **given))
+    side = given.pop('short_side', None)
+    return generators.SearchBoxes(replace(setting, **given), side)
 
 
 def make_filter(args: argparse.Namespace) -> Any:

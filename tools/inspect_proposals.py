@@ -107,7 +107,8 @@ def run(args: argparse.Namespace) -> int:
                           ('box size / image size', figures.shares),
                           ('box w / h', figures.ratios)):
         if len(values):
-            low, first, median, third, high = np.percentile(values, (0, 25, 50, 75, 100))
+            with np.errstate(invalid='ignore'):  # w / h of a box without height is infinite
+                low, first, median, third, high = np.percentile(values, (0, 25, 50, 75, 100))
             print(f'{label:22} min {low:8.2f}   25 % {first:8.2f}   median {median:8.2f}   '
                   f'75 % {third:8.2f}   max {high:8.2f}')
     for rule, count in sorted(figures.rules.items()):

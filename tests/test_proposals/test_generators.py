@@ -1,4 +1,4 @@
-"""Tests of random boxes and grids: their positions, and what they depend on."""
+"""Tests of the generators: where boxes are, and what they depend on."""
 import os
 import signal
 import subprocess
@@ -17,8 +17,9 @@ from projects.soco.proposals import ProposalStore
 from projects.soco.proposals.executors import ProcessExecutor, SerialExecutor
 from projects.soco.proposals.filters import get_filter
 from projects.soco.proposals.generate import GenerateOptions, generate
-from projects.soco.proposals.generators import GridBoxes, RandomBoxes, SearchBoxes
+from projects.soco.proposals.generators import GridBoxes, RandomBoxes, SearchBoxes, _scaled_back
 from projects.soco.proposals.journal import skipped_path
+from projects.soco.proposals.selective_search import SETTINGS
 from projects.soco.proposals.sources import open_source
 from projects.soco.proposals.store_operations import validate_store
 
@@ -120,6 +121,7 @@ def test_a_grid_by_hand():
     (lambda: GridBoxes(ratios=(float('nan'),)), '--grid-ratios'),
     (lambda: GridBoxes(stride=0), '--grid-stride'),
     (lambda: GridBoxes(scales=(0.01,)), 'more than 10000'),
+    (lambda: SearchBoxes(short_side=15), 'at least 16 pixels, not 15'),
 ])
 def test_parameters_out_of_range(make, message):
     with pytest.raises(ValueError, match=message):
@@ -130,6 +132,39 @@ def test_each_generator_has_its_usual_filter():
     assert GenerateOptions(SearchBoxes()).box_filter.name == 'ratio3size0308post'
     assert GenerateOptions(RandomBoxes()).box_filter.name == 'all'
     assert GenerateOptions(GridBoxes(), get_filter('side32')).box_filter.name == 'side32'
+
+
+def test_a_search_at_a_short_side_is_that_of_the_scaled_photo(tmp_path):
+    """A photo of three times the size gets three times the boxes; a smaller one is left as it is."""
+    pixels = np.full((60, 90, 3), 90, dtype=np.uint8)
+    pixels[10:40, 20:60] = 200, 30, 30
+    pixels[45:55, 5:80] = 20, 220, 40
+    for name, times in (('small.png', 1), ('large.png', 3)):
+        Image.fromarray(np.kron(pixels, np.ones((times, times, 1), np.uint8))).save(tmp_path / name)
+    source, fine = open_source(tmp_path), SETTINGS['fine']
+    found = {(name, side): SearchBoxes(fine, side).boxes(source, name, 10**6)
+             for name in ('small.png', 'large.png') for side in (60, None)}
+    small, large = found['small.png', 60], found['large.png', 60]
+    assert (large.width, large.height) == (270, 180)
+    assert len(small.regions) and (large.regions == 3 * small.regions).all()
+    assert (small.regions == found['small.png', None].regions).all()
+    assert large.regions.dtype == found['large.png', None].regions.dtype
+    assert SearchBoxes(fine, 60).describe()['parameters']['short_side'] == 60
+    assert 'short_side' not in SearchBoxes(fine).describe()['parameters']
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 7), st.integers(1, 7), st.data())
+def test_boxes_are_scaled_back_into_the_image(width, height, across, down, data):
+    x, y = data.draw(st.integers(0, width - 1)), data.draw(st.integers(0, height - 1))
+    sides = data.draw(st.integers(1, width - x)), data.draw(st.integers(1, height - y))
+    box = np.array([[x, y, *sides]])
+    size = height * down - (down > 1), width * across - (across > 1)
+    moved = _scaled_back(box, (height, width), size)[0]
+    assert (moved[:2] >= 0).all() and (moved[2:] >= 0).all()
+    assert moved[0] + moved[2] <= size[1] and moved[1] + moved[3] <= size[0]
+    assert abs(moved[0] - x * size[1] / width) <= 0.5
+    assert abs(moved[3] - box[0, 3] * size[0] / height) <= 1
 
 
 @pytest.mark.parametrize('generator', [RandomBoxes(9, 5), GridBoxes((0.5, 0.7), (1.,), 0.5)])

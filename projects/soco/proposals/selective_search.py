@@ -58,7 +58,9 @@ class SearchSetting:
 
 
 COLOUR_SPACES = ('rgb', 'hsv', 'lab', 'grey')
+# `fine` finds objects down to a few percent of a photo; our choice, see docs/proposals.md.
 SETTINGS = {'soco': SearchSetting('soco'),
+            'fine': SearchSetting('fine', scales=(100.,), min_size=20),
             'uijlings': SearchSetting('uijlings', official=False)}
 
 

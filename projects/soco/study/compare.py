@@ -15,12 +15,12 @@ from rich.console import Console
 from ..annotations.copies import Use, settle
 from ..annotations.read import read_categories, read_json
 from ..datasets.coco_subset import choose_images, with_images
+from ..detectors.fit import fit_detector, thaw
 from ..files import whole_file
 from ..launch.data_files import leaf_datasets
 from ..runs.record import code_version
 from ..weights.read import find_newest_checkpoint
 from . import training
-from .fit import fit_detector, thaw
 from .jobs import Jobs, Report
 from .records import Records
 

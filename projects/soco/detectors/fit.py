@@ -1,13 +1,13 @@
-"""A detector's config, fitted to the data and to the length of a comparison."""
+"""A detector's config, fitted to other data, classes and length."""
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from mmengine.config import Config, ConfigDict
 
 from ..annotations.masks import BOX_DETECTOR
-from ..detectors.read import drop_weights, lift, typed
 from ..launch.configs import RUNNER_KEYS, dicts_in, imports_of, schedulers_of
 from ..launch.data_files import leaf_datasets
+from .read import drop_weights, lift, typed
 
 _MIXED = 'MultiImageMixDataset'  # its transforms take several samples, so it stays around the data set
 HOOKS: dict[str, dict] = dict(
