@@ -7,10 +7,10 @@ import pytest
 from mmengine.config import Config
 from small import ROOT, make_photos
 
+from projects.soco.detectors.fit import as_shares, fit_detector, thaw
 from projects.soco.launch.configs import dicts_in
 from projects.soco.study.compare import Comparison, Start, read_annotations, read_starts
 from projects.soco.study.compare_page import summarise, values_of, write_results
-from projects.soco.detectors.fit import as_shares, fit_detector, thaw
 from projects.soco.study.records import Records
 
 MMDET = Path(__import__('mmdet').__file__).parent / '.mim/configs'

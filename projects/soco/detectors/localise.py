@@ -2,9 +2,9 @@
 
 SoCo pretrains what describes a box: backbone, neck and shared layers of the box head. What finds boxes
 (the RPN, or the head of a one-stage detector) stays random. DETReg (Bar et al., CVPR 2022) and AlignDet
-(Li et al., ICCV 2023) pretrain that too, on boxes of selective search. Here the detector is trained as its
-config says, on photos whose proposals are the annotations, and everything that does not depend on the
-classes is handed over.
+(Li et al., ICCV 2023) pretrain that too, on boxes of selective search. Here the detector is trained as
+its config says, on photos whose proposals are the annotations, and everything that does not depend on
+the classes is handed over.
 """
 import json
 from collections.abc import Mapping
@@ -53,7 +53,7 @@ def choose_objects(store: ProposalStore, keep: BoxFilter, row: int, most: int = 
     regions = store.regions(row).astype(np.float64)
     regions, _ = keep(regions, *store.size(row))
     regions = regions[(regions[:, 2:] >= 1).all(axis=1)]
-    corners = torch.from_numpy(np.concatenate([regions[:, :2], regions[:, :2] + regions[:, 2:]], axis=1))
+    corners = torch.from_numpy(np.hstack([regions[:, :2], regions[:, :2] + regions[:, 2:]]))
     order = torch.from_numpy(np.random.default_rng([0, row]).random(len(regions)))
     return regions[nms(corners, order, overlap).numpy()[:most]]
 
@@ -80,8 +80,8 @@ def write_objects(store: ProposalStore, keep: BoxFilter, path: Path) -> int:
             annotations.append(dict(id=len(annotations) + 1, image_id=row, category_id=1, bbox=box,
                                     area=box[2] * box[3], iscrowd=0))
     if not annotations:
-        raise ValueError(f'No photo of {store.path} has a proposal to learn localisation from. Leave it '
-                         'out with --localise 0.')
+        raise ValueError(f'No photo of {store.path} has a proposal to learn localisation from. Omit this '
+                         'step: --localise 0.')
     content = dict(images=images, annotations=annotations, categories=[dict(id=1, name=CLASS)])
     write_whole(path, json.dumps(content).encode())
     return len(annotations)
@@ -124,7 +124,7 @@ def without_masks(detector: Config) -> Config:
 
 
 def localisation_config(detector: Config, images: Path, objects: Path, photos: int, epochs: int,
-                        from_random: bool) -> Config:
+                        from_random: bool, processes: int = 1) -> Config:
     """Return the config that trains a detector on proposals.
 
     Model, augmentations, optimiser and batch size are the detector's; branches for masks are left out.
@@ -137,6 +137,7 @@ def localisation_config(detector: Config, images: Path, objects: Path, photos: i
         epochs (int): Length of the run.
         from_random (bool): Whether the backbone has no weights to start from but the run's own, so that
             all of its layers are trained.
+        processes (int): Number of GPUs or processes. Defaults to 1.
 
     Returns:
         Config: The config, without a validation.
@@ -144,10 +145,10 @@ def localisation_config(detector: Config, images: Path, objects: Path, photos: i
     Raises:
         ValueError: See `fit_detector`.
     """
-    batch = detector.train_dataloader.batch_size
+    batch = detector.train_dataloader.batch_size * processes
     iters = max(1, round(epochs * photos / batch))
-    cfg, _ = fit_detector(without_masks(detector), images, objects, objects, [CLASS], masks=False, photos=photos,
-                          iters=iters, points=1)
+    cfg, _ = fit_detector(without_masks(detector), images, objects, objects, [CLASS], masks=False,
+                          photos=photos, iters=iters, points=1)
     if from_random:
         thaw(cfg)
     for key in ('val_dataloader', 'val_evaluator', 'val_cfg', 'test_dataloader', 'test_evaluator',
