@@ -24,8 +24,8 @@ from projects.soco.proposals.filters import custom_filter, get_filter
 from projects.soco.proposals.store import ProposalStore, StoreWriter
 
 FASTER = 'mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py'
-THIN = {'model.backbone.depth': 18, 'model.backbone.base_channels': 8, 'model.backbone.stem_channels': 8,
-        'model.neck.in_channels': [8, 16, 32, 64]}
+THIN = {'model.backbone.depth': 18, 'model.backbone.base_channels': 8,
+        'model.backbone.stem_channels': 8, 'model.neck.in_channels': [8, 16, 32, 64]}
 NARROW = {**THIN, 'model.neck.out_channels': 16,
           'model.rpn_head.in_channels': 16, 'model.rpn_head.feat_channels': 16,
           'model.roi_head.bbox_roi_extractor.out_channels': 16,

@@ -80,8 +80,8 @@ def write_objects(store: ProposalStore, keep: BoxFilter, path: Path) -> int:
             annotations.append(dict(id=len(annotations) + 1, image_id=row, category_id=1, bbox=box,
                                     area=box[2] * box[3], iscrowd=0))
     if not annotations:
-        raise ValueError(f'No photo of {store.path} has a proposal to learn localisation from. Omit this '
-                         'step: --localise 0.')
+        raise ValueError(f'No photo of {store.path} has a proposal to learn localisation from. Omit '
+                         'this step: --localise 0.')
     content = dict(images=images, annotations=annotations, categories=[dict(id=1, name=CLASS)])
     write_whole(path, json.dumps(content).encode())
     return len(annotations)
