@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import mmcv.ops
 import pytest
@@ -15,10 +16,12 @@ from mmdet.registry import MODELS
 from mmdet.structures import DetDataSample
 from mmdet.utils import register_all_modules
 from mmengine.config import Config
+from mmengine.runner import Runner
 from mmengine.structures import InstanceData
 from mmengine.utils.dl_utils import mmcv_full_available
 from torch import Tensor
 
+import projects.soco.engine  # noqa: F401
 from projects.soco.compat import cpu, ops
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -467,6 +470,66 @@ def test_detector_trains_and_detects(device: torch.device, name: str) -> None:
     with torch.no_grad():
         found = model(inputs, samples, mode='predict')[0].pred_instances
     assert found.bboxes.shape == (len(found.scores), 4)
+
+
+# coordinates under mixed precision
+
+
+@pytest.fixture
+def exact() -> None:
+    """Builds a model as a Runner does, after which mmdet's classes keep their coordinates."""
+    register_all_modules()
+    Runner.build_model(SimpleNamespace(), torch.nn.Identity())
+
+
+# In bfloat16, 771 is 772. In float16, 513.3 is 513.5, and the area of 300 x 300 is infinite.
+FAR = [[0., 771., 515., 899., 643.], [1., 513.3, 101.3, 813.3, 401.3], [0., 3., 5., 40., 60.]]
+
+
+@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize('kind', ['SingleRoIExtractor', 'GenericRoIExtractor'])
+def test_rois_keep_their_coordinates_under_autocast(exact: None, kind: str, dtype: torch.dtype) -> None:
+    strides, sizes = [4, 8, 16, 32], [264, 132, 66, 33]
+    extractor = MODELS.build(dict(
+        type=kind, out_channels=2, featmap_strides=strides,
+        roi_layer=dict(type='RoIAlign', output_size=2, sampling_ratio=2)))
+    feats = [torch.randint(-3, 4, (2, 2, size, size)).to(dtype) for size in sizes]  # exact in half
+    rois, seen = torch.tensor(FAR), []
+    for layer in extractor.roi_layers:
+        layer.register_forward_pre_hook(lambda _, inputs: seen.extend(inputs))
+    exactly = extractor([feat.float() for feat in feats], rois)
+    seen.clear()
+    maps = [feat.requires_grad_() for feat in feats]
+    with torch.autocast('cpu', dtype=dtype):
+        pooled = extractor(maps, rois)
+        rounded = type(extractor).forward.__wrapped__(extractor, feats, rois.to(dtype))
+    assert pooled.dtype == dtype and {tensor.dtype for tensor in seen[:4]} == {torch.float32}
+    torch.testing.assert_close(pooled, exactly.to(dtype))
+    assert (rounded.float() - exactly).abs().max() > 0.02  # the outputs' rounding is below 0.01
+    pooled.float().square().sum().backward()
+    assert all(feat.grad is not None and feat.grad.dtype == dtype for feat in maps)
+
+
+@pytest.mark.parametrize('name', ['mask_rcnn', 'retinanet', 'fcos'])
+def test_anchors_and_points_are_float32_under_autocast(exact: None, name: str) -> None:
+    """RPN asks for anchors in the type of its scores, FCOS for points in that of its distances."""
+    model = MODELS.build(small_detector(name))
+    generator = (model.rpn_head if name == 'mask_rcnn' else model.bbox_head).prior_generator
+    levels = [(2, 300 >> level) for level in range(len(generator.strides))]
+    half = generator.grid_priors(levels, dtype=torch.bfloat16, device='cpu')
+    full = generator.grid_priors(levels, dtype=torch.float32, device='cpu')
+    assert all(torch.equal(a, b) and a.dtype == torch.float32 for a, b in zip(half, full))
+    assert any((level.bfloat16() != level).any() for level in full)  # rounding would show
+    boxes: list = []
+    inputs, samples = small_batch(torch.device('cpu'))
+    generate = type(generator).grid_priors
+    with pytest.MonkeyPatch.context() as patch, torch.autocast('cpu', dtype=torch.bfloat16):
+        patch.setattr(type(generator), 'grid_priors', lambda self, *args, **kwargs: boxes.append(
+            generate(self, *args, **kwargs)) or boxes[-1])
+        loss, _ = model.parse_losses(model(inputs, samples, mode='loss'))
+    loss.backward()
+    assert loss.isfinite() and boxes
+    assert {level.dtype for levels in boxes for level in levels} == {torch.float32}
 
 
 # training on a CPU
