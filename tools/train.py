@@ -82,10 +82,16 @@ def main() -> None:
     from projects.soco.launch.checks import (
         check_family,
         check_inputs,
+        check_shared_memory,
         check_work_dir,
         prepare_processes,
     )
-    from projects.soco.launch.configs import load_config, register_modules
+    from projects.soco.launch.configs import (
+        is_first_on_its_machine,
+        load_config,
+        processes_here,
+        register_modules,
+    )
     from projects.soco.launch.schedule_check import schedule_warning
     cfg = load_config(args.config, args.cfg_options, register=False, cpu=args.cpu)
     if args.family:
@@ -93,6 +99,8 @@ def main() -> None:
     apply_arguments(cfg, args)
     checkpoint = read_start(cfg, args)
     check_inputs(cfg)
+    if is_first_on_its_machine():  # no other has workers yet: their group starts when all are here
+        check_shared_memory(cfg, processes_here())
     warning = schedule_warning(cfg)
     if checkpoint is not None:
         check_resumed(cfg, checkpoint)

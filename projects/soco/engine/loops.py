@@ -1,4 +1,5 @@
 """A training loop and a sampler that resume exactly after any optimizer step."""
+import copy
 import sys
 import types
 from collections.abc import Iterator
@@ -55,17 +56,25 @@ class ResumableBatchSampler(Sampler):
                 'train_dataloader.batch_size, or use more photos.')
 
     def __iter__(self) -> Iterator[list[SampleKey]]:
-        keys = self._keys()
+        keys = self._keys(self.epoch)
         for i in range(self.start, self.length):
             yield keys[i * self.batch_size:(i + 1) * self.batch_size]
 
-    def _keys(self) -> list[SampleKey]:
-        sampler: Any = self.sampler  # mmengine's, which has the epoch and the seed
-        return [SampleKey(index, sampler.epoch, sampler.seed) for index in sampler]
+    @property
+    def epoch(self) -> int:
+        """The current epoch."""
+        source: Any = self.sampler  # mmengine's, which has the epoch and the seed
+        return source.epoch
 
-    def keys_of(self, i: int) -> list[SampleKey]:
-        """Return the batch of iteration `i` of the current epoch."""
-        return self._keys()[i * self.batch_size:(i + 1) * self.batch_size]
+    def _keys(self, epoch: int) -> list[SampleKey]:
+        source: Any = copy.copy(self.sampler)
+        source.set_epoch(epoch)
+        return [SampleKey(index, epoch, source.seed) for index in source]
+
+    def keys_of(self, i: int, epoch: int | None = None) -> list[SampleKey]:
+        """Return the batch of iteration `i` of an epoch, by default the current one."""
+        epoch = self.epoch if epoch is None else epoch
+        return self._keys(epoch)[i * self.batch_size:(i + 1) * self.batch_size]
 
     def __len__(self) -> int:
         return self.length

@@ -61,6 +61,43 @@ def check_devices(cfg: Config, asked: int, found: int) -> None:
             'configs/soco_r18_fpn_quickstart.py 2')
 
 
+SHARED = '/dev/shm'  # where torch's data workers put their batches
+
+
+def check_shared_memory(cfg: Config, processes: int) -> None:
+    """Check that the batches which the data workers of a pretraining run prefetch fit into /dev/shm.
+
+    Otherwise a worker is killed by the bus error of its first batch, after minutes of start-up. Only
+    batches of views are counted: those of detectors have no fixed size, and are small.
+
+    Args:
+        cfg (Config): The config to train.
+        processes (int): Processes of the run on this machine.
+
+    Raises:
+        ValueError: If they do not fit; the message has both sizes, and the number of workers that fits.
+    """
+    loader = cfg.get('train_dataloader') or {}
+    workers = loader.get('num_workers', 0)
+    views = next((transform['views'] for transform in (loader.get('dataset') or {}).get('pipeline') or []
+                  if transform.get('type') == 'ProposalViews'), None)
+    if not (workers and views and os.path.isdir(SHARED)):
+        return
+    batch = loader['batch_size'] * sum(3 * view['size']**2 for view in views)  # bytes: pixels are uint8
+    each = processes * batch * (loader.get('prefetch_factor') or 2)  # per worker of every process
+    state = os.statvfs(SHARED)
+    free = state.f_bavail * state.f_frsize
+    if each * workers > free:
+        fitting = int(free // each)
+        raise ValueError(
+            f'The data workers need up to {each * workers / 2**30:.1f} GiB of shared memory ({processes} '
+            f'processes × {workers} workers × {each // (processes * batch)} batches of '
+            f'{batch / 2**20:.0f} MiB), but {SHARED} has {free / 2**30:.1f} GiB free. In a container, '
+            'start it with more: docker run --ipc=host, or --shm-size with that size. Or use fewer '
+            f'workers: --cfg-options train_dataloader.num_workers={fitting}'
+            + ('' if fitting else ' train_dataloader.persistent_workers=False') + '.')
+
+
 def check_inputs(cfg: Config, loaders: tuple[str, ...] = TRAINING) -> None:
     """Check the input files of a run, so that a missing one is reported once and early.
 

@@ -40,8 +40,8 @@ def load_config(path: str, options: dict[str, Any], register: bool = True,
             replaces (`options.read_value`); other values are set as they are.
         register (bool): Whether to import the config's `custom_imports`. Defaults to True. A tool that
             checks its inputs first calls `register_modules` afterwards.
-        cpu (bool): Whether to convert it to a config for the CPU (`cpu_config`) and hide this process's
-            CUDA devices. Defaults to False.
+        cpu (bool): Whether to convert it to a config for the CPU (`cpu_config`). Defaults to False. It
+            hides no device, as it is too late for that: see `arguments.hide_devices`.
 
     Returns:
         Config: The config.
@@ -71,7 +71,6 @@ def load_config(path: str, options: dict[str, Any], register: bool = True,
             register_modules(cfg)
     if cpu:
         from ..compat.cpu import cpu_config
-        os.environ['CUDA_VISIBLE_DEVICES'] = ''
         cfg = cpu_config(cfg)
     return cfg
 
@@ -165,6 +164,17 @@ def update_config(cfg: Config) -> None:
 def is_first_process() -> bool:
     """Return whether this process is the first of a run, before its group is initialised."""
     return os.environ.get('RANK', os.environ.get('SLURM_PROCID', '0')) == '0'
+
+
+def is_first_on_its_machine() -> bool:
+    """Return whether this process is the first of a run on its machine."""
+    return os.environ.get('LOCAL_RANK', os.environ.get('SLURM_LOCALID', '0')) == '0'
+
+
+def processes_here() -> int:
+    """Return the number of processes of a run on this machine, as its launcher has set it."""
+    tasks = os.environ.get('LOCAL_WORLD_SIZE', os.environ.get('SLURM_NTASKS_PER_NODE', '1'))
+    return int(tasks)
 
 
 def find_hook(cfg: Config, kind: str) -> ConfigDict | None:
