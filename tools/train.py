@@ -86,12 +86,7 @@ def main() -> None:
         check_work_dir,
         prepare_processes,
     )
-    from projects.soco.launch.configs import (
-        is_first_on_its_machine,
-        load_config,
-        processes_here,
-        register_modules,
-    )
+    from projects.soco.launch.configs import load_config, register_modules
     from projects.soco.launch.schedule_check import schedule_warning
     cfg = load_config(args.config, args.cfg_options, register=False, cpu=args.cpu)
     if args.family:
@@ -99,8 +94,7 @@ def main() -> None:
     apply_arguments(cfg, args)
     checkpoint = read_start(cfg, args)
     check_inputs(cfg)
-    if is_first_on_its_machine():  # no other has workers yet: their group starts when all are here
-        check_shared_memory(cfg, processes_here())
+    check_shared_memory(cfg)
     warning = schedule_warning(cfg)
     if checkpoint is not None:
         check_resumed(cfg, checkpoint)

@@ -12,7 +12,7 @@ import importlib.machinery
 import importlib.util
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import Any
 
@@ -66,9 +66,63 @@ def _roi_align_backward(
     import torchvision  # noqa: F401  (registers the operator)
     _check_pool_mode(pool_mode)
     dtype = torch.promote_types(grad_output.dtype, torch.float32)
+    if torch.are_deterministic_algorithms_enabled() and grad_output.is_cuda:  # the operator refuses
+        grad_input.copy_(_roi_align_gradient(grad_output.to(dtype), rois.to(dtype), grad_input.shape,
+                                             spatial_scale, sampling_ratio, aligned))
+        return
     grad_input.copy_(torch.ops.torchvision._roi_align_backward(
         grad_output.to(dtype), rois.to(dtype), spatial_scale, aligned_height, aligned_width,
         *grad_input.shape, sampling_ratio, aligned))
+
+
+def _roi_align_gradient(grad: Tensor, rois: Tensor, shape: Sequence[int], scale: float,
+                        sampling_ratio: int, aligned: bool) -> Tensor:
+    """Return the gradient of RoIAlign by its input, summed in the same order each time.
+
+    The average of bilinear samples in a bin is a product of weights of rows and of columns. The gradient of
+    a photo is therefore one matrix product over its RoIs, without the atomic additions of torchvision's
+    operator, whose order changes.
+
+    Args:
+        grad (Tensor): Gradient of the output, (k, C, h, w).
+        rois (Tensor): (k, 5), batch index and x1 y1 x2 y2 in pixels of the photo.
+        shape (Sequence[int]): Shape of the input, (n, C, H, W).
+        scale (float): Pixels of the map per pixel of the photo.
+        sampling_ratio (int): Samples per bin and direction; 0 for the size of the bin, rounded up.
+        aligned (bool): Whether pixels have their centres at half a pixel.
+
+    Returns:
+        Tensor: (n, C, H, W).
+    """
+    result = grad.new_zeros(tuple(shape))
+    for photo in rois[:, 0].unique().long().tolist():
+        own = rois[:, 0] == photo
+        rows = _bin_weights(rois[own, 2], rois[own, 4], grad.size(2), shape[2], scale, sampling_ratio,
+                            aligned)  # (k, h, H)
+        columns = _bin_weights(rois[own, 1], rois[own, 3], grad.size(3), shape[3], scale, sampling_ratio,
+                               aligned)  # (k, w, W)
+        wide = torch.einsum('kchw,kwx->ckhx', grad[own], columns)
+        result[photo] = torch.einsum('khy,ckhx->cyx', rows, wide)
+    return result
+
+
+def _bin_weights(start: Tensor, end: Tensor, bins: int, size: int, scale: float, sampling_ratio: int,
+                 aligned: bool) -> Tensor:
+    """Return the weight (k, bins, size) of each row (or column) of a map in each bin of each RoI."""
+    offset = 0.5 if aligned else 0.0
+    first, length = start * scale - offset, (end - start) * scale
+    if not aligned:
+        length = length.clamp_min(1)
+    width = length / bins
+    counts = torch.full_like(width, sampling_ratio) if sampling_ratio > 0 else width.ceil()
+    samples = torch.arange(int(counts.max()), device=start.device)
+    corner = first[:, None] + torch.arange(bins, device=start.device) * width[:, None]
+    step = width / counts.clamp_min(1)
+    position = corner[..., None] + (samples + 0.5) * step[:, None, None]  # (k, bins, samples)
+    used = (samples < counts[:, None])[:, None] & (position >= -1) & (position <= size)
+    position = position.clamp(0, size - 1)[..., None]
+    weights = (1 - (position - torch.arange(size, device=start.device)).abs()).clamp_min(0)
+    return (weights * used[..., None]).sum(dim=2) / counts.clamp_min(1)[:, None, None]
 
 
 def _focal_terms(input: Tensor, target: Tensor, alpha: float,

@@ -20,7 +20,7 @@ from torch import distributed
 
 from ..launch.errors import STOPPED, Stopped
 from ..weights.read import find_newest_checkpoint
-from .runner_utils import validation_is_due
+from .runner_utils import cpu_group, validation_is_due
 
 
 @HOOKS.register_module()
@@ -55,8 +55,7 @@ class StopSignalHook(Hook):
         for number in self.signals:
             self._before[number] = signal.signal(number, self._ask)
         if is_distributed():
-            # The ranks exchange messages between CPUs, so that no GPU waits.
-            self._group = distributed.new_group(backend='gloo')
+            self._group = cpu_group()
 
     def _ask(self, *args: Any) -> None:
         self.asked = True

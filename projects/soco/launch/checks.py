@@ -64,7 +64,7 @@ def check_devices(cfg: Config, asked: int, found: int) -> None:
 SHARED = '/dev/shm'  # where torch's data workers put their batches
 
 
-def check_shared_memory(cfg: Config, processes: int) -> None:
+def check_shared_memory(cfg: Config, processes: int | None = None) -> None:
     """Check that the batches which the data workers of a pretraining run prefetch fit into /dev/shm.
 
     Otherwise a worker is killed by the bus error of its first batch, after minutes of start-up. Only
@@ -72,11 +72,17 @@ def check_shared_memory(cfg: Config, processes: int) -> None:
 
     Args:
         cfg (Config): The config to train.
-        processes (int): Processes of the run on this machine.
+        processes (int, optional): Processes of the run on this machine. Defaults to the number that the
+            launcher has set; then only the first of them checks, before any has workers, as these start
+            when the processes have found each other.
 
     Raises:
         ValueError: If they do not fit; the message has both sizes, and the number of workers that fits.
     """
+    if processes is None:
+        if os.environ.get('LOCAL_RANK', os.environ.get('SLURM_LOCALID', '0')) != '0':
+            return
+        processes = int(os.environ.get('LOCAL_WORLD_SIZE', os.environ.get('SLURM_NTASKS_PER_NODE', 1)))
     loader = cfg.get('train_dataloader') or {}
     workers = loader.get('num_workers', 0)
     views = next((transform['views'] for transform in (loader.get('dataset') or {}).get('pipeline') or []

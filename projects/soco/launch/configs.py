@@ -166,17 +166,6 @@ def is_first_process() -> bool:
     return os.environ.get('RANK', os.environ.get('SLURM_PROCID', '0')) == '0'
 
 
-def is_first_on_its_machine() -> bool:
-    """Return whether this process is the first of a run on its machine."""
-    return os.environ.get('LOCAL_RANK', os.environ.get('SLURM_LOCALID', '0')) == '0'
-
-
-def processes_here() -> int:
-    """Return the number of processes of a run on this machine, as its launcher has set it."""
-    tasks = os.environ.get('LOCAL_WORLD_SIZE', os.environ.get('SLURM_NTASKS_PER_NODE', '1'))
-    return int(tasks)
-
-
 def find_hook(cfg: Config, kind: str) -> ConfigDict | None:
     """Return the config of a hook from `default_hooks` or `custom_hooks`, or None.
 
