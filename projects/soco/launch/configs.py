@@ -11,6 +11,8 @@ from mmengine.utils import import_modules_from_strings
 
 from .options import MISSING, read_value, set_value
 
+# Loops that resume at the right data, in place of mmengine's.
+OUR_LOOPS = {'IterBasedTrainLoop': 'ResumableIterLoop', 'EpochBasedTrainLoop': 'ResumableDetectorEpochLoop'}
 SCOPES = ('mmengine', 'mmcv', 'mmdet', 'mmcls', 'mmselfsup')
 # Keys that a Runner accepts although the configs do not list them; `Runner.__init__` cannot be asked
 # without the import of torch.
@@ -251,6 +253,9 @@ def use_our_loading(cfg: Config) -> ConfigDict:
         if (hooks.get('checkpoint') or {}).get('type') == 'CheckpointHook':
             hooks.checkpoint.type = 'PlainCheckpointHook'
             hooks.resume = ConfigDict(type='ResumeHook')
+            loop = cfg.get('train_cfg') or {}
+            if loop.get('type') in OUR_LOOPS:
+                loop.type = OUR_LOOPS[loop.type]
         cfg.custom_imports = dict(
             imports=[*imports_of(cfg), 'projects.soco.engine'], allow_failed_imports=False)
         hook = hooks.pretrained
