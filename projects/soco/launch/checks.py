@@ -10,6 +10,7 @@ from ..proposals.store import ProposalStore
 from ..proposals.store_check import check_store_fits
 from .annotations import TRAINING, settle_annotations
 from .data_files import check_layout
+from .driver import why_no_device
 
 
 def check_work_dir(path: str | Path) -> None:
@@ -53,11 +54,11 @@ def check_devices(cfg: Config, asked: int, found: int) -> None:
     from ..compat.cpu import needs_cuda
     reasons = needs_cuda(cfg)
     if reasons:
+        import torch
         raise ValueError(
             f'Asked for {asked} GPUs, found no CUDA device, and this config needs one: it uses '
-            f'{"; ".join(reasons)}. Run it on a machine with {asked} GPUs (nvidia-smi should list '
-            'them, and `python -c "import torch; print(torch.cuda.device_count())"` should print '
-            'their number). To try all steps on a CPU: bash tools/dist_train.sh '
+            f'{"; ".join(reasons)}. {why_no_device(torch.version.cuda)} Run it on a machine with {asked} '
+            'GPUs. To try all steps on a CPU: bash tools/dist_train.sh '
             'configs/soco_r18_fpn_quickstart.py 2')
 
 
