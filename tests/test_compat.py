@@ -348,6 +348,27 @@ def test_deformable_convolution_samples_at_offsets(device: torch.device, modulat
 
 
 @needs_stand_in
+@pytest.mark.parametrize('dtype', [torch.half, torch.bfloat16])
+@pytest.mark.parametrize('modulated', [False, True])
+def test_deformable_convolution_takes_half_precision(device: torch.device, modulated: bool,
+                                                     dtype: torch.dtype) -> None:
+    """The kernels of torchvision have no bfloat16."""
+    shapes = [(2, 4, 7, 7), (2, 18, 7, 7)] + [(2, 9, 7, 7)] * modulated + [(6, 4, 3, 3)]
+    halves = [torch.randn(shape, device=device).to(dtype).requires_grad_() for shape in shapes]
+    exact = [half.detach().float().requires_grad_() for half in halves]
+    for *tensors, weight in (halves, exact):
+        if modulated:
+            result = mmcv.ops.modulated_deform_conv2d(*tensors, weight, None, 1, 1)
+        else:
+            result = mmcv.ops.deform_conv2d(*tensors, weight, 1, 1)
+        assert result.dtype == weight.dtype
+        result.float().square().sum().backward()
+    for half, full in zip(halves, exact):
+        torch.testing.assert_close(half.grad.float(), full.grad, rtol=0.05, atol=0.02 * float(
+            full.grad.abs().max()))
+
+
+@needs_stand_in
 def test_offsets_of_a_larger_map_are_read_in_their_order() -> None:
     """As MMCV's kernels do; DyHead gives such offsets."""
     image, weight = torch.randn(2, 4, 4, 4), torch.randn(4, 4, 3, 3)

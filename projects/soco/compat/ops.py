@@ -176,14 +176,24 @@ def _per_output(values: Tensor, output: Tensor) -> Tensor:
     return values.flatten(1)[:, :math.prod(size)].view(len(values), *size)
 
 
+def _deform(name: str, *tensors: Tensor, settings: dict, modulated: bool) -> Any:
+    """Call torchvision's deformable convolution, or its gradient, in float32 or wider.
+
+    Its kernels have no bfloat16.
+    """
+    import torchvision  # noqa: F401  (registers the operator)
+    dtype = torch.promote_types(tensors[0].dtype, torch.float32)
+    operator = getattr(torch.ops.torchvision, name)
+    return operator(*(tensor.to(dtype) for tensor in tensors), *_deform_settings(settings), modulated)
+
+
 def _modulated_deform_conv_forward(
         input: Tensor, weight: Tensor, bias: Tensor, ones: Tensor, offset: Tensor, mask: Tensor,
         output: Tensor, columns: Tensor, *, with_bias: bool, **settings: int) -> None:
     """Fill `output` with a deformable convolution whose samples are weighted by `mask`."""
     bias = bias if with_bias else weight.new_zeros(len(weight))
-    output.copy_(torch.ops.torchvision.deform_conv2d(
-        input, weight, _per_output(offset, output), _per_output(mask, output), bias,
-        *_deform_settings(settings), True))
+    output.copy_(_deform('deform_conv2d', input, weight, _per_output(offset, output),
+                         _per_output(mask, output), bias, settings=settings, modulated=True))
 
 
 def _modulated_deform_conv_backward(
@@ -193,9 +203,9 @@ def _modulated_deform_conv_backward(
         **settings: int) -> None:
     """Fill the gradients of `_modulated_deform_conv_forward`."""
     zeros = bias if with_bias else weight.new_zeros(len(weight))
-    grads = torch.ops.torchvision._deform_conv2d_backward(
-        grad_output, input, weight, _per_output(offset, grad_output), _per_output(mask, grad_output),
-        zeros, *_deform_settings(settings), True)
+    grads = _deform(
+        '_deform_conv2d_backward', grad_output, input, weight, _per_output(offset, grad_output),
+        _per_output(mask, grad_output), zeros, settings=settings, modulated=True)
     filled = (grad_input, grad_weight, _per_output(grad_offset, grad_output),
               _per_output(grad_mask, grad_output), grad_bias)
     for ours, theirs in zip(filled if with_bias else filled[:4], grads):
@@ -205,16 +215,17 @@ def _modulated_deform_conv_backward(
 def _deform_conv_forward(input: Tensor, weight: Tensor, offset: Tensor, output: Tensor,
                          columns: Tensor, ones: Tensor, **settings: int) -> None:
     """Fill `output` with a deformable convolution."""
-    output.copy_(torch.ops.torchvision.deform_conv2d(
-        input, weight, offset, input.new_zeros(len(input), 0, 0, 0), weight.new_zeros(len(weight)),
-        *_deform_settings(settings), False))
+    output.copy_(_deform(
+        'deform_conv2d', input, weight, offset, input.new_zeros(len(input), 0, 0, 0),
+        weight.new_zeros(len(weight)), settings=settings, modulated=False))
 
 
 def _deform_grads(input: Tensor, weight: Tensor, offset: Tensor, grad_output: Tensor,
                   settings: dict) -> tuple[Tensor, ...]:
-    return torch.ops.torchvision._deform_conv2d_backward(
-        grad_output, input, weight, offset, input.new_zeros(len(input), 0, 0, 0),
-        weight.new_zeros(len(weight)), *_deform_settings(settings), False)
+    return _deform(
+        '_deform_conv2d_backward', grad_output, input, weight, offset,
+        input.new_zeros(len(input), 0, 0, 0), weight.new_zeros(len(weight)), settings=settings,
+        modulated=False)
 
 
 def _deform_conv_backward_input(
