@@ -1,8 +1,9 @@
 """What all tests share: operators before mmdet, fixed seeds, devices, order, a quick interpreter.
 
-The ordinary suite hides CUDA devices, so that it does the same on every machine: a Runner would move to the
-GPU, where sums of atomic additions differ from run to run, and two processes would ask for two GPUs. With
-SOCO_TEST_CUDA=1, only the tests of a GPU run: those that are marked `cuda`, and those that take `device`.
+The ordinary suite hides CUDA devices, so that it does the same on every machine: a Runner would move to
+the GPU, where sums of atomic additions differ from run to run, and two processes would ask for two
+GPUs. With SOCO_TEST_CUDA=1, only the tests of a GPU run: those that are marked `cuda`, and those that
+take `device`.
 """
 import contextlib
 import gc

@@ -153,7 +153,8 @@ def test_determinism_avoids_the_operator_that_refuses_it(deterministic: bool,
     monkeypatch.setattr(ops, '_roi_align_gradient', lambda grad, rois, shape, *args: asked.append(
         1) or torch.zeros(shape))
     monkeypatch.setattr(torch, 'are_deterministic_algorithms_enabled', lambda: deterministic)
-    monkeypatch.setattr(torch.ops.torchvision, '_roi_align_backward', lambda *args: torch.zeros(args[5:9]))
+    monkeypatch.setattr(torch.ops.torchvision, '_roi_align_backward',
+                        lambda *args: torch.zeros(args[5:9]))
     grad = SimpleNamespace(dtype=torch.float32, is_cuda=True, to=lambda dtype: None)
     ops._roi_align_backward(
         grad, torch.zeros(1, 5), None, None, torch.zeros(1, 2, 3, 4), aligned_height=2, aligned_width=2,
@@ -654,7 +655,8 @@ def test_process_group_joins_on_gloo(tmp_path: Path) -> None:
 
 # the interface of gloo
 
-INTERFACES = {'lo': '127.0.0.1', 'docker0': '172.17.0.1', 'eth0': '10.0.0.5', 'ib0': '10.1.0.5', 'eth1': None}
+INTERFACES = {'lo': '127.0.0.1', 'docker0': '172.17.0.1', 'eth0': '10.0.0.5', 'ib0': '10.1.0.5',
+              'eth1': None}
 MACHINES = dict(WORLD_SIZE='16', LOCAL_WORLD_SIZE='8')
 
 

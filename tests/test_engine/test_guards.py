@@ -399,8 +399,9 @@ class TestFiniteLoss:
     def test_a_scale_that_only_falls_stops_the_run(self, tmp_path, monkeypatch, accumulation, stops_at,
                                                    scale):
         """Steps are counted, not the iterations whose gradients are accumulated."""
-        with pytest.raises(FloatingPointError, match=f'Up to iteration {stops_at},.*more than 1 optimizer '
-                                                     f'steps in a row.*{scale} now.*none was.*bfloat16'):
+        told = (f'Up to iteration {stops_at},.*more than 1 optimizer steps in a row.*{scale} now.*none '
+                'was.*bfloat16')
+        with pytest.raises(FloatingPointError, match=told):
             self.steps(list(range(6)), tmp_path, monkeypatch, accumulation=accumulation, patience=1)
 
     def test_a_loss_that_is_not_finite_stops_a_run_also_under_a_scaler(self, tmp_path, monkeypatch):

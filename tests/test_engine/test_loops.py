@@ -198,8 +198,8 @@ def order(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> di
     monkeypatch.setattr('multiprocessing.active_children', lambda: [])
     monkeypatch.setattr('time.sleep', lambda seconds: None)  # mmengine waits between passes
     kind = 'InfiniteSampler' if 'infinite' in request.param else 'DefaultSampler'
-    shapes = dict(batch_sampler=dict(type='mmdet.AspectRatioBatchSampler')) if 'shape' in request.param \
-        else dict(drop_last=True)
+    by_shape = dict(batch_sampler=dict(type='mmdet.AspectRatioBatchSampler'))
+    shapes: dict = by_shape if 'shape' in request.param else dict(drop_last=True)
     workers = dict(num_workers=1, persistent_workers=True) if 'worker' in request.param else {}
     return dict(sampler=dict(type=kind, shuffle=True), **shapes, **workers)
 
@@ -234,7 +234,8 @@ def test_a_detector_that_counts_epochs_resumes_inside_one(tmp_path: Path, by_sha
     assert Numbers.loaded == list(itertools.chain(*whole[8:]))
 
 
-def test_epochs_of_another_length_resume_at_a_whole_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_epochs_of_another_length_resume_at_a_whole_one(tmp_path: Path,
+                                                        monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr('multiprocessing.active_children', lambda: [])
     loop = dict(type='ResumableDetectorEpochLoop', max_epochs=2)
     order = dict(sampler=dict(type='DefaultSampler', shuffle=True))

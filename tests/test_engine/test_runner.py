@@ -78,7 +78,8 @@ def test_determinism_needs_a_variable_for_cublas(monkeypatch: pytest.MonkeyPatch
     for deterministic in (False, True):
         monkeypatch.delenv('CUBLAS_WORKSPACE_CONFIG', raising=False)
         runner = SummaryRunner.__new__(SummaryRunner)
-        runner._distributed, runner.cfg = False, Config(dict(randomness=dict(deterministic=deterministic)))
+        runner._distributed = False
+        runner.cfg = Config(dict(randomness=dict(deterministic=deterministic)))
         runner.setup_env({})
         assert ('CUBLAS_WORKSPACE_CONFIG' in os.environ) == deterministic
 

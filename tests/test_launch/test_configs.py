@@ -134,8 +134,9 @@ class TestSharedMemory:
         """8 processes × 4 workers × 2 batches of 256 × 3 × (224² + 224² + 112²) bytes are 5.2 GiB."""
         assert r50.train_dataloader.num_workers == 4
         self.check(r50, monkeypatch, 5.2, 8)
-        with pytest.raises(ValueError, match=r'up to 5.2 GiB.*8 processes × 4 workers × 2 batches of 83 MiB'
-                                             r'.*/dev/shm has 5.0 GiB.*--shm-size.*num_workers=3\.$'):
+        told = (r'up to 5.2 GiB.*8 processes × 4 workers × 2 batches of 83 MiB.*/dev/shm has 5.0 GiB.*'
+                r'--shm-size.*num_workers=3\.$')
+        with pytest.raises(ValueError, match=told):
             self.check(r50, monkeypatch, 5.0, 8)
 
     def test_a_container_s_64_megabytes(self, r50, monkeypatch):

@@ -1,11 +1,11 @@
-"""Coordinates of mmdet's detectors stay in float32 under mixed precision; importing this module does it.
+"""Keep coordinates of mmdet's detectors in float32 under mixed precision, by importing this module.
 
-mmdet 3.3 converts RoIs, anchors and points to the type of the feature maps. In bfloat16, coordinates are
-then multiples of 2 pixels above 256 and of 4 above 512; in float16, areas above 65,504 (256 × 256 pixels)
-are infinite, and their RoIs are pooled from the last level in training, but not in testing. Here RoIs are
-pooled in float32 (our choice, as in this project's own extractor; Detectron2 does the same), and anchors
-and points are float32. `engine.autocast` imports
-this module when a Runner has built a detector.
+mmdet 3.3 converts RoIs, anchors and points to the type of the feature maps. In bfloat16, coordinates
+are then multiples of 2 pixels above 256 and of 4 above 512; in float16, areas above 65,504 (256 × 256
+pixels) are infinite, and their RoIs are pooled from the last level in training, but not in testing.
+Here RoIs are pooled in float32 (our choice, as in this project's own extractor; Detectron2 does the
+same), and anchors and points are float32. `engine.autocast` imports this module when a Runner has
+built a detector.
 """
 import functools
 from collections.abc import Callable, Sequence
@@ -15,14 +15,10 @@ import torch
 from torch import Tensor
 
 from .. import compat  # noqa: F401  (provides mmcv's ops; must precede mmdet)
-from mmdet.models.roi_heads.roi_extractors import (  # isort: skip
-    GenericRoIExtractor,
-    SingleRoIExtractor,
-)
-from mmdet.models.task_modules.prior_generators import (  # isort: skip
-    AnchorGenerator,
-    MlvlPointGenerator,
-)
+
+# isort: split
+from mmdet.models.roi_heads.roi_extractors import GenericRoIExtractor, SingleRoIExtractor
+from mmdet.models.task_modules.prior_generators import AnchorGenerator, MlvlPointGenerator
 
 
 def _pooled_in_float32(forward: Callable) -> Callable:

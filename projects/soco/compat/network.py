@@ -9,12 +9,13 @@ _SIOCGIFADDR = 0x8915  # Linux: the IPv4 address of an interface
 
 
 def choose_gloo_interface() -> None:
-    """Set GLOO_SOCKET_IFNAME, if it is not set, to an interface by which all processes reach each other.
+    """Set GLOO_SOCKET_IFNAME, if it is not set, to an interface that all processes can reach.
 
-    Gloo listens on the address of the machine's host name. Debian gives that name the address 127.0.1.1,
-    and containers may give it none: groups between machines then fail although NCCL works. On one machine,
-    the interface is the loopback. On several, it is the one that NCCL_SOCKET_IFNAME names, else the one by
-    which MASTER_ADDR is reached, else the first one that NCCL would take. If there is none, nothing is set.
+    Gloo listens on the address of the machine's host name. Debian gives that name the address
+    127.0.1.1, and containers may give it none: groups between machines then fail although NCCL works.
+    On one machine, the interface is the loopback. On several, it is the one that NCCL_SOCKET_IFNAME
+    names, else the one by which MASTER_ADDR is reached, else the first one that NCCL would take. If
+    there is none, nothing is set.
     """
     if 'GLOO_SOCKET_IFNAME' in os.environ:
         return
@@ -49,7 +50,7 @@ def _address(interface: str) -> str | None:
 
 
 def _named_for_nccl(names: list[str]) -> str | None:
-    """Return the first interface that NCCL_SOCKET_IFNAME allows, None if it allows nothing in particular.
+    """Return the first interface that NCCL_SOCKET_IFNAME asks for, None if it asks for none.
 
     Its words are prefixes of names, whole names after '=', and what is not meant after '^'.
     """

@@ -79,9 +79,9 @@ def _roi_align_gradient(grad: Tensor, rois: Tensor, shape: Sequence[int], scale:
                         sampling_ratio: int, aligned: bool) -> Tensor:
     """Return the gradient of RoIAlign by its input, summed in the same order each time.
 
-    The average of bilinear samples in a bin is a product of weights of rows and of columns. The gradient of
-    a photo is therefore one matrix product over its RoIs, without the atomic additions of torchvision's
-    operator, whose order changes.
+    The average of bilinear samples in a bin is a product of weights of rows and of columns. The
+    gradient of a photo is therefore one matrix product over its RoIs, without the atomic additions of
+    torchvision's operator, whose order changes.
 
     Args:
         grad (Tensor): Gradient of the output, (k, C, h, w).
@@ -97,10 +97,9 @@ def _roi_align_gradient(grad: Tensor, rois: Tensor, shape: Sequence[int], scale:
     result = grad.new_zeros(tuple(shape))
     for photo in rois[:, 0].unique().long().tolist():
         own = rois[:, 0] == photo
-        rows = _bin_weights(rois[own, 2], rois[own, 4], grad.size(2), shape[2], scale, sampling_ratio,
-                            aligned)  # (k, h, H)
-        columns = _bin_weights(rois[own, 1], rois[own, 3], grad.size(3), shape[3], scale, sampling_ratio,
-                               aligned)  # (k, w, W)
+        rows, columns = (  # (k, h, H), (k, w, W)
+            _bin_weights(rois[own, axis], rois[own, axis + 2], grad.size(4 - axis), shape[4 - axis],
+                         scale, sampling_ratio, aligned) for axis in (2, 1))
         wide = torch.einsum('kchw,kwx->ckhx', grad[own], columns)
         result[photo] = torch.einsum('khy,ckhx->cyx', rows, wide)
     return result

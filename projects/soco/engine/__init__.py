@@ -27,9 +27,10 @@ from .stop_signal_hook import StopSignalHook
 from .view_pictures_hook import ViewDrawer, ViewPicturesHook
 
 __all__ = [
-    'AdvancedBatchSampler', 'AutocastOptimWrapper', 'BadImageHook', 'BatchInfoHook', 'ClassesHook', 'CollapseHook', 'CosineLR',
-    'DeferredInfoHook', 'FiniteLossHook', 'KeepPredictionsHook', 'MomentumUpdateHook',
-    'PlainCheckpointHook', 'PreciseBNHook', 'PretrainedWeightsHook', 'ResumableBatchSampler',
-    'ResumableDetectorEpochLoop', 'ResumableEpochLoop', 'ResumableIterLoop', 'ResumeHook', 'SameRunHook', 'SoCoLARS', 'StepsLR', 'StopSignalHook',
-    'ViewDrawer', 'ViewPicturesHook', 'WarmupLR', 'cosine_momentum'
+    'AdvancedBatchSampler', 'AutocastOptimWrapper', 'BadImageHook', 'BatchInfoHook', 'ClassesHook',
+    'CollapseHook', 'CosineLR', 'DeferredInfoHook', 'FiniteLossHook', 'KeepPredictionsHook',
+    'MomentumUpdateHook', 'PlainCheckpointHook', 'PreciseBNHook', 'PretrainedWeightsHook',
+    'ResumableBatchSampler', 'ResumableDetectorEpochLoop', 'ResumableEpochLoop', 'ResumableIterLoop',
+    'ResumeHook', 'SameRunHook', 'SoCoLARS', 'StepsLR', 'StopSignalHook', 'ViewDrawer',
+    'ViewPicturesHook', 'WarmupLR', 'cosine_momentum'
 ]

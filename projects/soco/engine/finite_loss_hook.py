@@ -20,16 +20,18 @@ class FiniteLossHook(Hook):
     """Stop when the loss is NaN or infinite, and never write weights that are not finite.
 
     Nothing waits for the device between two checks. A gradient scaler skips the optimizer steps whose
-    gradients overflow. That is harmless while the loss is finite: the scale falls, and training goes on. The
-    hook logs the scale as `amp_scale` and the skipped steps since the start as `skipped_steps`, and stops a
-    run whose scale only falls. A loss that is not finite stops the run also under a scaler: the scaler saves
-    the weights, but the running statistics of BN have seen the activations that overflowed.
+    gradients overflow. That is harmless while the loss is finite: the scale falls, and training goes
+    on. The hook logs the scale as `amp_scale` and the skipped steps since the start as `skipped_steps`,
+    and stops a run whose scale only falls. A loss that is not finite stops the run also under a scaler:
+    the scaler saves the weights, but the running statistics of BN have seen the activations that
+    overflowed.
 
     Args:
-        interval (int): Iterations between two checks on a GPU, where a check makes it wait; on a CPU,
-            every iteration is checked. Defaults to 50.
-        patience (int): Consecutive optimizer steps that a gradient scaler may skip. They are not counted
-            for a scaler with a constant scale (`loss_scale=FLOAT`), which does not tell. Defaults to 20.
+        interval (int): Iterations between two checks on a GPU, where a check makes it wait; the end of
+            an epoch is checked too, and on a CPU every iteration. Defaults to 50.
+        patience (int): Consecutive optimizer steps that a gradient scaler may skip. They are not
+            counted for a scaler with a constant scale (`loss_scale=FLOAT`), which does not tell.
+            Defaults to 20.
     """
 
     priority = 'ABOVE_NORMAL'  # before logs and checkpoints
@@ -43,7 +45,7 @@ class FiniteLossHook(Hook):
         self._failed_at: Tensor | None = None
         self._images: list[Any] = []
         self._scale: Tensor | None = None  # of the gradient scaler, after its last step
-        self._skipped: Tensor | None = None  # optimizer steps: all of them, and the last ones in a row
+        self._skipped: Tensor | None = None  # optimizer steps: all, and the last ones in a row
         self._stuck: Tensor | None = None  # whether there ever were too many in a row
 
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None,
@@ -51,7 +53,8 @@ class FiniteLossHook(Hook):
         """Note whether loss and step are good, and check this when it is due.
 
         Raises:
-            FloatingPointError: If a loss was not finite, or the scaler skips too many steps in a row; the
+            FloatingPointError: If a loss was not finite, or the scaler skips too many steps in a row;
+            the
                 message names the iteration, its images and possible remedies.
         """
         loss = (outputs or {}).get('loss')
@@ -66,7 +69,8 @@ class FiniteLossHook(Hook):
         if self._scale is not None and log_is_due(self, runner, batch_idx):
             runner.message_hub.update_scalar('train/amp_scale', float(self._scale))
             runner.message_hub.update_scalar('train/skipped_steps', int(self._skipped[0]))
-        if loss.is_cuda and not self.every_n_train_iters(runner, self.interval):
+        if loss.is_cuda and not (self.every_n_train_iters(runner, self.interval)
+                                 or self.end_of_epoch(runner.train_dataloader, batch_idx)):
             return
         failed_at = int(self._failed_at)
         if failed_at >= 0:
@@ -79,7 +83,7 @@ class FiniteLossHook(Hook):
         """Count the optimizer steps that a gradient scaler skips: its scale then falls."""
         wrapper = runner.optim_wrapper
         scaler = getattr(wrapper, 'loss_scaler', None)
-        scale = getattr(scaler, '_scale', None)  # a tensor, from the first step on; get_scale() would wait
+        scale = getattr(scaler, '_scale', None)  # a tensor from the first step on; get_scale() waits
         if scale is None or not wrapper.should_update():
             return
         if self._scale is None:
@@ -99,17 +103,18 @@ class FiniteLossHook(Hook):
         return (
             f'The loss has not been finite since iteration {failed_at + 1}'
             f'{_rank()}. Images of that batch: '
-            f'{", ".join(names[:8]) or "not known"}{", …" if len(names) > 8 else ""}. {_last_good(runner)} '
-            'Try a lower learning rate or a longer '
+            f'{", ".join(names[:8]) or "not known"}{", …" if len(names) > 8 else ""}. '
+            f'{_last_good(runner)} Try a lower learning rate or a longer '
             'warm-up (optim_wrapper.optimizer.lr, param_scheduler), gradient clipping '
             '(optim_wrapper.clip_grad) or bfloat16 instead of float16 (optim_wrapper.dtype=bfloat16), '
             'and check these images; then resume with --resume.')
 
     def _explain_scale(self, runner: Runner) -> str:
         return (
-            f'Up to iteration {runner.iter + 1}, the gradient scaler has skipped more than {self.patience} '
-            f'optimizer steps in a row{_rank()}: the gradients overflow float16 at any loss scale (it is '
-            f'{float(self._scale):g} now), so nothing is trained any more. {_last_good(runner)} Use '
+            f'Up to iteration {runner.iter + 1}, the gradient scaler has skipped more than '
+            f'{self.patience} optimizer steps in a row{_rank()}: the gradients overflow float16 at any '
+            f'loss scale (it is {float(self._scale):g} now), so nothing is trained any more. '
+            f'{_last_good(runner)} Use '
             'bfloat16 instead of float16 (optim_wrapper.dtype=bfloat16) or a lower learning rate '
             '(optim_wrapper.optimizer.lr), then resume with --resume.')
 

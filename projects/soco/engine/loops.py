@@ -204,10 +204,11 @@ def _advanced(loop: BaseLoop, cfg: dict, done: int) -> DataLoader:
 
 @LOOPS.register_module()
 class ResumableIterLoop(IterBasedTrainLoop):
-    """mmengine's iteration loop for detectors, which resumes without loading the data before the position.
+    """mmengine's iteration loop for detectors, which resumes without loading the data again.
 
-    mmengine loads and discards every batch before it: an hour at iteration 60,000, in which no signal is
-    heard. Here a resumed run gets the photos in the same order at once. Their augmentations are drawn anew.
+    mmengine loads and discards every batch before it: an hour at iteration 60,000, in which no signal
+    is heard. Here a resumed run gets the photos in the same order at once. Their augmentations are
+    drawn anew.
 
     Args:
         runner (Runner): The runner.

@@ -36,9 +36,10 @@ class SummaryRunner(Runner):
     def setup_env(self, env_cfg: dict) -> None:
         """Set up the environment, with what mmengine leaves out.
 
-        Where a detector is evaluated, the first rank computes the metrics alone, for LVIS longer than the
-        ten minutes after which NCCL ends the ranks that wait: `dist_cfg.timeout` is two hours by default.
-        Deterministic algorithms of cuBLAS need an environment variable, before the first CUDA call.
+        Where a detector is evaluated, the first rank computes the metrics alone, for LVIS longer than
+        the ten minutes after which NCCL ends the ranks that wait: `dist_cfg.timeout` is two hours by
+        default. Deterministic algorithms of cuBLAS need an environment variable, before the first CUDA
+        call.
         """
         evaluates = self.cfg.get('val_evaluator') or self.cfg.get('test_evaluator')
         defaults = dict(timeout=EVALUATION_SECONDS) if evaluates else {}

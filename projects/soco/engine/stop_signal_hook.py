@@ -30,9 +30,9 @@ class StopSignalHook(Hook):
     Clusters send SIGTERM before they kill a job, often to all its processes. All ranks stop after the
     same step, whichever of them got the signal, and none exits before the checkpoint is complete. The
     checkpoint is `iter_N.pth`, or `epoch_N.pth` at the end of an epoch; `--resume` resumes from it.
-    MMEngine's own epoch loop cannot resume inside an epoch: there nothing is written, and the run resumes
-    from its last checkpoint. A run at its last iteration ends as usual, and one that is about to
-    validate does so first.
+    MMEngine's own epoch loop cannot resume inside an epoch: there nothing is written, and the run
+    resumes from its last checkpoint. A run at its last iteration ends as usual, and one that is about
+    to validate does so first.
 
     A stopped run also creates the file that the environment variable SOCO_STOPPED names, if it is set:
     launchers such as srun and torchrun do not always pass on the exit code.

@@ -39,8 +39,8 @@ class KeyValueAction(argparse.Action):
 def hide_devices() -> None:
     """Hide all CUDA devices from this process and those that it starts.
 
-    Call it before torch or OpenMMLab is imported: MMEngine looks for a device at its import, keeps what it
-    found, and moves the models there.
+    Call it before torch or OpenMMLab is imported: MMEngine looks for a device at its import, keeps what
+    it found, and moves the models there.
     """
     os.environ['CUDA_VISIBLE_DEVICES'] = ''
 

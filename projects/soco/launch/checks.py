@@ -57,8 +57,8 @@ def check_devices(cfg: Config, asked: int, found: int) -> None:
         import torch
         raise ValueError(
             f'Asked for {asked} GPUs, found no CUDA device, and this config needs one: it uses '
-            f'{"; ".join(reasons)}. {why_no_device(torch.version.cuda)} Run it on a machine with {asked} '
-            'GPUs. To try all steps on a CPU: bash tools/dist_train.sh '
+            f'{"; ".join(reasons)}. {why_no_device(torch.version.cuda)} Run it on a machine with '
+            f'{asked} GPUs. To try all steps on a CPU: bash tools/dist_train.sh '
             'configs/soco_r18_fpn_quickstart.py 2')
 
 
@@ -83,10 +83,12 @@ def check_shared_memory(cfg: Config, processes: int | None = None) -> None:
     if processes is None:
         if os.environ.get('LOCAL_RANK', os.environ.get('SLURM_LOCALID', '0')) != '0':
             return
-        processes = int(os.environ.get('LOCAL_WORLD_SIZE', os.environ.get('SLURM_NTASKS_PER_NODE', 1)))
+        processes = int(os.environ.get('LOCAL_WORLD_SIZE',
+                                       os.environ.get('SLURM_NTASKS_PER_NODE', 1)))
     loader = cfg.get('train_dataloader') or {}
     workers = loader.get('num_workers', 0)
-    views = next((transform['views'] for transform in (loader.get('dataset') or {}).get('pipeline') or []
+    pipeline = (loader.get('dataset') or {}).get('pipeline') or []
+    views = next((transform['views'] for transform in pipeline
                   if transform.get('type') == 'ProposalViews'), None)
     if not (workers and views and os.path.isdir(SHARED)):
         return
@@ -97,8 +99,8 @@ def check_shared_memory(cfg: Config, processes: int | None = None) -> None:
     if each * workers > free:
         fitting = int(free // each)
         raise ValueError(
-            f'The data workers need up to {each * workers / 2**30:.1f} GiB of shared memory ({processes} '
-            f'processes × {workers} workers × {each // (processes * batch)} batches of '
+            f'The data workers need up to {each * workers / 2**30:.1f} GiB of shared memory '
+            f'({processes} processes × {workers} workers × {each // (processes * batch)} batches of '
             f'{batch / 2**20:.0f} MiB), but {SHARED} has {free / 2**30:.1f} GiB free. In a container, '
             'start it with more: docker run --ipc=host, or --shm-size with that size. Or use fewer '
             f'workers: --cfg-options train_dataloader.num_workers={fitting}'

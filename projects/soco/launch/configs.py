@@ -12,7 +12,8 @@ from mmengine.utils import import_modules_from_strings
 from .options import MISSING, read_value, set_value
 
 # Loops that resume at the right data, in place of mmengine's.
-OUR_LOOPS = {'IterBasedTrainLoop': 'ResumableIterLoop', 'EpochBasedTrainLoop': 'ResumableDetectorEpochLoop'}
+OUR_LOOPS = {'IterBasedTrainLoop': 'ResumableIterLoop',
+             'EpochBasedTrainLoop': 'ResumableDetectorEpochLoop'}
 SCOPES = ('mmengine', 'mmcv', 'mmdet', 'mmcls', 'mmselfsup')
 # Keys that a Runner accepts although the configs do not list them; `Runner.__init__` cannot be asked
 # without the import of torch.

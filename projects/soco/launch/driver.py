@@ -11,10 +11,9 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 PINNED_CUDA = '13.0'  # of the wheels of requirements/
-# By the major version of CUDA: the oldest driver, and the compute capabilities of the wheels of torch 2.11
-# (the project's RELEASE.md; for 12, those of CUDA 12.6).
-_OLDEST_DRIVER = {12: 525, 13: 580}
-_CAPABILITIES = {12: (5.0, 9.0), 13: (7.5, 12.1)}
+_OLDEST_DRIVER = {12: 525, 13: 580}  # by the major version of CUDA
+# Compute capabilities of the wheels of torch 2.11, by their CUDA (RELEASE.md of PyTorch).
+_CAPABILITIES = {'12.6': (5.0, 9.0), '12.8': (7.5, 12.0), '13.0': (7.5, 12.1)}
 OTHER_WHEELS = ('Update the driver, or use the wheels of CUDA 12.6 for the same torch: '
                 'SOCO_TORCH_INDEX=ADDRESS bash tools/setup_env.sh (docs/install.md, One GPU)')
 
@@ -24,8 +23,8 @@ class Driver(NamedTuple):
 
     Args:
         version (str | None): Version of the driver, such as '580.65.06'; None if `problem` is set.
-        cards (tuple[tuple[str, float | None], ...]): Name and compute capability of each card; None where
-            the driver is too old to tell.
+        cards (tuple[tuple[str, float | None], ...]): Name and compute capability of each card; None
+            where the driver is too old to tell.
         problem (str | None): The answer of an `nvidia-smi` that failed.
     """
     version: str | None
@@ -70,13 +69,13 @@ def describe(driver: Driver | None, cuda: str = PINNED_CUDA) -> tuple[bool, str]
     if driver is None:
         return False, 'No NVIDIA driver was found (there is no nvidia-smi): everything runs on the CPU.'
     if driver.version is None:
-        return False, (f'nvidia-smi is there, but it fails: {driver.problem} The driver does not work, or '
-                       'this container was started without its GPUs (docker run --gpus all).')
+        return False, (f'nvidia-smi is there, but it fails: {driver.problem} The driver does not work, '
+                       'or this container was started without its GPUs (docker run --gpus all).')
     names = [name for name, _ in driver.cards]
     found = ', '.join(f'{names.count(name)} × {name}' for name in dict.fromkeys(names))
     found = f'{found}, driver {driver.version}'
     major = int(cuda.split('.')[0])
-    oldest, (low, high) = _OLDEST_DRIVER.get(major), _CAPABILITIES.get(major, (0., 99.))
+    oldest, (low, high) = _OLDEST_DRIVER.get(major), _CAPABILITIES.get(cuda, (0., 99.))
     number = re.match(r'\d+', driver.version)
     if oldest and number and int(number[0]) < oldest:
         return False, (f'{found}: too old for the wheels of CUDA {cuda}, which need driver {oldest} or '
