@@ -32,7 +32,8 @@ def test_the_suite_of_a_gpu_is_what_needs_one(monkeypatch: pytest.MonkeyPatch,
     monkeypatch.setattr(plugin(pytestconfig), 'WITH_CUDA', True)
     items = [SimpleNamespace(
         nodeid=name, path=name, _fixtureinfo=SimpleNamespace(name2fixturedefs={}),
-        get_closest_marker=lambda mark, own=marks: pytest.Mark(mark, (), {}) if mark in own else None)
+        get_closest_marker=lambda mark, own=marks: getattr(pytest.mark, mark).mark if mark in own
+        else None)
         for name, marks in (('a', ['cuda']), ('b', ['slow']), ('c', ['cuda', 'slow']), ('d', []))]
     left_out = []
     hook = SimpleNamespace(pytest_deselected=lambda items: left_out.extend(items))

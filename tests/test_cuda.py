@@ -198,9 +198,9 @@ def test_a_run_with_every_hook(tmp_path: Path) -> None:
     assert next(runner.model.parameters()).is_cuda
     scalars = runner.message_hub.log_scalars
     assert scalars['train/amp_scale'].current() > 0 and 'train/skipped_steps' in scalars
-    assert scalars['train/memory'].current() > 0 and 'train/obj_rank' in scalars
+    assert 'train/obj_rank' in scalars
     scalars_file, = Path(runner.work_dir).glob('*/vis_data/scalars.json')
-    assert 'objects/top1' in scalars_file.read_text()
+    assert 'objects/top1' in scalars_file.read_text() and '"memory"' in scalars_file.read_text()
     assert list(scalars_file.parent.glob('vis_image/*'))
     state = read_checkpoint(tmp_path / 'work/iter_12.pth')['state_dict']
     assert all(value.isfinite().all() for value in state.values())

@@ -73,7 +73,6 @@ def test_a_driver_that_does_not_know_the_capability(nvidia_smi):
 def test_no_driver_a_broken_one_and_hidden_devices(nvidia_smi, monkeypatch):
     monkeypatch.setattr('shutil.which', lambda name: None)
     assert driver.read_driver() is None and 'No NVIDIA driver was found' in driver.why_no_device('13.0')
-    monkeypatch.undo()
     monkeypatch.setattr(driver, 'read_driver', lambda: driver.Driver(None, problem='NVML: no match.'))
     assert 'there, but it fails: NVML: no match. The driver' in driver.why_no_device('13.0')
     assert 'built without CUDA' in driver.why_no_device(None)
