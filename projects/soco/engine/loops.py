@@ -174,7 +174,8 @@ class AdvancedBatchSampler(Sampler):
                 batch_sampler, default_args=dict(sampler=sampler, batch_size=batch_size))
 
     def __iter__(self) -> Iterator[list[int]]:
-        batches, first = iter(self.batches), None
+        first: list[int] | None = None
+        batches = iter(self.batches)
         for _ in range(self.done + 1 if self.done else 0):
             while (first := next(batches, None)) is None:  # as mmengine's loop does where the data end
                 self.passes += 1
