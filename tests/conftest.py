@@ -1,4 +1,10 @@
-"""What all tests share: operators before mmdet, fixed seeds, devices, order, a quick interpreter."""
+"""What all tests share: operators before mmdet, fixed seeds, devices, order, a quick interpreter.
+
+The ordinary suite hides CUDA devices, so that it does the same on every machine: a Runner would move to
+the GPU, where sums of atomic additions differ from run to run, and two processes would ask for two
+GPUs. With SOCO_TEST_CUDA=1, only the tests of a GPU run: those that are marked `cuda`, and those that
+take `device`.
+"""
 import contextlib
 import gc
 import logging
@@ -11,6 +17,10 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
+WITH_CUDA = os.environ.get('SOCO_TEST_CUDA') == '1'
+if not WITH_CUDA:  # before MMEngine looks for a device, which it does when it is imported
+    os.environ['CUDA_VISIBLE_DEVICES'] = ''
+
 import hypothesis
 import numpy as np
 import pytest
@@ -22,6 +32,7 @@ from mmengine.runner import Runner
 from mmengine.visualization import Visualizer
 
 import projects.soco.compat  # noqa: F401  before any test imports mmdet
+from projects.soco.launch.driver import why_no_device
 
 hypothesis.settings.register_profile('soco', deadline=None, derandomize=True, database=None)
 hypothesis.settings.load_profile('soco')
@@ -29,7 +40,7 @@ hypothesis.settings.load_profile('soco')
 # What docs/reliability.md promises rests on these: in CI a test of theirs that is skipped is a failure.
 PROMISES = {'test_bad_images.py', 'test_fuzz.py', 'test_guards.py', 'test_hostile.py', 'test_kills.py',
             'test_resume.py'}
-DEVICES = ['cpu', 'cuda'] if torch.cuda.is_available() else ['cpu']
+DEVICES = [pytest.param('cuda', marks=pytest.mark.cuda)] if WITH_CUDA else ['cpu']
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -47,11 +58,14 @@ def pytest_unconfigure(config: pytest.Config) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Put the longest tests first; tests that share a fixture of their file stay together.
 
     `@pytest.mark.slow(seconds)` says how long a test takes, about.
     """
+    if WITH_CUDA:
+        config.hook.pytest_deselected(items=[i for i in items if not i.get_closest_marker('cuda')])
+        items[:] = [i for i in items if i.get_closest_marker('cuda')]
     longest: dict[str, float] = {}
     groups = []
     for item in items:
@@ -149,7 +163,9 @@ def fixed_seeds() -> None:
 
 @pytest.fixture(params=DEVICES)
 def device(request: pytest.FixtureRequest) -> torch.device:
-    """Runs a test on the CPU, and on a CUDA device where there is one."""
+    """Runs a test on the CPU, or on the CUDA device with SOCO_TEST_CUDA=1."""
+    if request.param == 'cuda' and not torch.cuda.is_available():
+        pytest.skip(f'no CUDA device: {why_no_device(torch.version.cuda)}')
     return torch.device(request.param)
 
 

@@ -1,10 +1,12 @@
 """MMCV's ops, from either backend, against their definitions; and CPU configs."""
 import math
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import mmcv.ops
 import pytest
@@ -15,11 +17,13 @@ from mmdet.registry import MODELS
 from mmdet.structures import DetDataSample
 from mmdet.utils import register_all_modules
 from mmengine.config import Config
+from mmengine.runner import Runner
 from mmengine.structures import InstanceData
 from mmengine.utils.dl_utils import mmcv_full_available
 from torch import Tensor
 
-from projects.soco.compat import cpu, ops
+import projects.soco.engine  # noqa: F401
+from projects.soco.compat import cpu, network, ops
 
 ROOT = Path(__file__).resolve().parents[1]
 COMPILED = ops.ops_backend() == 'mmcv'
@@ -123,6 +127,39 @@ def test_roi_align_equals_torchvisions(
     assert theirs.abs().sum() > 0 and their_grad.abs().sum() > 0
     torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(our_grad, their_grad, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize('aligned', [True, False])
+@pytest.mark.parametrize('sampling_ratio', [0, 2])
+def test_the_deterministic_gradient_is_that_of_the_operator(aligned: bool, sampling_ratio: int) -> None:
+    """Also of RoIs that reach over the border, and of one without an area."""
+    rois = torch.cat([random_rois(30, 3, 160), torch.tensor([
+        [0., -20., -9., 30., 40.], [2., 150., 100., 230., 190.], [2., 40., 40., 40., 40.]])])
+    rois = rois[rois[:, 0] != 1]  # a photo without RoIs
+    feats = torch.randn(3, 5, 20, 24, requires_grad=True)
+    grad = torch.randn(len(rois), 5, 7, 6)
+    out = torchvision.ops.roi_align(feats, rois, (7, 6), 1 / 8, sampling_ratio, aligned)
+    expected, = torch.autograd.grad(out, feats, grad)
+    found = ops._roi_align_gradient(grad, rois, feats.shape, 1 / 8, sampling_ratio, aligned)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+@needs_stand_in
+@pytest.mark.parametrize('deterministic', [True, False])
+def test_determinism_avoids_the_operator_that_refuses_it(deterministic: bool,
+                                                         monkeypatch: pytest.MonkeyPatch) -> None:
+    """On CUDA only: torchvision's own `roi_align` has such a path too, but MMCV's does not take it."""
+    asked = []
+    monkeypatch.setattr(ops, '_roi_align_gradient', lambda grad, rois, shape, *args: asked.append(
+        1) or torch.zeros(shape))
+    monkeypatch.setattr(torch, 'are_deterministic_algorithms_enabled', lambda: deterministic)
+    monkeypatch.setattr(torch.ops.torchvision, '_roi_align_backward',
+                        lambda *args: torch.zeros(args[5:9]))
+    grad = SimpleNamespace(dtype=torch.float32, is_cuda=True, to=lambda dtype: None)
+    ops._roi_align_backward(
+        grad, torch.zeros(1, 5), None, None, torch.zeros(1, 2, 3, 4), aligned_height=2, aligned_width=2,
+        spatial_scale=1., sampling_ratio=2, pool_mode=1, aligned=True)
+    assert bool(asked) == deterministic
 
 
 def test_roi_align_of_a_plane_by_hand(device: torch.device) -> None:
@@ -312,6 +349,27 @@ def test_deformable_convolution_samples_at_offsets(device: torch.device, modulat
 
 
 @needs_stand_in
+@pytest.mark.parametrize('dtype', [torch.half, torch.bfloat16])
+@pytest.mark.parametrize('modulated', [False, True])
+def test_deformable_convolution_takes_half_precision(device: torch.device, modulated: bool,
+                                                     dtype: torch.dtype) -> None:
+    """The kernels of torchvision have no bfloat16."""
+    shapes = [(2, 4, 7, 7), (2, 18, 7, 7)] + [(2, 9, 7, 7)] * modulated + [(6, 4, 3, 3)]
+    halves = [torch.randn(shape, device=device).to(dtype).requires_grad_() for shape in shapes]
+    exact = [half.detach().float().requires_grad_() for half in halves]
+    for *tensors, weight in (halves, exact):
+        if modulated:
+            result = mmcv.ops.modulated_deform_conv2d(*tensors, weight, None, 1, 1)
+        else:
+            result = mmcv.ops.deform_conv2d(*tensors, weight, 1, 1)
+        assert result.dtype == weight.dtype
+        result.float().square().sum().backward()
+    for half, full in zip(halves, exact):
+        torch.testing.assert_close(half.grad.float(), full.grad, rtol=0.05, atol=0.02 * float(
+            full.grad.abs().max()))
+
+
+@needs_stand_in
 def test_offsets_of_a_larger_map_are_read_in_their_order() -> None:
     """As MMCV's kernels do; DyHead gives such offsets."""
     image, weight = torch.randn(2, 4, 4, 4), torch.randn(4, 4, 3, 3)
@@ -469,6 +527,66 @@ def test_detector_trains_and_detects(device: torch.device, name: str) -> None:
     assert found.bboxes.shape == (len(found.scores), 4)
 
 
+# coordinates under mixed precision
+
+
+@pytest.fixture
+def exact() -> None:
+    """Builds a model as a Runner does, after which mmdet's classes keep their coordinates."""
+    register_all_modules()
+    Runner.build_model(SimpleNamespace(), torch.nn.Identity())
+
+
+# In bfloat16, 771 is 772. In float16, 513.3 is 513.5, and the area of 300 x 300 is infinite.
+FAR = [[0., 771., 515., 899., 643.], [1., 513.3, 101.3, 813.3, 401.3], [0., 3., 5., 40., 60.]]
+
+
+@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize('kind', ['SingleRoIExtractor', 'GenericRoIExtractor'])
+def test_rois_keep_their_coordinates_under_autocast(exact: None, kind: str, dtype: torch.dtype) -> None:
+    strides, sizes = [4, 8, 16, 32], [264, 132, 66, 33]
+    extractor = MODELS.build(dict(
+        type=kind, out_channels=2, featmap_strides=strides,
+        roi_layer=dict(type='RoIAlign', output_size=2, sampling_ratio=2)))
+    feats = [torch.randint(-3, 4, (2, 2, size, size)).to(dtype) for size in sizes]  # exact in half
+    rois, seen = torch.tensor(FAR), []
+    for layer in extractor.roi_layers:
+        layer.register_forward_pre_hook(lambda _, inputs: seen.extend(inputs))
+    exactly = extractor([feat.float() for feat in feats], rois)
+    seen.clear()
+    maps = [feat.requires_grad_() for feat in feats]
+    with torch.autocast('cpu', dtype=dtype):
+        pooled = extractor(maps, rois)
+        rounded = type(extractor).forward.__wrapped__(extractor, feats, rois.to(dtype))
+    assert pooled.dtype == dtype and {tensor.dtype for tensor in seen[:4]} == {torch.float32}
+    torch.testing.assert_close(pooled, exactly.to(dtype))
+    assert (rounded.float() - exactly).abs().max() > 0.02  # the outputs' rounding is below 0.01
+    pooled.float().square().sum().backward()
+    assert all(feat.grad is not None and feat.grad.dtype == dtype for feat in maps)
+
+
+@pytest.mark.parametrize('name', ['mask_rcnn', 'retinanet', 'fcos'])
+def test_anchors_and_points_are_float32_under_autocast(exact: None, name: str) -> None:
+    """RPN asks for anchors in the type of its scores, FCOS for points in that of its distances."""
+    model = MODELS.build(small_detector(name))
+    generator = (model.rpn_head if name == 'mask_rcnn' else model.bbox_head).prior_generator
+    levels = [(2, 300 >> level) for level in range(len(generator.strides))]
+    half = generator.grid_priors(levels, dtype=torch.bfloat16, device='cpu')
+    full = generator.grid_priors(levels, dtype=torch.float32, device='cpu')
+    assert all(torch.equal(a, b) and a.dtype == torch.float32 for a, b in zip(half, full))
+    assert any((level.bfloat16() != level).any() for level in full)  # rounding would show
+    boxes: list = []
+    inputs, samples = small_batch(torch.device('cpu'))
+    generate = type(generator).grid_priors
+    with pytest.MonkeyPatch.context() as patch, torch.autocast('cpu', dtype=torch.bfloat16):
+        patch.setattr(type(generator), 'grid_priors', lambda self, *args, **kwargs: boxes.append(
+            generate(self, *args, **kwargs)) or boxes[-1])
+        loss, _ = model.parse_losses(model(inputs, samples, mode='loss'))
+    loss.backward()
+    assert loss.isfinite() and boxes
+    assert {level.dtype for levels in boxes for level in levels} == {torch.float32}
+
+
 # training on a CPU
 
 
@@ -521,15 +639,62 @@ def test_process_group_needs_the_launchers_environment(monkeypatch: pytest.Monke
 def test_process_group_joins_on_gloo(tmp_path: Path) -> None:
     script = tmp_path / 'join.py'
     script.write_text(
-        'import torch, torch.distributed as dist\n'
+        'import os, torch, torch.distributed as dist\n'
         'from projects.soco.compat.cpu import init_cpu_process_group\n'
         'init_cpu_process_group()\ninit_cpu_process_group()\n'
         'value = torch.tensor([1.0 + dist.get_rank()])\ndist.all_reduce(value)\n'
         f'open(f"{tmp_path}/{{dist.get_rank()}}", "w")'
-        '.write(f"{dist.get_backend()} {value.item()}")\n'
+        '.write(f"{dist.get_backend()} {value.item()} " + os.environ["GLOO_SOCKET_IFNAME"])\n'
         'dist.destroy_process_group()\n')
     done = subprocess.run(
         [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node', '2',
          str(script)], env={**os.environ, 'PYTHONPATH': str(ROOT)}, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert [(tmp_path / rank).read_text() for rank in '01'] == ['gloo 3.0'] * 2
+    assert [(tmp_path / rank).read_text() for rank in '01'] == ['gloo 3.0 lo'] * 2
+
+
+# the interface of gloo
+
+INTERFACES = {'lo': '127.0.0.1', 'docker0': '172.17.0.1', 'eth0': '10.0.0.5', 'ib0': '10.1.0.5',
+              'eth1': None}
+MACHINES = dict(WORLD_SIZE='16', LOCAL_WORLD_SIZE='8')
+
+
+@pytest.mark.parametrize(('env', 'own', 'expected'), [
+    (dict(WORLD_SIZE='8', LOCAL_WORLD_SIZE='8'), None, 'lo'),  # whatever the host name's address is
+    (dict(SLURM_PROCID='0', SLURM_NNODES='1', WORLD_SIZE='8'), None, 'lo'),
+    ({**MACHINES, 'NCCL_SOCKET_IFNAME': 'eth'}, '10.1.0.5', 'eth0'),
+    ({**MACHINES, 'NCCL_SOCKET_IFNAME': '=ib1,ib0'}, '10.0.0.5', 'ib0'),
+    ({**MACHINES, 'NCCL_SOCKET_IFNAME': '^eth0'}, '10.1.0.5', 'ib0'),
+    (MACHINES, '10.0.0.5', 'eth0'),  # by which MASTER_ADDR is reached
+    (MACHINES, '127.0.0.1', 'ib0'),  # the master itself, whose host name has Debian's 127.0.1.1
+    (dict(SLURM_PROCID='0', SLURM_NNODES='2'), None, 'ib0'),
+    ({**MACHINES, 'GLOO_SOCKET_IFNAME': 'eth1'}, None, 'eth1'),  # the user's choice holds
+])
+def test_gloo_listens_where_other_machines_find_it(env: dict, own: str | None, expected: str,
+                                                   monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ('GLOO_SOCKET_IFNAME', 'NCCL_SOCKET_IFNAME', 'SLURM_PROCID', 'WORLD_SIZE',
+                 'LOCAL_WORLD_SIZE'):
+        monkeypatch.setenv(name, '')
+        monkeypatch.delenv(name)
+    for name, value in env.items():
+        monkeypatch.setenv(name, value)
+
+    class Socket(socket.socket):
+
+        def connect(self, address: tuple) -> None:
+            if own is None:
+                raise OSError
+
+        def getsockname(self) -> tuple:
+            return own, 0
+
+    monkeypatch.setattr(socket, 'if_nameindex', lambda: list(enumerate(INTERFACES)))
+    monkeypatch.setattr(network, '_address', INTERFACES.get)
+    monkeypatch.setattr(socket, 'socket', Socket)
+    network.choose_gloo_interface()
+    assert os.environ['GLOO_SOCKET_IFNAME'] == expected
+
+
+def test_the_address_of_an_interface() -> None:
+    assert network._address('lo') == '127.0.0.1' and network._address('none0') is None

@@ -66,6 +66,31 @@ def test_help_and_usage_errors_need_nothing_that_takes_long():
         assert 'usage: ' in told and told.endswith(f'ended with {2 * (command[-1] != "--help")}'), told
 
 
+HIDDEN = """
+import os, runpy, sys
+for tool, *arguments in {commands}:
+    os.environ['CUDA_VISIBLE_DEVICES'] = '3'
+    sys.argv = [tool, *arguments]
+    runpy.run_path(tool)['parse_args']()
+    assert not {heavy} & set(sys.modules)
+    print(os.environ['CUDA_VISIBLE_DEVICES'] or 'hidden')
+"""
+
+
+def test_devices_are_hidden_before_anything_looks_for_them():
+    """MMEngine keeps the device that it finds when it is imported."""
+    config = 'configs/soco_r18_fpn_quickstart.py'
+    commands = [['tools/train.py', config, '--cpu'], ['tools/test.py', config, 'x.pth', '--cpu'],
+                ['tools/benchmark_step.py', '--device', 'cpu'],
+                ['tools/benchmark_scaling.py', config, '--device', 'cpu'],
+                ['tools/evaluate_objects.py', config, '--images', 'x', '--device', 'cpu'],
+                ['tools/train.py', config], ['tools/benchmark_step.py', '--device', 'cuda']]
+    done = subprocess.run(
+        [sys.executable, '-c', HIDDEN.format(commands=commands, heavy={*HEAVY, 'mmengine'})], cwd=ROOT,
+        capture_output=True, text=True, env={**os.environ, 'PYTHONPATH': str(ROOT)})
+    assert done.stdout.split() == ['hidden'] * 5 + ['3'] * 2, done.stderr
+
+
 def test_wrong_input_is_refused_without_torch(tmp_path: Path):
     make_photos(tmp_path / 'photos', 2)
     store = str(make_store(tmp_path / 'store.arrow', tmp_path / 'photos'))

@@ -21,6 +21,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from projects.soco.launch.arguments import hide_devices
 from projects.soco.launch.errors import run_tool
 
 
@@ -39,6 +40,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--device', choices=['cpu', 'cuda'], help='default: cuda if available')
     parser.add_argument('--json', type=Path, help='also write all figures to this file')
     args = parser.parse_args()
+    if args.device == 'cpu':
+        hide_devices()
     if bool(args.images) != bool(args.proposals):
         parser.error('--images and --proposals belong together. To make the store: python '
                      'tools/generate_proposals.py IMAGES STORE.arrow')
@@ -70,10 +73,9 @@ class Trainer:
         self.model = MODELS.build(self.cfg.model).to(args.device).train()
         self.momentum_update = self.model.momentum_update
         self.wrapper = build_optim_wrapper(self.model, self.cfg.optim_wrapper)
-        self.device_ids = None if args.device == 'cpu' else [torch.cuda.current_device()]
-        if world > 1:
+        if world > 1:  # without device ids, as in training: the boxes stay on the CPU, nothing waits
             self.model = MMDistributedDataParallel(
-                self.model, device_ids=self.device_ids, broadcast_buffers=False)
+                self.model, device_ids=None, broadcast_buffers=False)
 
     def step(self, batch: dict, synchronise: bool = True) -> None:
         """Run one step: target update, preprocessor, forward, backward, all-reduce, optimiser.

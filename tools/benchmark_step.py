@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from projects.soco.launch.arguments import hide_devices
 from projects.soco.launch.errors import run_tool
 
 if TYPE_CHECKING:
@@ -43,6 +44,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--warmup', type=int, default=3, help='warm-up steps, at least 2 (default 3)')
     parser.add_argument('--json', type=Path, metavar='OUT', help='also write all figures to this file')
     args = parser.parse_args()
+    if args.device == 'cpu':
+        hide_devices()
     args.configs = args.configs or [str(ROOT / 'configs/soco_r50_fpn_400e.py')]
     if args.batch < 2 or args.steps < 1 or args.warmup < 2:
         raise ValueError('--batch and --warmup must be at least 2 (BN needs two rows), --steps at '

@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from projects.soco.files import write_whole
-from projects.soco.launch.arguments import add_options_argument
+from projects.soco.launch.arguments import add_options_argument, hide_devices
 from projects.soco.launch.errors import run_tool
 
 if TYPE_CHECKING:
@@ -81,7 +81,10 @@ def parse_args() -> argparse.Namespace:
     labelled.add_argument('--neighbours', type=int, metavar='K', help='number of neighbours that vote '
                           '(default: 5)')
     labelled.add_argument('--resamples', type=int, metavar='N', help='bootstrap draws (default: 1000)')
-    return parser.parse_args()
+    args = parser.parse_args()
+    if args.device == 'cpu':
+        hide_devices()
+    return args
 
 
 def check_args(args: argparse.Namespace) -> None:

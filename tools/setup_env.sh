@@ -17,6 +17,8 @@ Without --mmcv, an existing environment keeps its MMCV.
 
 environment variables:
   SOCO_VENV      folder of the environment (default: .venv in the project)
+  SOCO_TORCH_INDEX  address of another index to take torch from, for an older driver or card
+                 (docs/install.md, One GPU); an existing environment keeps its torch
   PYTHON         Python 3.11 or 3.12 to create it with (default: searched on the PATH)
 HELP
 }
@@ -49,9 +51,13 @@ choose_mode() {
     if [ -z "$ASKED" ] && grep -qs '^mmcv source$' "$STAMP"; then MODE=source; fi
 }
 
+# Where pip also looks for torch: what the environment was made with, unless told otherwise.
+TORCH_INDEX=${SOCO_TORCH_INDEX:-$(sed -n 's/^torch from //p' "$STAMP" 2>/dev/null || true)}
+
 # Prints the stamp for a given Python: everything that the environment depends on.
 stamp_text() {
     say "mmcv $MODE"
+    [ -z "$TORCH_INDEX" ] || say "torch from $TORCH_INDEX"
     "$1" -c 'import sys; print("python", sys.version.split()[0])' 2>/dev/null || say 'python none'
     cat "$SOCO_ROOT"/requirements/{runtime,"mmcv_$MODE",quickstart,tests,docs,cluster,datasets,own_photos}.txt | sha256sum
 }
@@ -138,6 +144,7 @@ check_machine() {
     check_libraries
     [ "$MODE" = lite ] || check_compiler
     check_disk
+    say "GPU: $("$BASE_PYTHON" "$SOCO_ROOT/projects/soco/launch/driver.py" "$TORCH_INDEX")" | fold -s -w 96
 }
 
 is_linked() { [ "$(cat "$LINK" 2>/dev/null)" = "$SOCO_ROOT" ]; }
@@ -183,6 +190,8 @@ make_environment() {
         files+=(-r "$SOCO_ROOT/requirements/$list.txt")
     done
     [ "$MODE" = source ] || files+=(-r "$SOCO_ROOT/requirements/mmcv_lite.txt")
+    # A version such as 2.11.0+cu126 fulfils the pin 2.11.0, and comes before it.
+    [ -z "$TORCH_INDEX" ] || export PIP_EXTRA_INDEX_URL="$TORCH_INDEX ${PIP_EXTRA_INDEX_URL:-}"
     step 'pinned packages (about 2 minutes: 3 GB to download)' \
         "$bin/python" -m pip install "${files[@]}"
     if [ "$MODE" = source ]; then
@@ -209,10 +218,12 @@ install_package() {
 show_table() {
     "$SOCO_VENV/bin/python" -W ignore - "$SOCO_VENV" <<'PY'
 import sys
+import textwrap
 from importlib.metadata import PackageNotFoundError, version
 
 import torch
 from projects.soco.compat.ops import ops_backend
+from projects.soco.launch.driver import describe, read_driver, why_no_device
 
 rows = [('environment', sys.argv[1]), ('python', sys.version.split()[0])]
 for name in ('torch', 'torchvision', 'mmengine', 'mmcv', 'mmcv-lite', 'mmdet', 'mmselfsup',
@@ -223,7 +234,7 @@ for name in ('torch', 'torchvision', 'mmengine', 'mmcv', 'mmcv-lite', 'mmdet', '
         pass
 count = torch.cuda.device_count() if torch.cuda.is_available() else 0
 device = f'{count} x {torch.cuda.get_device_name(0)}' if count else \
-    f'CPU, {torch.get_num_threads()} threads (no CUDA device)'
+    f'CPU, {torch.get_num_threads()} threads'
 rows.append(('device', device))
 rows.append(('ops backend', {'mmcv': 'mmcv (compiled, all ops)', 'torchvision':
              'torchvision (nms, RoIAlign, sigmoid focal loss)'}[ops_backend()]))
@@ -232,6 +243,8 @@ print('-' * (15 + width))
 for name, value in rows:
     print(f'{name:<14} {value}')
 print('-' * (15 + width))
+cuda = torch.version.cuda
+print(textwrap.fill(f'GPU: {describe(read_driver(), cuda)[1] if count else why_no_device(cuda)}', 96))
 PY
 }
 

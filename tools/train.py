@@ -82,6 +82,7 @@ def main() -> None:
     from projects.soco.launch.checks import (
         check_family,
         check_inputs,
+        check_shared_memory,
         check_work_dir,
         prepare_processes,
     )
@@ -93,6 +94,7 @@ def main() -> None:
     apply_arguments(cfg, args)
     checkpoint = read_start(cfg, args)
     check_inputs(cfg)
+    check_shared_memory(cfg)
     warning = schedule_warning(cfg)
     if checkpoint is not None:
         check_resumed(cfg, checkpoint)

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import time
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,12 +15,16 @@ from miniatures import ROOTS, WRITERS, point_to, shrink
 from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.logging import MessageHub, MMLogger
+from mmengine.optim import build_optim_wrapper
+from mmengine.registry import init_default_scope
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner
 from scripts import PYTHON, free_port
 from small import ROOT, assert_same, tiny_config
 
+import projects.soco.datasets  # noqa: F401  (registers the data set)
 from projects.soco.compat.cpu import cpu_config
 from projects.soco.engine import CollapseHook, FiniteLossHook, SameRunHook, StopSignalHook
+from projects.soco.engine.finite_loss_hook import image_names
 from projects.soco.engine.same_run_hook import run_identity
 from projects.soco.launch.errors import STOPPED, Stopped
 from projects.soco.proposals.store import StoreWriter
@@ -360,23 +365,69 @@ class TestFiniteLoss:
             self.run(tmp_path, bad=3)
         assert find_newest_checkpoint(tmp_path / 'work').name == 'iter_3.pth'
 
-    @pytest.mark.parametrize('losses, patience, stops_at', [
-        ([1, float('inf'), 1, 1], 0, 1), ([1, float('nan'), float('nan'), 1, 1], 2, None),
-        ([float('nan')] * 3 + [1] + [float('inf')] * 4, 3, 7)])
-    def test_what_a_gradient_scaler_may_skip(self, losses, patience, stops_at, tmp_path):
-        hook = FiniteLossHook(patience=patience)
-        scaler = SimpleNamespace(is_enabled=lambda: True)
-        loader = SimpleNamespace(dataset=None, batch_sampler=None)
-        for i, loss in enumerate(losses):
-            runner = SimpleNamespace(optim_wrapper=SimpleNamespace(loss_scaler=scaler), iter=i,
-                                     train_dataloader=loader, work_dir=str(tmp_path))
-            batch = dict(data_samples=[SimpleNamespace(img_path=f'{i}.jpg')])
-            if i == stops_at:
-                with pytest.raises(FloatingPointError, match=f'{i}.jpg.*none was written yet'):
-                    hook.after_train_iter(runner, i, batch, dict(loss=torch.tensor(loss)))
-                return
-            hook.after_train_iter(runner, i, batch, dict(loss=torch.tensor(loss)))
-        assert stops_at is None
+    def steps(self, overflow: list[int], tmp_path: Path, monkeypatch, forward: bool = False,
+              accumulation: int = 1, **hook) -> SimpleNamespace:
+        """Train 6 iterations under a gradient scaler; gradients, or activations, overflow in some."""
+        module = 'mmengine.optim.optimizer.amp_optimizer_wrapper'
+        monkeypatch.setattr(f'{module}.is_cuda_available', lambda: True)
+        monkeypatch.setattr(f'{module}.GradScaler', partial(torch.amp.GradScaler, 'cpu'))
+        model = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.BatchNorm1d(4))
+        wrapper = build_optim_wrapper(model, dict(
+            type='AmpOptimWrapper', accumulative_counts=accumulation,
+            optimizer=dict(type='SoCoLARS', lr=0.1)))
+        guard = FiniteLossHook(**hook)
+        runner = SimpleNamespace(
+            model=model, optim_wrapper=wrapper, work_dir=str(tmp_path), hooks=[],
+            message_hub=MessageHub(tmp_path.name), train_dataloader=SimpleNamespace(dataset=None))
+        model[0].weight.register_hook(
+            lambda grad: grad * (float('inf') if runner.iter in overflow and not forward else 1))
+        for i in range(6):
+            runner.iter = i
+            factor = float('inf') if i in overflow and forward else 1
+            loss = model[1](model[0](torch.randn(8, 4)) * factor).square().mean()
+            wrapper.update_params(loss)
+            guard.after_train_iter(runner, i, {}, dict(loss=loss))
+        return runner
+
+    def test_steps_that_a_gradient_scaler_skips_are_counted(self, tmp_path, monkeypatch):
+        scalars = self.steps([0, 3, 4], tmp_path, monkeypatch, patience=2).message_hub
+        assert scalars.get_scalar('train/skipped_steps').data[0].tolist() == [1, 1, 1, 2, 3, 3]
+        assert scalars.get_scalar('train/amp_scale').data[0].tolist() == [
+            2.**power for power in (15, 15, 15, 14, 13, 13)]
+
+    @pytest.mark.parametrize(('accumulation', 'stops_at', 'scale'), [(1, 2, '16384'), (2, 4, '16384')])
+    def test_a_scale_that_only_falls_stops_the_run(self, tmp_path, monkeypatch, accumulation, stops_at,
+                                                   scale):
+        """Steps are counted, not the iterations whose gradients are accumulated."""
+        told = (f'Up to iteration {stops_at},.*more than 1 optimizer steps in a row.*{scale} now.*none '
+                'was.*bfloat16')
+        with pytest.raises(FloatingPointError, match=told):
+            self.steps(list(range(6)), tmp_path, monkeypatch, accumulation=accumulation, patience=1)
+
+    def test_a_loss_that_is_not_finite_stops_a_run_also_under_a_scaler(self, tmp_path, monkeypatch):
+        """The scaler skips the step, but BN has seen the activations, and its statistics stay NaN."""
+        with pytest.raises(FloatingPointError, match='since iteration 3'):
+            self.steps([2], tmp_path, monkeypatch, forward=True)
+        monkeypatch.setattr(FiniteLossHook, 'after_train_iter', lambda *args, **kwargs: None)
+        runner = self.steps([2], tmp_path, monkeypatch, forward=True)
+        assert all(p.isfinite().all() for p in runner.model.parameters())
+        with pytest.raises(FloatingPointError, match='running_mean is not finite after iteration 6'):
+            FiniteLossHook().before_save_checkpoint(runner, dict(state_dict=runner.model.state_dict()))
+
+    def test_names_are_those_of_the_epoch_that_failed(self, tmp_path):
+        """On a GPU, the check may come in the next epoch, whose order is another."""
+        cfg = tiny_config(tmp_path, photos=12)
+        init_default_scope('mmselfsup')
+        loader = Runner.build_dataloader({**cfg.train_dataloader, 'batch_sampler': dict(
+            type='ResumableBatchSampler')}, seed=0)
+        base = loader.batch_sampler.sampler
+        base.set_epoch(1)
+        expected = [loader.dataset.image_name(key) for key in loader.batch_sampler.keys_of(2)]
+        names = image_names(SimpleNamespace(train_dataloader=loader), 2, {})
+        base.set_epoch(2)
+        assert names() == expected
+        assert expected != [loader.dataset.image_name(key) for key in loader.batch_sampler.keys_of(2)]
+        assert base.epoch == 2
 
     def test_bad_arguments(self):
         with pytest.raises(ValueError, match='interval must be at least 1'):

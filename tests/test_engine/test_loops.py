@@ -1,16 +1,21 @@
-"""Tests that resumed training is bit-identical to uninterrupted training."""
+"""Tests that resumed training is bit-identical to uninterrupted training, or has the same data."""
+import itertools
+import signal
+from collections import Counter
 from pathlib import Path
 
 import pytest
 import torch
 from mmengine.dataset import DefaultSampler
 from mmengine.hooks import Hook
-from mmengine.registry import HOOKS
+from mmengine.model import BaseModel
+from mmengine.registry import DATASETS, HOOKS
 from mmengine.runner import Runner
 from small import assert_same, tiny_config
 
 from projects.soco.datasets import SampleKey
 from projects.soco.engine import ResumableBatchSampler
+from projects.soco.launch.errors import Stopped
 from projects.soco.weights.read import find_newest_checkpoint
 
 
@@ -131,3 +136,108 @@ def test_resuming_brings_the_seed_of_the_run(tmp_path):
     runner.train()
     assert runner.seed == 5
     assert runner.train_dataloader.batch_sampler.sampler.seed == 5
+
+
+# detectors
+
+
+@DATASETS.register_module()
+class Numbers(torch.utils.data.Dataset):
+    """Photos of two shapes; notes which of them are loaded."""
+    loaded: list[int] = []
+
+    def __len__(self) -> int:
+        return 11
+
+    def get_data_info(self, index: int) -> dict:
+        return dict(width=2 + index % 3, height=3)
+
+    def __getitem__(self, index: int) -> dict:
+        self.loaded.append(index)
+        return dict(inputs=torch.tensor(float(index)), data_samples=index)
+
+
+class Sum(BaseModel):
+    """Notes its batches; the signal of a cluster arrives in iteration `stop_in`."""
+
+    def __init__(self, stop_in: int | None) -> None:
+        super().__init__()
+        self.factor = torch.nn.Parameter(torch.ones(()))
+        self.stop_in, self.seen = stop_in, []
+
+    def forward(self, inputs: list, data_samples: list, mode: str = 'loss') -> dict:
+        self.seen.append(data_samples)
+        if len(self.seen) == self.stop_in:
+            signal.raise_signal(signal.SIGTERM)
+        return dict(loss=self.factor * sum(inputs))
+
+
+def train_numbers(folder: Path, train_cfg: dict, loader: dict, stop_in: int | None = None) -> list:
+    """Train, or resume if there is a checkpoint; return the batches."""
+    Numbers.loaded.clear()
+    newest = find_newest_checkpoint(folder)
+    model = Sum(stop_in)
+    runner = Runner(
+        model=model, work_dir=str(folder), train_cfg=train_cfg,
+        train_dataloader={'batch_size': 2, 'num_workers': 0, 'dataset': dict(type='Numbers'), **loader},
+        optim_wrapper=dict(optimizer=dict(type='SGD', lr=1e-3)), resume=newest is not None,
+        load_from=newest and str(newest), randomness=dict(seed=4 if newest else 3),
+        default_hooks=dict(checkpoint=dict(type='PlainCheckpointHook', interval=100), logger=None,
+                           resume=dict(type='ResumeHook'), stop=dict(type='StopSignalHook')),
+        experiment_name=f'{folder.name}_{folder.parent.name}_{newest}', log_level='ERROR')
+    try:
+        runner.train()
+    except Stopped:
+        assert stop_in
+    return model.seen
+
+
+@pytest.fixture(params=['infinite, by shape', 'passes', 'passes, by shape', 'infinite, a worker'])
+def order(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> dict:
+    """Return how a loader orders its photos."""
+    monkeypatch.setattr('multiprocessing.active_children', lambda: [])
+    monkeypatch.setattr('time.sleep', lambda seconds: None)  # mmengine waits between passes
+    kind = 'InfiniteSampler' if 'infinite' in request.param else 'DefaultSampler'
+    by_shape = dict(batch_sampler=dict(type='mmdet.AspectRatioBatchSampler'))
+    shapes: dict = by_shape if 'shape' in request.param else dict(drop_last=True)
+    workers = dict(num_workers=1, persistent_workers=True) if 'worker' in request.param else {}
+    return dict(sampler=dict(type=kind, shuffle=True), **shapes, **workers)
+
+
+def test_a_detector_resumes_at_its_data_and_loads_nothing_before(tmp_path: Path, order: dict):
+    """Also after several passes; the seed of the first start holds."""
+    loop = dict(type='ResumableIterLoop', max_iters=18)
+    whole = train_numbers(tmp_path / 'whole', loop, order)
+    plain = train_numbers(tmp_path / 'plain', {**loop, 'type': 'IterBasedTrainLoop'}, order)
+    assert whole == plain and len(whole) == 18 and len(Counter(map(tuple, whole))) > 9
+    assert train_numbers(tmp_path / 'parts', loop, order, stop_in=5) == whole[:5]
+    assert train_numbers(tmp_path / 'parts', loop, order, stop_in=7) == whole[5:12]
+    assert find_newest_checkpoint(tmp_path / 'parts').name == 'iter_12.pth'
+    assert train_numbers(tmp_path / 'parts', loop, order) == whole[12:]
+    if 'num_workers' not in order:  # others load in their own process
+        assert Numbers.loaded == list(itertools.chain(*whole[12:]))
+
+
+@pytest.mark.parametrize('by_shape', [False, True])
+def test_a_detector_that_counts_epochs_resumes_inside_one(tmp_path: Path, by_shape: bool,
+                                                          monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr('multiprocessing.active_children', lambda: [])
+    loop = dict(type='ResumableDetectorEpochLoop', max_epochs=3)
+    order: dict = dict(sampler=dict(type='DefaultSampler', shuffle=True))
+    if by_shape:
+        order['batch_sampler'] = dict(type='mmdet.AspectRatioBatchSampler')
+    whole = train_numbers(tmp_path / 'whole', loop, order)
+    assert whole == train_numbers(tmp_path / 'plain', {**loop, 'type': 'EpochBasedTrainLoop'}, order)
+    train_numbers(tmp_path / 'parts', loop, order, stop_in=8)  # an epoch has 6 iterations
+    assert find_newest_checkpoint(tmp_path / 'parts').name == 'iter_8.pth'
+    assert train_numbers(tmp_path / 'parts', loop, order) == whole[8:]
+    assert Numbers.loaded == list(itertools.chain(*whole[8:]))
+
+
+def test_epochs_of_another_length_resume_at_a_whole_one(tmp_path: Path,
+                                                        monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr('multiprocessing.active_children', lambda: [])
+    loop = dict(type='ResumableDetectorEpochLoop', max_epochs=2)
+    order = dict(sampler=dict(type='DefaultSampler', shuffle=True))
+    train_numbers(tmp_path, loop, order, stop_in=8)
+    assert len(train_numbers(tmp_path, loop, {**order, 'drop_last': True})) == 5

@@ -1,8 +1,10 @@
 """The log of a run begins with what a person reads; the rest is in its details.txt."""
+import os
 import warnings
 from pathlib import Path
 
 import pytest
+from mmengine.config import Config
 from mmengine.logging import print_log
 from mmengine.runner import Runner
 from small import tiny_config
@@ -51,6 +53,35 @@ def test_environment_hooks_and_initialisation_are_in_the_details(trained: Path):
                  'backbone.conv1.weight - torch.Size'):
         assert part in text, part
     assert list(trained.glob('*.py')) and list(trained.glob('*/vis_data/config.py'))
+
+
+@pytest.mark.parametrize(('given', 'evaluates', 'expected'), [
+    ({}, True, 7200), ({}, False, None), (dict(timeout=60), True, 60)])
+def test_ranks_wait_for_the_one_that_evaluates(given: dict, evaluates: bool, expected: int | None,
+                                               monkeypatch: pytest.MonkeyPatch):
+    """NCCL ends ranks that wait for ten minutes; LVIS takes longer."""
+    asked = []
+    monkeypatch.setattr('mmengine.runner.runner.init_dist',
+                        lambda launcher, **kwargs: asked.append((launcher, kwargs)))
+    monkeypatch.setattr('mmengine.runner.runner.set_multi_processing', lambda **kwargs: None)
+    runner = SummaryRunner.__new__(SummaryRunner)
+    runner._launcher, runner._distributed = 'pytorch', True
+    runner.cfg = Config(dict(val_evaluator=dict(type='LVISMetric')) if evaluates else dict())
+    runner.setup_env(dict(dist_cfg=dict(backend='nccl', **given)))
+    timeout = {} if expected is None else dict(timeout=expected)
+    assert asked == [('pytorch', dict(backend='nccl', **timeout))]
+
+
+def test_determinism_needs_a_variable_for_cublas(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr('mmengine.runner.runner.set_multi_processing', lambda **kwargs: None)
+    monkeypatch.setenv('CUBLAS_WORKSPACE_CONFIG', '')  # so that it is taken back
+    for deterministic in (False, True):
+        monkeypatch.delenv('CUBLAS_WORKSPACE_CONFIG', raising=False)
+        runner = SummaryRunner.__new__(SummaryRunner)
+        runner._distributed = False
+        runner.cfg = Config(dict(randomness=dict(deterministic=deterministic)))
+        runner.setup_env({})
+        assert ('CUBLAS_WORKSPACE_CONFIG' in os.environ) == deterministic
 
 
 def test_what_a_run_starts_from_is_told(tmp_path: Path, trained: Path,

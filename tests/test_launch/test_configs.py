@@ -1,10 +1,12 @@
 """Tests of command lines, devices and errors of the tools."""
+import copy
 import os
 import re
 import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from mmengine.config import Config
@@ -14,7 +16,7 @@ from small import ROOT, make_photos, make_store
 
 from projects.soco.datasets import SoCoDataset  # noqa: F401  (registers it)
 from projects.soco.datasets.transforms import GEOMETRY
-from projects.soco.launch.checks import check_devices, check_inputs
+from projects.soco.launch.checks import check_devices, check_inputs, check_shared_memory
 from projects.soco.launch.configs import check_key, find_hook, load_config, set_pretrained
 from projects.soco.launch.errors import (
     DIVERGED,
@@ -118,6 +120,39 @@ class TestDevices:
     def test_zero_is_no_number_of_gpus(self, r50):
         with pytest.raises(ValueError, match='at least 1'):
             check_devices(r50, asked=0, found=4)
+
+
+class TestSharedMemory:
+
+    def check(self, cfg, monkeypatch, free: float, processes: int | None = None) -> None:
+        monkeypatch.setattr('os.path.isdir', lambda path: path == '/dev/shm')
+        monkeypatch.setattr('os.statvfs', lambda path: SimpleNamespace(
+            f_bavail=free * 2**30 / 4096, f_frsize=4096))
+        check_shared_memory(cfg, processes)
+
+    def test_the_recipe_fits_into_six_gigabytes(self, r50, monkeypatch):
+        """8 processes × 4 workers × 2 batches of 256 × 3 × (224² + 224² + 112²) bytes are 5.2 GiB."""
+        assert r50.train_dataloader.num_workers == 4
+        self.check(r50, monkeypatch, 5.2, 8)
+        told = (r'up to 5.2 GiB.*8 processes × 4 workers × 2 batches of 83 MiB.*/dev/shm has 5.0 GiB.*'
+                r'--shm-size.*num_workers=3\.$')
+        with pytest.raises(ValueError, match=told):
+            self.check(r50, monkeypatch, 5.0, 8)
+
+    def test_a_container_s_64_megabytes(self, r50, monkeypatch):
+        with pytest.raises(ValueError, match='has 0.1 GiB.*num_workers=0 .*persistent_workers=False'):
+            self.check(r50, monkeypatch, 1 / 16)
+        alone = copy.deepcopy(r50)
+        alone.train_dataloader.num_workers = 0
+        self.check(alone, monkeypatch, 0)
+
+    def test_the_first_process_of_a_machine_checks_for_all(self, r50, monkeypatch):
+        monkeypatch.setenv('LOCAL_WORLD_SIZE', '8')
+        monkeypatch.setenv('LOCAL_RANK', '1')
+        self.check(r50, monkeypatch, 1)
+        monkeypatch.setenv('LOCAL_RANK', '0')
+        with pytest.raises(ValueError, match='8 processes'):
+            self.check(r50, monkeypatch, 1)
 
 
 def test_a_store_of_other_photos_is_refused_before_processes_start(tmp_path):

@@ -32,7 +32,7 @@ def fitted(cfg: Config, masks: bool = False, **kwargs) -> tuple[Config, list[str
     'pascal_voc/faster-rcnn_r50_fpn_1x_voc0712.py', 'fcos/fcos_r50-caffe_fpn_gn-head_1x_coco.py'])
 def test_any_detector_gets_the_data_the_classes_and_the_length(name: str):
     cfg, notes = fitted(load(name), iters=80)
-    assert cfg.train_cfg == dict(type='IterBasedTrainLoop', max_iters=80, val_interval=20)
+    assert cfg.train_cfg == dict(type='ResumableIterLoop', max_iters=80, val_interval=20)
     counts = {node['num_classes'] for node in dicts_in(cfg.model) if 'num_classes' in node}
     assert counts == {2}
     text = cfg.pretty_text

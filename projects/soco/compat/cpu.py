@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from mmengine.config import Config
 
+from .network import choose_gloo_interface
+
 
 def init_cpu_process_group() -> None:
     """Join the gloo process group that the launcher's environment describes.
@@ -35,6 +37,7 @@ def init_cpu_process_group() -> None:
         raise ValueError(
             f'Cannot join a process group: {", ".join(missing)} not set in the environment. '
             'Start the processes with torchrun, for example: bash tools/dist_train.sh CONFIG 2')
+    choose_gloo_interface()
     torch.distributed.init_process_group('gloo')
 
 

@@ -12,7 +12,7 @@ import importlib.machinery
 import importlib.util
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import Any
 
@@ -66,9 +66,62 @@ def _roi_align_backward(
     import torchvision  # noqa: F401  (registers the operator)
     _check_pool_mode(pool_mode)
     dtype = torch.promote_types(grad_output.dtype, torch.float32)
+    if torch.are_deterministic_algorithms_enabled() and grad_output.is_cuda:  # the operator refuses
+        grad_input.copy_(_roi_align_gradient(grad_output.to(dtype), rois.to(dtype), grad_input.shape,
+                                             spatial_scale, sampling_ratio, aligned))
+        return
     grad_input.copy_(torch.ops.torchvision._roi_align_backward(
         grad_output.to(dtype), rois.to(dtype), spatial_scale, aligned_height, aligned_width,
         *grad_input.shape, sampling_ratio, aligned))
+
+
+def _roi_align_gradient(grad: Tensor, rois: Tensor, shape: Sequence[int], scale: float,
+                        sampling_ratio: int, aligned: bool) -> Tensor:
+    """Return the gradient of RoIAlign by its input, summed in the same order each time.
+
+    The average of bilinear samples in a bin is a product of weights of rows and of columns. The
+    gradient of a photo is therefore one matrix product over its RoIs, without the atomic additions of
+    torchvision's operator, whose order changes.
+
+    Args:
+        grad (Tensor): Gradient of the output, (k, C, h, w).
+        rois (Tensor): (k, 5), batch index and x1 y1 x2 y2 in pixels of the photo.
+        shape (Sequence[int]): Shape of the input, (n, C, H, W).
+        scale (float): Pixels of the map per pixel of the photo.
+        sampling_ratio (int): Samples per bin and direction; 0 for the size of the bin, rounded up.
+        aligned (bool): Whether pixels have their centres at half a pixel.
+
+    Returns:
+        Tensor: (n, C, H, W).
+    """
+    result = grad.new_zeros(tuple(shape))
+    for photo in rois[:, 0].unique().long().tolist():
+        own = rois[:, 0] == photo
+        rows, columns = (  # (k, h, H), (k, w, W)
+            _bin_weights(rois[own, axis], rois[own, axis + 2], grad.size(4 - axis), shape[4 - axis],
+                         scale, sampling_ratio, aligned) for axis in (2, 1))
+        wide = torch.einsum('kchw,kwx->ckhx', grad[own], columns)
+        result[photo] = torch.einsum('khy,ckhx->cyx', rows, wide)
+    return result
+
+
+def _bin_weights(start: Tensor, end: Tensor, bins: int, size: int, scale: float, sampling_ratio: int,
+                 aligned: bool) -> Tensor:
+    """Return the weight (k, bins, size) of each row (or column) of a map in each bin of each RoI."""
+    offset = 0.5 if aligned else 0.0
+    first, length = start * scale - offset, (end - start) * scale
+    if not aligned:
+        length = length.clamp_min(1)
+    width = length / bins
+    counts = torch.full_like(width, sampling_ratio) if sampling_ratio > 0 else width.ceil()
+    samples = torch.arange(int(counts.max()), device=start.device)
+    corner = first[:, None] + torch.arange(bins, device=start.device) * width[:, None]
+    step = width / counts.clamp_min(1)
+    position = corner[..., None] + (samples + 0.5) * step[:, None, None]  # (k, bins, samples)
+    used = (samples < counts[:, None])[:, None] & (position >= -1) & (position <= size)
+    position = position.clamp(0, size - 1)[..., None]
+    weights = (1 - (position - torch.arange(size, device=start.device)).abs()).clamp_min(0)
+    return (weights * used[..., None]).sum(dim=2) / counts.clamp_min(1)[:, None, None]
 
 
 def _focal_terms(input: Tensor, target: Tensor, alpha: float,
@@ -122,14 +175,24 @@ def _per_output(values: Tensor, output: Tensor) -> Tensor:
     return values.flatten(1)[:, :math.prod(size)].view(len(values), *size)
 
 
+def _deform(name: str, *tensors: Tensor, settings: dict, modulated: bool) -> Any:
+    """Call torchvision's deformable convolution, or its gradient, in float32 or wider.
+
+    Its kernels have no bfloat16.
+    """
+    import torchvision  # noqa: F401  (registers the operator)
+    dtype = torch.promote_types(tensors[0].dtype, torch.float32)
+    operator = getattr(torch.ops.torchvision, name)
+    return operator(*(tensor.to(dtype) for tensor in tensors), *_deform_settings(settings), modulated)
+
+
 def _modulated_deform_conv_forward(
         input: Tensor, weight: Tensor, bias: Tensor, ones: Tensor, offset: Tensor, mask: Tensor,
         output: Tensor, columns: Tensor, *, with_bias: bool, **settings: int) -> None:
     """Fill `output` with a deformable convolution whose samples are weighted by `mask`."""
     bias = bias if with_bias else weight.new_zeros(len(weight))
-    output.copy_(torch.ops.torchvision.deform_conv2d(
-        input, weight, _per_output(offset, output), _per_output(mask, output), bias,
-        *_deform_settings(settings), True))
+    output.copy_(_deform('deform_conv2d', input, weight, _per_output(offset, output),
+                         _per_output(mask, output), bias, settings=settings, modulated=True))
 
 
 def _modulated_deform_conv_backward(
@@ -139,9 +202,9 @@ def _modulated_deform_conv_backward(
         **settings: int) -> None:
     """Fill the gradients of `_modulated_deform_conv_forward`."""
     zeros = bias if with_bias else weight.new_zeros(len(weight))
-    grads = torch.ops.torchvision._deform_conv2d_backward(
-        grad_output, input, weight, _per_output(offset, grad_output), _per_output(mask, grad_output),
-        zeros, *_deform_settings(settings), True)
+    grads = _deform(
+        '_deform_conv2d_backward', grad_output, input, weight, _per_output(offset, grad_output),
+        _per_output(mask, grad_output), zeros, settings=settings, modulated=True)
     filled = (grad_input, grad_weight, _per_output(grad_offset, grad_output),
               _per_output(grad_mask, grad_output), grad_bias)
     for ours, theirs in zip(filled if with_bias else filled[:4], grads):
@@ -151,16 +214,17 @@ def _modulated_deform_conv_backward(
 def _deform_conv_forward(input: Tensor, weight: Tensor, offset: Tensor, output: Tensor,
                          columns: Tensor, ones: Tensor, **settings: int) -> None:
     """Fill `output` with a deformable convolution."""
-    output.copy_(torch.ops.torchvision.deform_conv2d(
-        input, weight, offset, input.new_zeros(len(input), 0, 0, 0), weight.new_zeros(len(weight)),
-        *_deform_settings(settings), False))
+    output.copy_(_deform(
+        'deform_conv2d', input, weight, offset, input.new_zeros(len(input), 0, 0, 0),
+        weight.new_zeros(len(weight)), settings=settings, modulated=False))
 
 
 def _deform_grads(input: Tensor, weight: Tensor, offset: Tensor, grad_output: Tensor,
                   settings: dict) -> tuple[Tensor, ...]:
-    return torch.ops.torchvision._deform_conv2d_backward(
-        grad_output, input, weight, offset, input.new_zeros(len(input), 0, 0, 0),
-        weight.new_zeros(len(weight)), *_deform_settings(settings), False)
+    return _deform(
+        '_deform_conv2d_backward', grad_output, input, weight, offset,
+        input.new_zeros(len(input), 0, 0, 0), weight.new_zeros(len(weight)), settings=settings,
+        modulated=False)
 
 
 def _deform_conv_backward_input(

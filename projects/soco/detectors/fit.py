@@ -61,7 +61,7 @@ def fit_detector(detector: Config, images: Path, train: Path, val: Path, classes
     before = cfg.train_cfg.get('max_iters') or cfg.train_cfg.max_epochs * -(-photos // batch)
     total = iters or before
     cfg.param_scheduler = list(as_shares(cfg, before, photos // batch or 1))
-    cfg.train_cfg = dict(type='IterBasedTrainLoop', max_iters=total,
+    cfg.train_cfg = dict(type='ResumableIterLoop', max_iters=total,
                          val_interval=max(1, total // points))
     cfg.val_cfg, cfg.test_cfg = dict(type='ValLoop'), dict(type='TestLoop')
     notes.append(f'{total} iterations of {batch} photos, whatever the share of the labels')

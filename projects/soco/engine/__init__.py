@@ -10,7 +10,13 @@ from .finite_loss_hook import FiniteLossHook
 from .info_hook import BatchInfoHook, DeferredInfoHook
 from .keep_predictions_hook import KeepPredictionsHook
 from .lars import SoCoLARS
-from .loops import ResumableBatchSampler, ResumableEpochLoop
+from .loops import (
+    AdvancedBatchSampler,
+    ResumableBatchSampler,
+    ResumableDetectorEpochLoop,
+    ResumableEpochLoop,
+    ResumableIterLoop,
+)
 from .momentum_hook import MomentumUpdateHook
 from .precise_bn_hook import PreciseBNHook
 from .pretrained_hook import PretrainedWeightsHook
@@ -21,9 +27,10 @@ from .stop_signal_hook import StopSignalHook
 from .view_pictures_hook import ViewDrawer, ViewPicturesHook
 
 __all__ = [
-    'AutocastOptimWrapper', 'BadImageHook', 'BatchInfoHook', 'ClassesHook', 'CollapseHook', 'CosineLR',
-    'DeferredInfoHook', 'FiniteLossHook', 'KeepPredictionsHook', 'MomentumUpdateHook',
-    'PlainCheckpointHook', 'PreciseBNHook', 'PretrainedWeightsHook', 'ResumableBatchSampler',
-    'ResumableEpochLoop', 'ResumeHook', 'SameRunHook', 'SoCoLARS', 'StepsLR', 'StopSignalHook',
-    'ViewDrawer', 'ViewPicturesHook', 'WarmupLR', 'cosine_momentum'
+    'AdvancedBatchSampler', 'AutocastOptimWrapper', 'BadImageHook', 'BatchInfoHook', 'ClassesHook',
+    'CollapseHook', 'CosineLR', 'DeferredInfoHook', 'FiniteLossHook', 'KeepPredictionsHook',
+    'MomentumUpdateHook', 'PlainCheckpointHook', 'PreciseBNHook', 'PretrainedWeightsHook',
+    'ResumableBatchSampler', 'ResumableDetectorEpochLoop', 'ResumableEpochLoop', 'ResumableIterLoop',
+    'ResumeHook', 'SameRunHook', 'SoCoLARS', 'StepsLR', 'StopSignalHook', 'ViewDrawer',
+    'ViewPicturesHook', 'WarmupLR', 'cosine_momentum'
 ]

@@ -1,11 +1,15 @@
-"""Mixed precision that also runs on a CPU."""
-from collections.abc import Iterator
+"""Mixed precision that also runs on a CPU, and that leaves the coordinates of detectors in float32."""
+import functools
+import importlib
+import sys
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from mmengine.optim import OptimWrapper
 from mmengine.registry import OPTIM_WRAPPERS
+from mmengine.runner import Runner
 from torch import nn
 
 
@@ -37,3 +41,18 @@ class AutocastOptimWrapper(OptimWrapper):
         device = next(model.parameters()).device.type
         with super().optim_context(model), torch.autocast(device, self.dtype):
             yield
+
+
+def _with_exact_coordinates(build: Callable) -> Callable:
+    """Return `Runner.build_model`; if it has built a part of mmdet, its coordinates stay in float32."""
+    @functools.wraps(build)
+    def built(self: Runner, model: nn.Module | dict) -> nn.Module:
+        model = build(self, model)
+        if 'mmdet.models' in sys.modules:  # its import takes seconds, and a classifier needs none of it
+            importlib.import_module('projects.soco.compat.coordinates')
+        return model
+
+    return built
+
+
+Runner.build_model = _with_exact_coordinates(Runner.build_model)

@@ -12,6 +12,7 @@ from torch import distributed
 
 from ..datasets.dataset import WAYS_OUT, BadPhoto
 from ..files import whole_file
+from .runner_utils import cpu_group
 
 TABLE = 'bad_images.csv'  # in the work directory; its columns are the fields of BadPhoto
 SHOWN = 3
@@ -44,7 +45,7 @@ class BadImageHook(Hook):
         """Read the table of a run that is resumed."""
         self._table = Path(runner.work_dir) / TABLE
         if is_distributed():
-            self._group = distributed.new_group(backend='gloo')  # between CPUs, so that no GPU waits
+            self._group = cpu_group()
         if runner._resume and self._table.is_file():
             with open(self._table, newline='', encoding='utf-8') as file:
                 rows = [BadPhoto(*row) for row in csv.reader(file) if len(row) == 3]

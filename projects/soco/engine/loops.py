@@ -1,4 +1,6 @@
-"""A training loop and a sampler that resume exactly after any optimizer step."""
+"""Training loops and samplers that resume at the right data, without loading what is before it."""
+import copy
+import itertools
 import sys
 import types
 from collections.abc import Iterator
@@ -9,8 +11,9 @@ import torch
 from mmengine.dist import get_rank
 from mmengine.hooks import CheckpointHook
 from mmengine.registry import DATA_SAMPLERS, LOOPS
-from mmengine.runner import EpochBasedTrainLoop, Runner
-from torch.utils.data import Sampler
+from mmengine.runner import BaseLoop, EpochBasedTrainLoop, IterBasedTrainLoop, Runner
+from mmengine.runner.loops import _InfiniteDataloaderIterator
+from torch.utils.data import BatchSampler, DataLoader, Sampler
 
 from ..datasets.dataset import SampleKey
 from .bad_image_hook import BadImageHook
@@ -55,17 +58,25 @@ class ResumableBatchSampler(Sampler):
                 'train_dataloader.batch_size, or use more photos.')
 
     def __iter__(self) -> Iterator[list[SampleKey]]:
-        keys = self._keys()
+        keys = self._keys(self.epoch)
         for i in range(self.start, self.length):
             yield keys[i * self.batch_size:(i + 1) * self.batch_size]
 
-    def _keys(self) -> list[SampleKey]:
-        sampler: Any = self.sampler  # mmengine's, which has the epoch and the seed
-        return [SampleKey(index, sampler.epoch, sampler.seed) for index in sampler]
+    @property
+    def epoch(self) -> int:
+        """The current epoch."""
+        source: Any = self.sampler  # mmengine's, which has the epoch and the seed
+        return source.epoch
 
-    def keys_of(self, i: int) -> list[SampleKey]:
-        """Return the batch of iteration `i` of the current epoch."""
-        return self._keys()[i * self.batch_size:(i + 1) * self.batch_size]
+    def _keys(self, epoch: int) -> list[SampleKey]:
+        source: Any = copy.copy(self.sampler)
+        source.set_epoch(epoch)
+        return [SampleKey(index, epoch, source.seed) for index in source]
+
+    def keys_of(self, i: int, epoch: int | None = None) -> list[SampleKey]:
+        """Return the batch of iteration `i` of an epoch, by default the current one."""
+        epoch = self.epoch if epoch is None else epoch
+        return self._keys(epoch)[i * self.batch_size:(i + 1) * self.batch_size]
 
     def __len__(self) -> int:
         return self.length
@@ -134,3 +145,136 @@ class ResumableEpochLoop(EpochBasedTrainLoop):
         state = np.random.SeedSequence([self.runner.seed, get_rank(), self._iter])
         torch.manual_seed(int(state.generate_state(1, np.uint32)[0]))
         super().run_iter(idx, data_batch)
+
+
+@DATA_SAMPLERS.register_module()
+class AdvancedBatchSampler(Sampler):
+    """The batches of any sampler, from a position of its run on.
+
+    The batches before it are drawn as indices, whose photos are not loaded.
+
+    Args:
+        sampler (Sampler): Any sampler of mmengine or mmdet.
+        batch_size (int): Photos per batch.
+        done (int): Batches that the run has had, also over several passes through the data.
+        batch_sampler (dict, optional): Config of the sampler of batches. Defaults to None: torch's.
+        drop_last (bool): Whether torch's drops an incomplete batch. Defaults to False.
+    """
+
+    def __init__(self, sampler: Sampler, batch_size: int, done: int, batch_sampler: dict | None = None,
+                 drop_last: bool = False) -> None:
+        self.sampler = sampler
+        self.batch_size = batch_size
+        self.done = done
+        self.passes = 0  # that were complete before the position
+        if batch_sampler is None:
+            self.batches = BatchSampler(sampler, batch_size, drop_last)
+        else:
+            self.batches = DATA_SAMPLERS.build(
+                batch_sampler, default_args=dict(sampler=sampler, batch_size=batch_size))
+
+    def __iter__(self) -> Iterator[list[int]]:
+        first: list[int] | None = None
+        batches = iter(self.batches)
+        for _ in range(self.done + 1 if self.done else 0):
+            while (first := next(batches, None)) is None:  # as mmengine's loop does where the data end
+                self.passes += 1
+                if hasattr(self.sampler, 'set_epoch'):
+                    self.sampler.set_epoch(self.passes)
+                batches = iter(self.batches)
+        self.done = 0
+        if first is not None:
+            yield first
+        yield from batches
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+
+def _advanced(loop: BaseLoop, cfg: dict, done: int) -> DataLoader:
+    """Return the training loader of a loop, from a position on, over the data set that it has."""
+    runner, order = loop.runner, dict(type='AdvancedBatchSampler', done=done)
+    cfg = dict(cfg, dataset=loop.dataloader.dataset)
+    order['batch_sampler'] = cfg.pop('batch_sampler', None)
+    order['drop_last'] = cfg.pop('drop_last', False)
+    # The seed is the checkpoint's, since the order of the photos depends on it.
+    return runner.build_dataloader(
+        dict(cfg, batch_sampler=order), seed=runner.seed,
+        diff_rank_seed=runner._randomness_cfg.get('diff_rank_seed', False))
+
+
+@LOOPS.register_module()
+class ResumableIterLoop(IterBasedTrainLoop):
+    """mmengine's iteration loop for detectors, which resumes without loading the data again.
+
+    mmengine loads and discards every batch before it: an hour at iteration 60,000, in which no signal
+    is heard. Here a resumed run gets the photos in the same order at once. Their augmentations are
+    drawn anew.
+
+    Args:
+        runner (Runner): The runner.
+        dataloader (dict): Config of the data loader.
+        max_iters (int): Iterations of the whole run.
+        **kwargs: See `mmengine.runner.IterBasedTrainLoop`.
+    """
+
+    def __init__(self, runner: Runner, dataloader: dict, max_iters: int, **kwargs: Any) -> None:
+        self._loader_cfg = dataloader
+        super().__init__(runner, dataloader, max_iters, **kwargs)
+
+    def run(self) -> torch.nn.Module:
+        """Train from the current iteration to the end of the run."""
+        if self._iter:
+            begun = self.dataloader_iterator._iterator  # at the beginning of the data
+            if hasattr(begun, '_shutdown_workers'):
+                begun._shutdown_workers()
+            self.dataloader = _advanced(self, self._loader_cfg, self._iter)
+            self.dataloader_iterator = self._batches(self._iter)
+        return super().run()
+
+    def _batches(self, done: int) -> Iterator[dict]:
+        yield from itertools.repeat({}, done)  # which mmengine's loop discards
+        batches = _InfiniteDataloaderIterator(self.dataloader)
+        first = next(batches)
+        batches._epoch = self.dataloader.batch_sampler.passes
+        yield from itertools.chain([first], batches)
+
+
+@LOOPS.register_module()
+class ResumableDetectorEpochLoop(EpochBasedTrainLoop):
+    """mmengine's epoch loop for detectors, which also resumes inside an epoch.
+
+    The photos of the epoch come in the same order; their augmentations are drawn anew.
+
+    Args:
+        runner (Runner): The runner.
+        dataloader (dict): Config of the data loader.
+        max_epochs (int): Epochs of the whole run.
+        **kwargs: See `mmengine.runner.EpochBasedTrainLoop`.
+    """
+
+    def __init__(self, runner: Runner, dataloader: dict, max_epochs: int, **kwargs: Any) -> None:
+        self._loader_cfg = dataloader
+        super().__init__(runner, dataloader, max_epochs, **kwargs)
+
+    def run(self) -> torch.nn.Module:
+        """Train from the current iteration to the end of the run."""
+        # A checkpoint may be from the last iteration of an epoch, and contains the seed of its run.
+        self._epoch = self._iter // len(self.dataloader)
+        sampler = self.dataloader.batch_sampler.sampler
+        if self._iter and hasattr(sampler, 'seed'):
+            sampler.seed = self.runner.seed
+        return super().run()
+
+    def run_epoch(self) -> None:
+        """Run the rest of the current epoch."""
+        whole, start = self.dataloader, self._iter - self._epoch * len(self.dataloader)
+        if start:
+            self.dataloader = _advanced(self, {**self._loader_cfg, 'persistent_workers': False}, start)
+        self.runner.call_hook('before_train_epoch')
+        self.runner.model.train()
+        for idx, data_batch in enumerate(self.dataloader, start):
+            self.run_iter(idx, data_batch)
+        self.runner.call_hook('after_train_epoch')
+        self.dataloader = whole
+        self._epoch += 1

@@ -8,7 +8,7 @@ from mmengine.optim import OptimWrapper, ReduceOnPlateauParamScheduler, _ParamSc
 from mmengine.registry import HOOKS
 from mmengine.runner import EpochBasedTrainLoop, Runner
 
-from .loops import ResumableEpochLoop
+from .loops import ResumableDetectorEpochLoop, ResumableEpochLoop
 from .runner_utils import unwrapped
 
 
@@ -27,6 +27,9 @@ class ResumeHook(Hook):
 
     Under equal conditions, the result is the same to the bit as that of an uninterrupted run.
 
+    A detector resumes at its iteration, whatever the batch. If it counts epochs, and these have another
+    number of iterations now, it resumes at the last whole epoch.
+
     Raises:
         ValueError: If the checkpoint is of another model, other data or a longer run, or if it has no
             position and does not fit the present batch.
@@ -42,6 +45,8 @@ class ResumeHook(Hook):
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Add the position to `meta`."""
         loop, meta = runner.train_loop, checkpoint['meta']
+        if isinstance(loop, ResumableDetectorEpochLoop):
+            meta['epoch_length'] = len(loop.dataloader)
         if isinstance(loop, ResumableEpochLoop):
             sampler = loop.dataloader.batch_sampler
             epoch, done = divmod(meta['iter'], len(sampler))
@@ -72,7 +77,10 @@ class ResumeHook(Hook):
         before = meta['iter']
         if isinstance(loop, ResumableEpochLoop):
             told = _convert(path, meta, loop)
-        elif isinstance(loop, EpochBasedTrainLoop):  # it resumes at whole epochs only
+        elif isinstance(loop, EpochBasedTrainLoop) and not (
+                isinstance(loop, ResumableDetectorEpochLoop)
+                and meta.get('epoch_length') == len(loop.dataloader)):
+            # mmengine's loop, or epochs of another length: resume at a whole epoch
             meta['iter'] = meta['epoch'] * len(loop.dataloader)
             told = f'{meta["epoch"]} epochs are done'
         else:

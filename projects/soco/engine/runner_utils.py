@@ -4,7 +4,15 @@ from bisect import bisect
 from mmengine.hooks import Hook, LoggerHook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
-from torch import nn
+from torch import distributed, nn
+
+from ..compat.network import choose_gloo_interface
+
+
+def cpu_group() -> distributed.ProcessGroup:
+    """Return a new group of all ranks for messages between CPUs, for which no GPU has to wait."""
+    choose_gloo_interface()
+    return distributed.new_group(backend='gloo')
 
 
 def unwrapped(runner: Runner) -> nn.Module:

@@ -20,7 +20,7 @@ from torch import distributed
 
 from ..launch.errors import STOPPED, Stopped
 from ..weights.read import find_newest_checkpoint
-from .runner_utils import validation_is_due
+from .runner_utils import cpu_group, validation_is_due
 
 
 @HOOKS.register_module()
@@ -30,9 +30,9 @@ class StopSignalHook(Hook):
     Clusters send SIGTERM before they kill a job, often to all its processes. All ranks stop after the
     same step, whichever of them got the signal, and none exits before the checkpoint is complete. The
     checkpoint is `iter_N.pth`, or `epoch_N.pth` at the end of an epoch; `--resume` resumes from it.
-    MMEngine's epoch loop cannot resume inside an epoch: there nothing is written, and the run resumes
-    from its last checkpoint. A run at its last iteration ends as usual, and one that is about to
-    validate does so first.
+    MMEngine's own epoch loop cannot resume inside an epoch: there nothing is written, and the run
+    resumes from its last checkpoint. A run at its last iteration ends as usual, and one that is about
+    to validate does so first.
 
     A stopped run also creates the file that the environment variable SOCO_STOPPED names, if it is set:
     launchers such as srun and torchrun do not always pass on the exit code.
@@ -55,8 +55,7 @@ class StopSignalHook(Hook):
         for number in self.signals:
             self._before[number] = signal.signal(number, self._ask)
         if is_distributed():
-            # The ranks exchange messages between CPUs, so that no GPU waits.
-            self._group = distributed.new_group(backend='gloo')
+            self._group = cpu_group()
 
     def _ask(self, *args: Any) -> None:
         self.asked = True

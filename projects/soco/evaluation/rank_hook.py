@@ -148,6 +148,10 @@ class FeatureRankHook(Hook):
 
     @staticmethod
     def _log(runner: Runner, features: dict[str, Tensor]) -> None:
+        if not all(values.isfinite().all() for values in features.values()):
+            # On a GPU, this may come before the check of the loss, which explains what to do.
+            runner.logger.warning('The features are not finite, so their rank is not measured.')
+            return
         ranks = {name: effective_rank(values) for name, values in features.items()}
         if f'train/{NAMES[0]}' not in runner.message_hub.log_scalars:  # the start
             runner.visualizer.add_scalars(ranks, step=1)

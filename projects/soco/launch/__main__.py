@@ -16,7 +16,13 @@ def main() -> None:
     args = runpy.run_path(script)['parse_args']()
 
     from .annotations import TESTING, TRAINING
-    from .checks import check_devices, check_family, check_inputs, default_work_dir
+    from .checks import (
+        check_devices,
+        check_family,
+        check_inputs,
+        check_shared_memory,
+        default_work_dir,
+    )
     from .configs import load_config, set_pretrained
     cfg = load_config(args.config, args.cfg_options, register=False, cpu=args.cpu)
     if getattr(args, 'family', None):
@@ -27,6 +33,7 @@ def main() -> None:
         return
     cfg.work_dir = default_work_dir(args.config, args.work_dir, cfg, getattr(args, 'pretrained', None))
     check_inputs(cfg, TESTING if script.endswith('test.py') else TRAINING)
+    check_shared_memory(cfg, int(gpus))
     import torch  # last, as its import takes the longest
     check_devices(cfg, int(gpus), torch.cuda.device_count())
 

@@ -5,8 +5,10 @@ functions, after the arguments were parsed and as many inputs as possible were c
 takes 2 to 7 CPU seconds, for which nobody should wait to read `--help` or that a flag is misspelt.
 """
 import argparse
+import os
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 
 class KeyValueAction(argparse.Action):
@@ -34,6 +36,28 @@ class KeyValueAction(argparse.Action):
         setattr(namespace, self.dest, options)
 
 
+def hide_devices() -> None:
+    """Hide all CUDA devices from this process and those that it starts.
+
+    Call it before torch or OpenMMLab is imported: MMEngine looks for a device at its import, keeps what
+    it found, and moves the models there.
+    """
+    os.environ['CUDA_VISIBLE_DEVICES'] = ''
+
+
+class CpuAction(argparse.Action):
+    """Set a flag to True and hide the CUDA devices at once, before anything looks for them."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, **kwargs: Any) -> None:
+        super().__init__(option_strings, dest, nargs=0, default=False, **kwargs)
+
+    def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace,
+                 values: str | Sequence[str] | None, option_string: str | None = None) -> None:
+        """Handle one occurrence of the option."""
+        setattr(namespace, self.dest, True)
+        hide_devices()
+
+
 def add_options_argument(parser: argparse.ArgumentParser, example: str) -> None:
     """Add `--cfg-options KEY=VALUE ...`.
 
@@ -52,7 +76,7 @@ def add_config_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--work-dir', help='folder for logs and checkpoints (default: '
                         'work_dirs/<name of the config>)')
     add_options_argument(parser, 'train_dataloader.batch_size=128')
-    parser.add_argument('--cpu', action='store_true', help='run a config that was made for GPUs on '
+    parser.add_argument('--cpu', action=CpuAction, help='run a config that was made for GPUs on '
                         'the CPU: BN instead of SyncBN, full precision')
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none',
                         help='set by dist_train.sh and slurm_train.sh')

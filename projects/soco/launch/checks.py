@@ -10,6 +10,7 @@ from ..proposals.store import ProposalStore
 from ..proposals.store_check import check_store_fits
 from .annotations import TRAINING, settle_annotations
 from .data_files import check_layout
+from .driver import why_no_device
 
 
 def check_work_dir(path: str | Path) -> None:
@@ -53,12 +54,57 @@ def check_devices(cfg: Config, asked: int, found: int) -> None:
     from ..compat.cpu import needs_cuda
     reasons = needs_cuda(cfg)
     if reasons:
+        import torch
         raise ValueError(
             f'Asked for {asked} GPUs, found no CUDA device, and this config needs one: it uses '
-            f'{"; ".join(reasons)}. Run it on a machine with {asked} GPUs (nvidia-smi should list '
-            'them, and `python -c "import torch; print(torch.cuda.device_count())"` should print '
-            'their number). To try all steps on a CPU: bash tools/dist_train.sh '
+            f'{"; ".join(reasons)}. {why_no_device(torch.version.cuda)} Run it on a machine with '
+            f'{asked} GPUs. To try all steps on a CPU: bash tools/dist_train.sh '
             'configs/soco_r18_fpn_quickstart.py 2')
+
+
+SHARED = '/dev/shm'  # where torch's data workers put their batches
+
+
+def check_shared_memory(cfg: Config, processes: int | None = None) -> None:
+    """Check that the batches which the data workers of a pretraining run prefetch fit into /dev/shm.
+
+    Otherwise a worker is killed by the bus error of its first batch, after minutes of start-up. Only
+    batches of views are counted: those of detectors have no fixed size, and are small.
+
+    Args:
+        cfg (Config): The config to train.
+        processes (int, optional): Processes of the run on this machine. Defaults to the number that the
+            launcher has set; then only the first of them checks, before any has workers, as these start
+            when the processes have found each other.
+
+    Raises:
+        ValueError: If they do not fit; the message has both sizes, and the number of workers that fits.
+    """
+    if processes is None:
+        if os.environ.get('LOCAL_RANK', os.environ.get('SLURM_LOCALID', '0')) != '0':
+            return
+        processes = int(os.environ.get('LOCAL_WORLD_SIZE',
+                                       os.environ.get('SLURM_NTASKS_PER_NODE', 1)))
+    loader = cfg.get('train_dataloader') or {}
+    workers = loader.get('num_workers', 0)
+    pipeline = (loader.get('dataset') or {}).get('pipeline') or []
+    views = next((transform['views'] for transform in pipeline
+                  if transform.get('type') == 'ProposalViews'), None)
+    if not (workers and views and os.path.isdir(SHARED)):
+        return
+    batch = loader['batch_size'] * sum(3 * view['size']**2 for view in views)  # bytes: pixels are uint8
+    each = processes * batch * (loader.get('prefetch_factor') or 2)  # per worker of every process
+    state = os.statvfs(SHARED)
+    free = state.f_bavail * state.f_frsize
+    if each * workers > free:
+        fitting = int(free // each)
+        raise ValueError(
+            f'The data workers need up to {each * workers / 2**30:.1f} GiB of shared memory '
+            f'({processes} processes × {workers} workers × {each // (processes * batch)} batches of '
+            f'{batch / 2**20:.0f} MiB), but {SHARED} has {free / 2**30:.1f} GiB free. In a container, '
+            'start it with more: docker run --ipc=host, or --shm-size with that size. Or use fewer '
+            f'workers: --cfg-options train_dataloader.num_workers={fitting}'
+            + ('' if fitting else ' train_dataloader.persistent_workers=False') + '.')
 
 
 def check_inputs(cfg: Config, loaders: tuple[str, ...] = TRAINING) -> None:

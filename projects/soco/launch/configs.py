@@ -11,6 +11,9 @@ from mmengine.utils import import_modules_from_strings
 
 from .options import MISSING, read_value, set_value
 
+# Loops that resume at the right data, in place of mmengine's.
+OUR_LOOPS = {'IterBasedTrainLoop': 'ResumableIterLoop',
+             'EpochBasedTrainLoop': 'ResumableDetectorEpochLoop'}
 SCOPES = ('mmengine', 'mmcv', 'mmdet', 'mmcls', 'mmselfsup')
 # Keys that a Runner accepts although the configs do not list them; `Runner.__init__` cannot be asked
 # without the import of torch.
@@ -40,8 +43,8 @@ def load_config(path: str, options: dict[str, Any], register: bool = True,
             replaces (`options.read_value`); other values are set as they are.
         register (bool): Whether to import the config's `custom_imports`. Defaults to True. A tool that
             checks its inputs first calls `register_modules` afterwards.
-        cpu (bool): Whether to convert it to a config for the CPU (`cpu_config`) and hide this process's
-            CUDA devices. Defaults to False.
+        cpu (bool): Whether to convert it to a config for the CPU (`cpu_config`). Defaults to False. It
+            hides no device, as it is too late for that: see `arguments.hide_devices`.
 
     Returns:
         Config: The config.
@@ -71,7 +74,6 @@ def load_config(path: str, options: dict[str, Any], register: bool = True,
             register_modules(cfg)
     if cpu:
         from ..compat.cpu import cpu_config
-        os.environ['CUDA_VISIBLE_DEVICES'] = ''
         cfg = cpu_config(cfg)
     return cfg
 
@@ -252,6 +254,9 @@ def use_our_loading(cfg: Config) -> ConfigDict:
         if (hooks.get('checkpoint') or {}).get('type') == 'CheckpointHook':
             hooks.checkpoint.type = 'PlainCheckpointHook'
             hooks.resume = ConfigDict(type='ResumeHook')
+            loop = cfg.get('train_cfg') or {}
+            if loop.get('type') in OUR_LOOPS:
+                loop.type = OUR_LOOPS[loop.type]
         cfg.custom_imports = dict(
             imports=[*imports_of(cfg), 'projects.soco.engine'], allow_failed_imports=False)
         hook = hooks.pretrained

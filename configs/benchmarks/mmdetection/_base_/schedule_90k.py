@@ -3,7 +3,7 @@
 # The loop is iteration-based, as in detectron2. mmdet's 1x schedule is 12 epochs, which is about 88k
 # iterations at this batch size, with other steps. Counting iterations makes warm-up, steps, evaluations
 # and the end of training match the official runs.
-train_cfg = dict(type='IterBasedTrainLoop', max_iters=90000, val_interval=10000)
+train_cfg = dict(type='ResumableIterLoop', max_iters=90000, val_interval=10000)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 

@@ -72,7 +72,7 @@ val_evaluator = dict(type='CocoMetric', ann_file=ann_file, metric=['bbox', 'segm
 test_evaluator = val_evaluator
 
 max_iters = 50
-train_cfg = dict(type='IterBasedTrainLoop', max_iters=max_iters, val_interval=max_iters)
+train_cfg = dict(type='ResumableIterLoop', max_iters=max_iters, val_interval=max_iters)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 optim_wrapper = dict(

@@ -75,7 +75,7 @@ val_evaluator = dict(type='CocoMetric', ann_file=val_file, metric='bbox')
 test_evaluator = val_evaluator
 
 max_iters = 300
-train_cfg = dict(type='IterBasedTrainLoop', max_iters=max_iters, val_interval=75)
+train_cfg = dict(type='ResumableIterLoop', max_iters=max_iters, val_interval=75)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 optim_wrapper = dict(
