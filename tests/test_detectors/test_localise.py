@@ -74,7 +74,7 @@ def test_the_detector_is_trained_as_it_says_without_masks_and_validation():
     detector, _ = read_detector('mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py')
     paths = Path('/photos'), Path('/objects.json')
     cfg = localisation_config(detector, *paths, 100, 4, from_random=False)
-    assert cfg.train_cfg == dict(type='IterBasedTrainLoop', max_iters=200)  # batches of two
+    assert cfg.train_cfg == dict(type='ResumableIterLoop', max_iters=200)  # batches of two
     assert cfg.model.roi_head.bbox_head.num_classes == 1 and 'mask_head' not in cfg.model.roi_head
     assert cfg.val_dataloader is None and cfg.val_cfg is None and cfg.val_evaluator is None
     assert cfg.optim_wrapper == detector.optim_wrapper and cfg.model.backbone.frozen_stages == 1

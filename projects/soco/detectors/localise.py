@@ -154,7 +154,7 @@ def localisation_config(detector: Config, images: Path, objects: Path, photos: i
     for key in ('val_dataloader', 'val_evaluator', 'val_cfg', 'test_dataloader', 'test_evaluator',
                 'test_cfg'):
         cfg[key] = None
-    cfg.train_cfg = dict(type='IterBasedTrainLoop', max_iters=iters)
+    cfg.train_cfg = dict(type=cfg.train_cfg.type, max_iters=iters)
     cfg.default_hooks.checkpoint.interval = max(1, iters // 4)
     cfg.default_hooks.pop('predictions', None)
     cfg.default_hooks.pop('visualization', None)
