@@ -216,10 +216,12 @@ def test_the_verdict_follows_from_the_records(comparison: Comparison, ahead: flo
 
 def test_the_page_holds_verdict_numbers_and_picture(comparison: Comparison):
     records = fill(comparison, .1)
-    page, verdicts = write_results(records, comparison.folder, {'detector': '<b>x</b>'})
+    page, verdicts = write_results(records, comparison.folder, {'detector': '<b>x</b>'},
+                                   ['<i>one</i> seed'], {'the pretraining': 'pretrain/report.html'})
     text = page.read_text()
     assert verdicts[0] in text and '&lt;b&gt;x' in text and 'data:image/png;base64,' in text
-    assert '<td>43.0</td>' in text
+    assert '<td>43.0</td>' in text and '&lt;i&gt;one&lt;/i&gt; seed' in text
+    assert '<a href="pretrain/report.html">the pretraining</a>' in text
     assert (comparison.folder / 'compare_starts.png').stat().st_size > 10_000
     stored = json.loads((comparison.folder / 'results.json').read_text())
     assert stored['verdicts'] == verdicts and len(stored['worth']) == 1
