@@ -21,8 +21,9 @@ def parse_args() -> argparse.Namespace:
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('detector', help="an mmdet config: a path, or mmdet::NAME for one of mmdet's")
     parser.add_argument('--images', required=True, metavar='DIR', help='folder of the photos')
-    parser.add_argument('--train', required=True, metavar='JSON', help='COCO annotations to train on')
-    parser.add_argument('--val', required=True, metavar='JSON', help='COCO annotations to evaluate on')
+    parser.add_argument('--train', required=True, metavar='FILE', help='annotations to train on: COCO '
+                        'json, or VOC XML or YOLO text files (docs/data.md)')
+    parser.add_argument('--val', required=True, metavar='FILE', help='annotations to evaluate on')
     parser.add_argument('--start', action='append', required=True, dest='starts', metavar='START',
                         help='random, a file of weights, or soco:DIR with the work directory of a '
                         'pretraining; NAME=START gives it a name; at least two')

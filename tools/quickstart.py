@@ -1,8 +1,8 @@
 """Run the full pipeline: photos, proposals, SoCo pretraining, fine-tuning of a detector.
 
 Called by tools/quickstart.sh. Without annotations, it is a demonstration on a CPU: it replaces
-work_dirs/quickstart and writes nothing elsewhere. With annotations, it trains the same detector with and
-without pretraining, and continues where it was stopped.
+work_dirs/quickstart and writes nothing elsewhere. With annotations, it trains the same detector with
+and without pretraining, and continues where it was stopped.
 """
 import argparse
 import importlib.util
@@ -239,17 +239,17 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('folder', nargs='?', type=Path, help='folder of your own photos (default: '
                         'eight photos of scikit-image and scikit-learn)')
     own = parser.add_argument_group('with annotations of your own')
-    own.add_argument('--train', metavar='FILE', help='annotations to train on: COCO json, or VOC XML or '
-                     'YOLO text files (docs/data.md)')
+    own.add_argument('--train', metavar='FILE', help='annotations to train on: COCO json, or VOC XML '
+                     'or YOLO text files (docs/data.md)')
     own.add_argument('--val', metavar='FILE', help='annotations to evaluate on, of other photos')
-    own.add_argument('--weights', type=Path, metavar='FILE', help='weights of a backbone or a detector: '
-                     'pretraining starts from them, and is compared with them')
+    own.add_argument('--weights', type=Path, metavar='FILE', help='weights of a backbone or a '
+                     'detector: pretraining starts from them, and is compared with them')
     own.add_argument('--epochs', type=int, metavar='N', help='epochs of pretraining (default: 20, or '
                      'fewer, to take minutes on a CPU)')
-    own.add_argument('--iters', type=int, metavar='N', help='iterations of each detector (default: 300, '
-                     'or fewer, to take minutes on a CPU)')
-    own.add_argument('--work-dir', type=Path, metavar='DIR', help='folder for everything that is written '
-                     '(default: work_dirs/quickstart_<name of the folder>)')
+    own.add_argument('--iters', type=int, metavar='N', help='iterations of each detector (default: '
+                     '300, or fewer, to take minutes on a CPU)')
+    own.add_argument('--work-dir', type=Path, metavar='DIR', help='folder for everything that is '
+                     'written (default: work_dirs/quickstart_<name of the folder>)')
     args = parser.parse_args()
     given = [f'--{name.replace("_", "-")}' for name in ('train', 'val', 'weights', 'epochs', 'iters',
                                                         'work_dir') if getattr(args, name) is not None]
@@ -279,7 +279,7 @@ def compare(args: argparse.Namespace) -> None:
     os.environ.update(SOCO_PHOTOS=str(data.images), SOCO_TRAIN=str(data.train), SOCO_VAL=str(data.val))
     weights = [str(args.weights)] if args.weights else []
     texts = ['random', *weights]
-    for text in weights:
+    if weights:
         read_starts(texts)  # the file is there, and its name differs
     detector, why = own_photos.choose_detector(args.weights, cuda)
     names, total = own_photos.unlabelled_photos(data)
@@ -308,9 +308,8 @@ def compare(args: argparse.Namespace) -> None:
     report = write_report(pretraining / 'run')
 
     console.rule('(c) the same detector from each start')
-    comparison = Comparison(
-        read_detector(detector)[0], data, read_starts([*texts, f'soco:{pretraining}']), [100], 1, folder,
-        iters, 1 if cuda else min(2, os.cpu_count() or 1))
+    starts, workers = read_starts([*texts, f'soco:{pretraining}']), 1 if cuda else 2
+    comparison = Comparison(read_detector(detector)[0], data, starts, [100], 1, folder, iters, workers)
     about, told = own_photos.about_pretraining(pretraining / 'run', len(names), epochs)
     facts = {**compare_run.facts_of(comparison, f'{why} ({detector})'), 'pretraining': about}
     told = [*compare_run.warnings_of(data), *told,

@@ -1,4 +1,4 @@
-"""From a folder of photos and annotations to a comparison: the detector, and how long it all may take."""
+"""From photos and annotations to a comparison: its detector, its length, and what it is about."""
 import hashlib
 import json
 from pathlib import Path
@@ -25,6 +25,8 @@ EPOCHS, BATCH = 20, 16  # of the recipe for own photos
 ITERATIONS = 300  # of the detectors' configs; on a CPU, of all starts together
 IMAGES = 4500  # that pretraining sees on a CPU at most
 PLAN = 'quickstart.json'
+_USE = ("Use ImageNet's weights of EfficientNet-Lite0 (python tools/benchmarks/imagenet_lite0.py "
+        'OUT.pth)')
 
 
 class Plan(NamedTuple):
@@ -75,14 +77,11 @@ def choose_detector(weights: Path | None, cuda: bool) -> tuple[str, str]:
         if not match_weights(ours, fitted, brought_parts(ours, fitted)).complete:
             continue
         if name == 'r50' and not cuda:
-            raise ValueError(f'{weights} fits {path}, which needs a GPU, and there is none. Use weights '
-                             'of EfficientNet-Lite0 (python tools/benchmarks/imagenet_lite0.py OUT.pth) '
-                             'or of a ResNet-18.')
+            raise ValueError(f'{weights} fits {path}, which needs a GPU, and there is none. {_USE}, or '
+                             'those of a ResNet-18.')
         return path, f'Faster R-CNN with {what}: {weights.name} fits it'
-    raise ValueError(
-        f'{weights} fits none of the detectors for own photos: {", ".join(DETECTORS)}. Use weights of '
-        'EfficientNet-Lite0 (python tools/benchmarks/imagenet_lite0.py OUT.pth), ResNet-18 or ResNet-50; '
-        'or compare a detector of your own: docs/compare.md.')
+    raise ValueError(f'{weights} fits none of the detectors for own photos ({", ".join(DETECTORS)}). '
+                     f'{_USE}; or compare a detector of your own: docs/compare.md.')
 
 
 def lengths(photos: int, starts: int, cuda: bool) -> tuple[int, int]:
@@ -118,8 +117,8 @@ def unlabelled_photos(data: Annotations) -> tuple[list[str], int]:
     held_out = {row['file_name'] for row in read_json(data.val)['images']}
     left = [name for name in names if name not in held_out]
     if len(left) < 2:
-        raise ValueError(f'{data.images} has {len(names)} photos, and all but {len(left)} of them are in '
-                         f'{data.val}. Pretraining uses no photo of val, so that val can judge it: '
+        raise ValueError(f'{data.images} has {len(names)} photos, and all but {len(left)} of them are '
+                         f'in {data.val}. Pretraining uses no photo of val, so that val can judge it: '
                          'split the photos into train and val.')
     return left, len(names)
 
@@ -159,8 +158,9 @@ def about_pretraining(run_dir: Path, photos: int, epochs: int) -> tuple[str, lis
         epochs (int): Its epochs.
     """
     run = read_work_dir(run_dir)
-    parts = [f'{photos} photos without labels, none of val, {epochs} epochs, {run.seconds / 60:.0f} min']
-    for key, what, digits in (('loss', 'loss', 2), ('obj_rank', 'effective rank of object features', 1)):
+    parts = [f'{photos} photos without labels, none of val, {epochs} epochs, '
+             f'{run.seconds / 60:.0f} min']
+    for key, what, digits in (('loss', 'loss', 2), ('obj_rank', 'effective rank of features', 1)):
         values = [record[key] for record in run.records if key in record]
         if values:
             parts.append(f'{what} {values[0]:.{digits}f} → {values[-1]:.{digits}f}')
