@@ -5,8 +5,9 @@
     python tools/pretrain_detector.py mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py PHOTOS --dry-run
 
 DETECTOR is a config of MMDetection 3: a path, or mmdet:: and the path of one that MMDetection ships.
-PHOTOS is a folder, a list of images (.txt), a COCO json, a zip or a tar archive; or, with --root, a folder
-of VOC XML or YOLO text files, whose photos are used. In the work directory, detector_start.pth is what the detector starts from. Pages: docs/detectors.md.
+PHOTOS is a folder, a list of images (.txt), a COCO json, a zip or a tar archive; or, with --root, a
+folder of VOC XML or YOLO text files, whose photos are used. In the work directory, detector_start.pth
+is what the detector starts from. Pages: docs/detectors.md.
 """
 import argparse
 import os

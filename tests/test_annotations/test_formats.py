@@ -141,7 +141,8 @@ def test_what_is_missing_is_named(yolo: Path):
     (yolo / 'none').mkdir()
     for path, images, message in (
             ('none', 'images', 'contains no annotation file'), ('labels/train', 'nowhere', 'no folder'),
-            ('nothing', 'images', 'no annotations at'), ('data.yaml', 'images', 'no file of annotat'),
+            ('labels/no.txt', 'images', 'no annotations at'),
+            ('data.yaml', 'images', 'no file of annotations'),
             ('labels/train/a.txt', 'images', 'no folder Annotations/')):
         with pytest.raises((ValueError, FileNotFoundError), match=message):
             as_coco(yolo / path, yolo / images, yolo / 'work')

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from mmengine.config import Config
-from small import ROOT, make_photos
+from small import ROOT, write_set
 
 from projects.soco.launch.configs import dicts_in
 from projects.soco.study.compare import Comparison, Start, read_annotations, read_starts
@@ -92,23 +92,6 @@ def test_what_a_class_freezes_or_loads_by_default_is_known_too():
     assert made.model.backbone.init_cfg is None and made.model.neck.pretrained is False
     assert 'backbone.norm_eval is False for the random start, not True' in ' '.join(thaw(made))
     assert made.model.backbone.norm_eval is False
-
-
-def write_set(folder: Path, photos: int = 8) -> tuple[Path, Path, Path]:
-    """Write photos with two objects each; return their folder, train and val."""
-    make_photos(folder / 'photos', photos)
-    names = sorted(path.name for path in (folder / 'photos').iterdir())
-    paths = []
-    for split, part in (('train', names[:photos // 2]), ('val', names[photos // 2:])):
-        rows = [dict(id=i, file_name=name, width=96, height=72) for i, name in enumerate(part, 1)]
-        objects = [dict(id=2 * row['id'] + k, image_id=row['id'], category_id=k + 1, iscrowd=0,
-                        bbox=[5 + 30 * k, 5, 30, 30], area=900, segmentation=[])
-                   for row in rows for k in range(2)]
-        paths.append(folder / f'{split}.json')
-        paths[-1].write_text(json.dumps(dict(
-            images=rows, annotations=objects,
-            categories=[dict(id=1, name='cat'), dict(id=2, name='dog')])))
-    return folder / 'photos', *paths
 
 
 def test_starts_are_read(tmp_path: Path):
