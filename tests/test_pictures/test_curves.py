@@ -155,7 +155,7 @@ def test_a_detectors_losses_are_drawn_by_their_own_names():
     records = [dict(loss=3., loss_rpn_cls=1., loss_mask=2., acc=70., lr=.1, step=50),
                {'coco/bbox_mAP': .1, 'step': 1}]
     assert legend(panels(records)['Loss']) == ['total', 'loss_mask', 'loss_rpn_cls']
-    assert list(panels(records)) == ['Loss', 'Learning rate']
+    assert list(panels(records)) == ['Loss', 'AP on val', 'Learning rate']
 
 
 def test_several_runs_have_a_panel_a_quantity_and_a_colour_a_run():
