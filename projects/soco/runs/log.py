@@ -59,7 +59,7 @@ def read_run(work_dir: str | Path) -> list[dict]:
             'of a training that logged at least one iteration, such as work_dirs/quickstart/pretrain.')
     joined: list[dict] = []
     for path in logs:
-        records = list(_validations_placed(read_scalars(path)))
+        records = read_scalars(path)
         for factor in (record['rescaled'] for record in records if 'rescaled' in record):
             joined = [_rescale(record, factor) for record in joined]
         first: dict[str, float] = {}
@@ -69,7 +69,7 @@ def read_run(work_dir: str | Path) -> list[dict]:
         joined = [{key: value for key, value in record.items()
                    if iteration_of(record) < first.get(key, math.inf)} for record in joined]
         joined += records
-    return joined
+    return list(_validations_placed(joined))
 
 
 def _validations_placed(records: Sequence[dict]) -> Iterator[dict]:
