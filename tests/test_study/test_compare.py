@@ -10,6 +10,7 @@ from small import ROOT, write_set
 from projects.soco.launch.configs import dicts_in
 from projects.soco.study.compare import Comparison, Start, read_annotations, read_starts
 from projects.soco.study.compare_page import summarise, values_of, write_results
+from projects.soco.study.compare_run import warnings_of
 from projects.soco.study.fit import as_shares, fit_detector, thaw
 from projects.soco.study.records import Records
 
@@ -117,7 +118,9 @@ def test_annotations_are_checked_before_anything_is_trained(tmp_path: Path):
     data = read_annotations(images, train, val, tmp_path / 'work')
     assert (data.classes, data.val_photos, data.val_objects) == (['cat', 'dog'], 4, 8)
     assert not data.masks and not data.shared
-    assert len(read_annotations(images, train, train, tmp_path / 'work').shared) == 4
+    twice = read_annotations(images, train, train, tmp_path / 'work')
+    assert len(twice.shared) == 4 and not warnings_of(data)
+    assert warnings_of(twice)[0].startswith('4 photos are in train and in val, such as photo_000.png')
     other = json.loads(val.read_text())
     other['categories'][0]['name'] = 'kat'
     (tmp_path / 'other.json').write_text(json.dumps(other))
