@@ -113,6 +113,8 @@ def test_wrong_annotations_end_the_quickstart_before_anything_is_trained(annotat
     assert done.returncode == 2 and 'photo_004.txt, line 1: class 2 is not one of the 2' in ' '.join(
         done.stderr.split())
     assert not (annotated / 'work_dirs/quickstart_mine/pretraining').exists()
+    done = quickstart(annotated, 'mine', '--train', 'x', '--val', 'y', '--iters', '3')
+    assert done.returncode == 2 and '--iters at least 4' in done.stderr
     done = quickstart(annotated, 'mine', '--val', 'labels/val')
     assert done.returncode == 2 and '--val needs a folder of photos, --train and --val' in done.stderr
 

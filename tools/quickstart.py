@@ -260,6 +260,8 @@ def parse_args() -> argparse.Namespace:
 
 def compare(args: argparse.Namespace) -> None:
     """Go from a folder of photos and annotations to a page that says whether pretraining pays."""
+    if args.epochs is not None and args.epochs < 1 or args.iters is not None and args.iters < 4:
+        raise ValueError('--epochs must be at least 1, and --iters at least 4.')
     start = time.monotonic()
     console.rule('(a) annotations')
     from projects.soco.study.compare import read_annotations

@@ -87,9 +87,10 @@ def choose_detector(weights: Path | None, cuda: bool) -> tuple[str, str]:
 def lengths(photos: int, starts: int, cuda: bool) -> tuple[int, int]:
     """Return the epochs of pretraining and the iterations of each detector.
 
-    With a GPU, they are those of the configs. On a CPU, they are shorter, so that 300 photos with
-    three starts take a quarter of an hour on two cores (our choice): pretraining sees at most `IMAGES`
-    images, and all detectors of one seed share `ITERATIONS` iterations.
+    With a GPU, they are those of the configs. On a CPU, they are shorter (our choice, to stay within a
+    quarter of an hour for 300 photos and three starts on two cores, judged by the seconds of the runs
+    in docs/results/collapse_cards.json): pretraining sees at most `IMAGES` images, and all detectors
+    share `ITERATIONS` iterations.
 
     Args:
         photos (int): Photos that pretraining sees, at least 1.
