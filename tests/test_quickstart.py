@@ -102,9 +102,6 @@ def test_from_annotations_to_the_page(annotated):
     again = quickstart(annotated, *call)  # nothing is trained twice
     assert again.returncode == 0 and 'The run is finished' in again.stdout
     assert json.loads((out / 'results.json').read_text())['records'] == records
-    other = quickstart(annotated, *call[:-1], '8')
-    assert other.returncode == 2 and 'has results of another iters (iters 4)' in ' '.join(
-        other.stderr.split())
 
 
 def test_wrong_annotations_end_the_quickstart_before_anything_is_trained(annotated):

@@ -63,6 +63,12 @@ def test_yolo_boxes_are_in_pixels_and_photos_without_a_file_are_empty(yolo: Path
     assert not judged.of('refused') and not judged.mended
 
 
+def test_photos_that_cannot_be_read_are_named(yolo: Path):
+    (yolo / 'images/train/b.jpg').write_bytes(b'no photo')
+    with pytest.raises(ValueError, match="Photos that cannot be read: 1 .'train/b.jpg': not an image"):
+        as_coco(yolo / 'labels/train', yolo / 'images', yolo / 'work')
+
+
 def test_yolo_polygons_are_masks(yolo: Path):
     text(yolo / 'labels/val/a.txt', '0 0.25 0.5 0.75 0.5 0.75 1\n')
     content = read_as_coco(yolo / 'labels/val', yolo / 'images').accept().content
@@ -136,7 +142,7 @@ def test_wrong_objects_of_voc_are_refused(tmp_path: Path, box: tuple, message: s
 def test_what_is_missing_is_named(yolo: Path):
     (yolo / 'images/train/a.jpg').unlink()
     (yolo / 'images/val/a.jpg').unlink()
-    with pytest.raises(ValueError, match='without a photo of their name.*train/a.txt'):
+    with pytest.raises(ValueError, match='without exactly one photo of their name.*train/a.txt'):
         as_coco(yolo / 'labels/train', yolo / 'images', yolo / 'work')
     (yolo / 'none').mkdir()
     for path, images, message in (

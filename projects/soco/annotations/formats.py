@@ -111,8 +111,9 @@ def read_as_coco(path: str | Path, images: str | Path | None,
     finder = _Finder(Path(images).resolve())
     found = [finder.photo_of(file) for file in labels.files]
     missing = [str(file) for file, name in zip(labels.files, found) if name is None]
-    judged.add(REFUSED, f'files, of {len(labels.files)}, without a photo of their name in {images}',
-               missing, 'Give the folder of the photos, or remove the files of photos that are gone.')
+    judged.add(REFUSED, f'files, of {len(labels.files)}, without exactly one photo of their name '
+               f'in {images}', missing, 'Give the folder of the photos of this split, or remove the '
+               'files of photos that are gone.')
     twice = [shown(name) for name, count in Counter(found).items() if name and count > 1]
     judged.add(REFUSED, 'photos with several files', twice, 'Give the folder of one split.')
     if judged.of(REFUSED):
@@ -246,10 +247,11 @@ def _read_yolo(judged: Judgement, files: Sequence[Path], photos: Sequence[str], 
     rows: list[tuple[int, int, list[float], int, list]] = []
     pairs = [*zip(files, photos), *((None, name) for name in empty)]
     for number, (file, photo) in enumerate(pairs, 1):
-        (width, height), _, problem = photo_size(finder.tree, photo)
+        size, _, problem = photo_size(finder.tree, photo)
         if problem:
             unreadable.append(f'{photo!r}: {problem}')
             continue
+        width, height = size
         judged.content['images'].append(
             dict(id=number, file_name=photo, width=width, height=height))
         for line, words in _lines(file):
