@@ -1,4 +1,5 @@
 """Small photos, a store of them, and a SoCo small enough to train in a test."""
+import json
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +38,23 @@ def make_store(path: Path, photos: Path, boxes_per_photo: int = 6, seed: int = 0
             side = rng.integers(16, (width // 2, height // 2), (boxes_per_photo, 2))
             writer.add(photo.name, width, height, np.concatenate([corner, side], 1), 'made up')
     return path
+
+
+def write_set(folder: Path, photos: int = 8) -> tuple[Path, Path, Path]:
+    """Write photos with two objects each; return their folder, train and val."""
+    make_photos(folder / 'photos', photos)
+    names = sorted(path.name for path in (folder / 'photos').iterdir())
+    paths = []
+    for split, part in (('train', names[:photos // 2]), ('val', names[photos // 2:])):
+        rows = [dict(id=i, file_name=name, width=96, height=72) for i, name in enumerate(part, 1)]
+        objects = [dict(id=2 * row['id'] + k, image_id=row['id'], category_id=k + 1, iscrowd=0,
+                        bbox=[5 + 30 * k, 5, 30, 30], area=900, segmentation=[])
+                   for row in rows for k in range(2)]
+        paths.append(folder / f'{split}.json')
+        paths[-1].write_text(json.dumps(dict(
+            images=rows, annotations=objects,
+            categories=[dict(id=1, name='cat'), dict(id=2, name='dog')])))
+    return folder / 'photos', *paths
 
 
 def tiny_config(folder: Path, photos: int = 12, narrow: bool = True, **changes) -> Config:

@@ -16,12 +16,29 @@ from small import ROOT, make_photos, make_store
 from projects.soco.evaluation.loading import build_model
 from projects.soco.launch.configs import load_config
 from projects.soco.proposals.store import ProposalStore
+from projects.soco.study.own_photos import OWN_PHOTOS
+
+NARROW = f"""
+_base_ = '{ROOT}/configs/benchmarks/mmdetection/own_photos/faster-rcnn_r18_fpn.py'
+model = dict(
+    backbone=dict(base_channels=8, stem_channels=8),
+    neck=dict(in_channels=[8, 16, 32, 64], out_channels=16),
+    rpn_head=dict(in_channels=16, feat_channels=16),
+    roi_head=dict(
+        bbox_roi_extractor=dict(out_channels=16),
+        bbox_head=dict(in_channels=16, conv_out_channels=16, fc_out_channels=32)))
+_base_.train_dataloader.dataset.pipeline[2].scale = (96, 72)
+_base_.val_dataloader.dataset.pipeline[1].scale = (96, 72)
+_base_.test_dataloader.dataset.pipeline[1].scale = (96, 72)
+train_dataloader = dict(batch_size=2)
+"""
 
 
 def quickstart(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
     """Run the quickstart in a folder with its own work_dirs."""
     for name in ('tools', 'configs'):
-        (folder / name).symlink_to(ROOT / name)
+        if not (folder / name).exists():
+            (folder / name).symlink_to(ROOT / name)
     return subprocess.run([PYTHON, 'tools/quickstart.py', *arguments], cwd=folder, text=True,
                           capture_output=True, timeout=1200, env={
                               **os.environ, 'PYTHONPATH': str(ROOT), 'COLUMNS': '120'})
@@ -46,6 +63,57 @@ def test_the_whole_way(tmp_path):
         with Image.open(out / f'pictures/{name}.png') as picture:
             pixels = np.asarray(picture.convert('RGB'))
         assert pixels.shape[0] > 300 and pixels.std() > 20, name
+
+
+@pytest.fixture
+def annotated(tmp_path: Path) -> Path:
+    """Photos with YOLO's text files, and a narrow detector in the place of the project's."""
+    config = tmp_path / OWN_PHOTOS.format('effnetlite0')
+    config.parent.mkdir(parents=True)
+    config.write_text(NARROW)
+    make_photos(tmp_path / 'mine', 7)
+    for i in range(6):
+        path = tmp_path / f'labels/{"train" if i < 4 else "val"}/photo_{i:03}.txt'
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text('0 0.3 0.3 0.4 0.4\n1 0.6 0.6 0.3 0.3\n')
+    (tmp_path / 'classes.txt').write_text('cat\ndog\n')
+    return tmp_path
+
+
+@pytest.mark.slow(20)
+def test_from_annotations_to_the_page(annotated):
+    call = ['mine', '--train', 'labels/train', '--val', 'labels/val', '--epochs', '1', '--iters', '4']
+    done = quickstart(annotated, *call)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    out = annotated / 'work_dirs/quickstart_mine'
+    assert 'YOLO text, 4 photos with 8 objects, written as a COCO json' in done.stdout
+    # Pretraining sees the photo without labels, and none of val.
+    names = [f'photo_{i:03}.png' for i in (0, 1, 2, 3, 6)]
+    assert (out / 'photos.txt').read_text().split() == names
+    assert len(ProposalStore.open(out / 'pretraining/proposals.arrow')) == 5
+    page = (out / 'compare_starts.html').read_text()
+    assert 'soco against random' in page and 'One seed, one pretraining' in page
+    assert '<a href="pretraining/run/report.html">' in page and 'photos are in train and' not in page
+    assert '5 photos without labels, none of val, 1 epochs' in page
+    assert (out / 'pretraining/run/report.html').is_file()
+    records = json.loads((out / 'results.json').read_text())['records']
+    assert {key.split('/')[1] for key in records} == {'random', 'soco'}
+
+    again = quickstart(annotated, *call)  # nothing is trained twice
+    assert again.returncode == 0 and 'The run is finished' in again.stdout
+    assert json.loads((out / 'results.json').read_text())['records'] == records
+
+
+def test_wrong_annotations_end_the_quickstart_before_anything_is_trained(annotated):
+    (annotated / 'labels/val/photo_004.txt').write_text('2 0.3 0.3 0.4 0.4\n')
+    done = quickstart(annotated, 'mine', '--train', 'labels/train', '--val', 'labels/val')
+    assert done.returncode == 2 and 'photo_004.txt, line 1: class 2 is not one of the 2' in ' '.join(
+        done.stderr.split())
+    assert not (annotated / 'work_dirs/quickstart_mine/pretraining').exists()
+    done = quickstart(annotated, 'mine', '--train', 'x', '--val', 'y', '--iters', '3')
+    assert done.returncode == 2 and '--iters at least 4' in done.stderr
+    done = quickstart(annotated, 'mine', '--val', 'labels/val')
+    assert done.returncode == 2 and '--val needs a folder of photos, --train and --val' in done.stderr
 
 
 @pytest.mark.slow

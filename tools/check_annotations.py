@@ -18,7 +18,8 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description='Judge a COCO json of annotations: what is mended, what is refused, what is in it.',
         epilog='Exit code 0: nothing to mend; 1: something was mended; 2: something is refused.')
-    parser.add_argument('json', help='COCO json of instances')
+    parser.add_argument('json', metavar='FILE', help='COCO json of instances; or, with --images, a '
+                        'folder or list of VOC XML files, or a folder of YOLO text files')
     parser.add_argument('--images', metavar='DIR', help='folder of the photos: names and sizes in the '
                         'json are compared with them')
     parser.add_argument('--classes', nargs='+', metavar='NAME', help='classes of the config, in its '
@@ -41,7 +42,7 @@ def judge(args: argparse.Namespace) -> int:
 
     from projects.soco.annotations.classes import class_list, match_classes
     from projects.soco.annotations.findings import REFUSED
-    from projects.soco.annotations.judge import read_coco
+    from projects.soco.annotations.judge import judge_coco
     from projects.soco.annotations.photos import PhotoTree
     from projects.soco.files import write_whole
 
@@ -51,10 +52,12 @@ def judge(args: argparse.Namespace) -> int:
         raise FileNotFoundError(f'there is no folder of photos at {args.images}.')
     with Progress(console=console, transient=True) as progress:
         task = progress.add_task('reading', total=None)
-        judged = read_coco(
-            args.json, args.masks, PhotoTree(args.images) if args.images else None, sizes=True,
+        content, found = read_content(args)
+        judged = judge_coco(
+            content, args.json, args.masks, PhotoTree(args.images) if args.images else None, sizes=True,
             report=lambda done, total: progress.update(
                 task, description='comparing with the photos', completed=done, total=total))
+    judged.findings[:0] = found
     refused = bool(judged.of(REFUSED))
     if args.classes and not refused:
         match_classes(judged, class_list(args.classes), args.subset)
@@ -71,6 +74,16 @@ def judge(args: argparse.Namespace) -> int:
         return MENDED_CODE
     console.print('\nNothing to mend.')
     return CLEAN
+
+
+def read_content(args: argparse.Namespace) -> tuple:
+    """Return the content of the file as that of a COCO json, and what was found in converting it."""
+    from projects.soco.annotations.formats import is_coco, read_as_coco
+    from projects.soco.annotations.read import read_json
+    if is_coco(args.json):
+        return read_json(args.json), []
+    judged = read_as_coco(args.json, args.images, args.classes).accept()
+    return judged.content, judged.findings
 
 
 def check_output(args: argparse.Namespace) -> None:

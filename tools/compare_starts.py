@@ -9,12 +9,11 @@ same command is run again. At the end, a verdict is printed, and a page with it 
 import argparse
 import math
 import signal
-import sys
 import time
 from pathlib import Path
 
 from projects.soco.launch.arguments import add_options_argument
-from projects.soco.launch.errors import STOPPED, run_tool
+from projects.soco.launch.errors import run_tool
 
 
 def parse_args() -> argparse.Namespace:
@@ -22,8 +21,9 @@ def parse_args() -> argparse.Namespace:
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('detector', help="an mmdet config: a path, or mmdet::NAME for one of mmdet's")
     parser.add_argument('--images', required=True, metavar='DIR', help='folder of the photos')
-    parser.add_argument('--train', required=True, metavar='JSON', help='COCO annotations to train on')
-    parser.add_argument('--val', required=True, metavar='JSON', help='COCO annotations to evaluate on')
+    parser.add_argument('--train', required=True, metavar='FILE', help='annotations to train on: COCO '
+                        'json, or VOC XML or YOLO text files (docs/data.md)')
+    parser.add_argument('--val', required=True, metavar='FILE', help='annotations to evaluate on')
     parser.add_argument('--start', action='append', required=True, dest='starts', metavar='START',
                         help='random, a file of weights, or soco:DIR with the work directory of a '
                         'pretraining; NAME=START gives it a name; at least two')
@@ -60,57 +60,20 @@ def main() -> None:
 
     import projects.soco.compat  # noqa: F401  (before anything of OpenMMLab)
     from projects.soco.detectors.read import read_detector
-    from projects.soco.launch.checks import check_work_dir
-    from projects.soco.runs.record import describe_hardware
-    from projects.soco.study.compare_page import write_results
-    from projects.soco.study.records import Records
-    from projects.soco.study.verdict import outlook
+    from projects.soco.study.compare_run import facts_of, run_comparison, show, warnings_of
     console = Console(highlight=False)
     detector, notes = read_detector(args.detector, args.cfg_options)
     comparison = Comparison(detector, data, starts, args.shares, args.seeds, folder, args.iters,
                             args.workers)
-    sentence = outlook(data.val_photos, data.val_objects, args.seeds)
-    facts = {
-        'detector': args.detector, 'classes': ', '.join(data.classes),
-        'photos': f'{len(data.rows["images"])} to train on, {data.val_photos} to evaluate on',
-        'schedule': f'{comparison.fitted.train_cfg.max_iters} iterations, evaluated after '
-                    + ', '.join(map(str, comparison.points)),
-        'starts': '; '.join(f'{start.name}: {start.path or "random weights"}' for start in starts),
-        'shares and seeds': f'{", ".join(map(str, comparison.shares))} % of the labels; seeds of '
-                            f'fine-tuning: {args.seeds}; one pretraining for each start',
-        'what it can show': sentence}
-    for label, value in facts.items():
-        console.print(f'[bold]{label}[/]: {value}', soft_wrap=True)
+    facts, warnings = facts_of(comparison, args.detector), warnings_of(data)
+    show(facts, warnings, console)
     for note in [*notes, *comparison.notes]:
         console.print(f'note: {note}', soft_wrap=True)
-    if data.shared:
-        facts['warning'] = (f'{len(data.shared)} photos are in train and in val, such as '
-                            f'{data.shared[0]}: the AP is too high for all starts.')
-        console.print(f'[bold red]{facts["warning"]}[/]', soft_wrap=True)
     console.print(f'{len(comparison.jobs())} detectors to train in {folder}', soft_wrap=True)
     if args.dry_run:
         return
-    check_work_dir(folder)
-    records = Records(folder / 'results.json', dict(study='compare_starts', **comparison.fingerprint()))
-    for key, value in comparison.about().items():
-        records.set(key, value)
-    records.set('machine', describe_hardware())
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    code = 0
-    try:
-        if not comparison.run(records, console, deadline):
-            code = STOPPED
-    except KeyboardInterrupt:
-        code = 130
-    if records.content['records']:
-        page, verdicts = write_results(records, folder, facts)
-        for verdict in verdicts:
-            console.print(f'\n[bold]{verdict}[/]', soft_wrap=True)
-        console.print(f'\nPage, picture and numbers: {page}, compare_starts.png, results.json',
-                      soft_wrap=True)
-    if code:
-        console.print('Stopped before the end; the same command continues.')
-        sys.exit(code)
+    run_comparison(comparison, facts, warnings, console, deadline)
 
 
 if __name__ == '__main__':

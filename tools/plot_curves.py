@@ -1,4 +1,4 @@
-"""Draw the curves of one or several runs into one picture: losses, momentum, speed, spread, levels.
+"""Draw the curves of one or several runs into one picture: losses, AP, rate, speed, spread, levels.
 
     python tools/plot_curves.py work_dirs/soco_r50_fpn_100e
     python tools/plot_curves.py work_dirs/one work_dirs/another --out both.png

@@ -5,8 +5,9 @@
     python tools/pretrain_detector.py mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py PHOTOS --dry-run
 
 DETECTOR is a config of MMDetection 3: a path, or mmdet:: and the path of one that MMDetection ships.
-PHOTOS is a folder, a list of images (.txt), a COCO json, a zip or a tar archive. In the work directory,
-detector_start.pth is what the detector starts from. Pages: docs/detectors.md.
+PHOTOS is a folder, a list of images (.txt), a COCO json, a zip or a tar archive; or, with --root, a
+folder of VOC XML or YOLO text files, whose photos are used. In the work directory, detector_start.pth
+is what the detector starts from. Pages: docs/detectors.md.
 """
 import argparse
 import os
@@ -35,9 +36,10 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('detector', metavar='DETECTOR', help='config of the detector: a path, or '
                         'mmdet::PATH for one that MMDetection ships')
     parser.add_argument('photos', metavar='PHOTOS', type=Path, help='folder (with its subfolders), '
-                        'list of images (.txt), COCO json, zip archive or uncompressed tar archive')
+                        'list of images (.txt), COCO json, zip archive or uncompressed tar archive; '
+                        'with --root also a folder of VOC XML or YOLO text files')
     parser.add_argument('--root', metavar='DIR', type=Path, help='folder of the photos that a list or '
-                        'a COCO json names (default: the folder of that file)')
+                        'annotations name (default: the folder of that file)')
     parser.add_argument('--weights', metavar='FILE', type=Path, help='weights to start from (default: '
                         'random weights)')
     parser.add_argument('--work-dir', metavar='DIR', type=Path, help='folder for everything that is '
@@ -140,6 +142,7 @@ def main() -> None:
     import torch
 
     import projects.soco.compat  # noqa: F401  (before any import of OpenMMLab)
+    from projects.soco.annotations.formats import as_coco, read_as_coco
     from projects.soco.compat.cpu import cpu_config
     from projects.soco.detectors.build import build_detector
     from projects.soco.detectors.derive import derive, set_run
@@ -157,7 +160,11 @@ def main() -> None:
     set_length(recipe, args.epochs, None)
     set_run(recipe, (args.root or args.photos).resolve(), work.proposals.resolve(), args.batch_size,
             args.weights)
-    check_photos(args.photos, args.root, recipe.train_dataloader.batch_size * args.gpus)
+    annotated = args.root is not None and args.photos.is_dir()
+    if annotated:  # written below, when the work directory is known to be ours
+        read_as_coco(args.photos, args.root).accept()
+    else:
+        check_photos(args.photos, args.root, recipe.train_dataloader.batch_size * args.gpus)
 
     derived, parts = derive(detector, recipe)
     cuda = torch.cuda.device_count()
@@ -179,7 +186,11 @@ def main() -> None:
     print(f'\nThe pretraining config is {work.config}')
     if args.dry_run:
         return
-    photos = make_proposals(args.photos, args.root, work.proposals)
+    source = args.photos
+    if annotated:
+        source = as_coco(args.photos, args.root, work.path)
+        check_photos(source, args.root, recipe.train_dataloader.batch_size * args.gpus)
+    photos = make_proposals(source, args.root, work.proposals)
     checkpoint = train(load_config(str(work.config), {}), work, photos, args.gpus)
     done = hand_over(detector, parts, checkpoint, work.start)
     print(f'\n{len(done.arrived)} of {len(done.arrived)} tensors of {work.start} are in the detector, '

@@ -1,6 +1,8 @@
-"""Run the full pipeline on a CPU: photos, proposals, SoCo pretraining, fine-tuning of a detector.
+"""Run the full pipeline: photos, proposals, SoCo pretraining, fine-tuning of a detector.
 
-Called by tools/quickstart.sh. It replaces work_dirs/quickstart and writes nothing elsewhere.
+Called by tools/quickstart.sh. Without annotations, it is a demonstration on a CPU: it replaces
+work_dirs/quickstart and writes nothing elsewhere. With annotations, it trains the same detector with
+and without pretraining, and continues where it was stopped.
 """
 import argparse
 import importlib.util
@@ -18,13 +20,13 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from projects.soco.files import write_whole
 from projects.soco.launch.errors import run_tool
 from projects.soco.runs.progress import run_with_bar
 
 OUT = Path('work_dirs/quickstart')
 PRETRAINING = 'configs/soco_r18_fpn_quickstart.py'
 DETECTOR = 'configs/benchmarks/mmdetection/coco/mask-rcnn_r18_fpn_quickstart.py'
-BOX_DETECTOR = 'configs/benchmarks/mmdetection/own_photos/faster-rcnn_r18_fpn.py'
 PACKAGED = {
     'skimage': ('data', ['astronaut.png', 'chelsea.png', 'coffee.png', 'motorcycle_left.png',
                          'motorcycle_right.png', 'rocket.jpg']),
@@ -188,15 +190,12 @@ def finetune(checkpoint: Path) -> None:
                   "the pipeline works, and does not measure the detector's quality.")
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('folder', nargs='?', type=Path, help='folder of your own photos (default: '
-                        'eight photos of scikit-image and scikit-learn)')
-    args = parser.parse_args()
+def demonstrate(folder: Path | None) -> None:
+    """Run the demonstration, with a folder of photos or with the packaged ones."""
     start = time.monotonic()
 
     console.rule('(a) photos and proposals')
-    collect_photos(args.folder)
+    collect_photos(folder)
     (OUT / 'pictures').mkdir()
     subprocess_ok(['tools/generate_proposals.py', str(OUT / 'photos'),
                    str(OUT / 'proposals.arrow'), '--overwrite'])
@@ -209,7 +208,7 @@ def main() -> None:
 
     console.rule('(c) transfer to Mask R-CNN')
     hand_over(checkpoint)
-    if args.folder is None:
+    if folder is None:
         console.rule('(d) fine-tuning')
         finetune(checkpoint)
 
@@ -224,16 +223,126 @@ def main() -> None:
             console.print(f'{what:20} {path}')
     for picture in sorted((OUT / 'pictures').iterdir()):
         console.print(f'{"":20}   {picture.name}')
-    if args.folder is not None:
-        console.print('\nFine-tune on your own annotations (COCO files of boxes for these photos):\n'
-                      f'  SOCO_PHOTOS={shlex.quote(str(args.folder))} SOCO_TRAIN=train.json '
-                      'SOCO_VAL=val.json \\\n'
-                      '      bash tools/benchmarks/mmdetection/dist_train_fpn.sh \\\n'
-                      f'      {BOX_DETECTOR} {checkpoint} 1', soft_wrap=True)
+    if folder is not None:
+        console.print('\nWith annotations of these photos, a detector is trained as well, with and '
+                      'without pretraining:\n'
+                      f'  bash tools/quickstart.sh {shlex.quote(str(folder))} --train train.json '
+                      '--val val.json', soft_wrap=True)
     console.print(f'\nDone in {time.monotonic() - start:.0f} s.')
-    if args.folder is None and not learned:
+    if folder is None and not learned:
         raise ValueError('Pretraining did not learn (see the table above), but should on these photos. '
                          'Please report it with the log in ' + str(OUT / 'pretrain.log'))
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('folder', nargs='?', type=Path, help='folder of your own photos (default: '
+                        'eight photos of scikit-image and scikit-learn)')
+    own = parser.add_argument_group('with annotations of your own')
+    own.add_argument('--train', metavar='FILE', help='annotations to train on: COCO json, or VOC XML '
+                     'or YOLO text files (docs/data.md)')
+    own.add_argument('--val', metavar='FILE', help='annotations to evaluate on, of other photos')
+    own.add_argument('--weights', type=Path, metavar='FILE', help='weights of a backbone or a '
+                     'detector: pretraining starts from them, and is compared with them')
+    own.add_argument('--epochs', type=int, metavar='N', help='epochs of pretraining (default: 20, or '
+                     'fewer, to take minutes on a CPU)')
+    own.add_argument('--iters', type=int, metavar='N', help='iterations of each detector (default: '
+                     '300, or fewer, to take minutes on a CPU)')
+    own.add_argument('--work-dir', type=Path, metavar='DIR', help='folder for everything that is '
+                     'written (default: work_dirs/quickstart_<name of the folder>)')
+    args = parser.parse_args()
+    given = [f'--{name.replace("_", "-")}' for name in ('train', 'val', 'weights', 'epochs', 'iters',
+                                                        'work_dir') if getattr(args, name) is not None]
+    if given and not (args.folder and args.train and args.val):
+        parser.error(f'{given[0]} needs a folder of photos, --train and --val')
+    return args
+
+
+def compare(args: argparse.Namespace) -> None:
+    """Go from a folder of photos and annotations to a page that says whether pretraining pays."""
+    if args.epochs is not None and args.epochs < 1 or args.iters is not None and args.iters < 4:
+        raise ValueError('--epochs must be at least 1, and --iters at least 4.')
+    start = time.monotonic()
+    console.rule('(a) annotations')
+    from projects.soco.study.compare import read_annotations
+    name = args.folder.resolve().name
+    folder = args.work_dir or Path('work_dirs') / f'quickstart_{name}'
+    data = read_annotations(args.folder, args.train, args.val, folder, console.print)
+
+    import torch
+
+    import projects.soco.compat  # noqa: F401  (before anything of OpenMMLab)
+    from projects.soco.detectors.read import read_detector
+    from projects.soco.launch.checks import check_work_dir
+    from projects.soco.runs.report import write_report
+    from projects.soco.study import compare_run, own_photos
+    from projects.soco.study.compare import Comparison, read_starts
+    cuda = torch.cuda.is_available()
+    os.environ.update(SOCO_PHOTOS=str(data.images), SOCO_TRAIN=str(data.train), SOCO_VAL=str(data.val))
+    weights = [str(args.weights)] if args.weights else []
+    texts = ['random', *weights]
+    if weights:
+        read_starts(texts)  # the file is there, and its name differs
+    detector, why = own_photos.choose_detector(args.weights, cuda)
+    names, total = own_photos.unlabelled_photos(data)
+    epochs, iters = own_photos.lengths(len(names), len(texts) + 1, cuda)
+    epochs, iters = args.epochs or epochs, args.iters or iters
+    check_work_dir(folder)
+    listed = '\n'.join(names) + '\n'
+    own_photos.settle_plan(folder, own_photos.Plan(
+        str(data.images), *map(own_photos.hash_of, (listed.encode(), data.train.read_bytes(),
+                                                    data.val.read_bytes())),
+        own_photos.hash_of(args.weights.read_bytes()) if weights else '', detector, epochs, iters))
+    console.print(f'{len(data.rows["images"])} photos to train on, {data.val_photos} to evaluate on, '
+                  f'{total} in {args.folder}; classes: {", ".join(data.classes)}', soft_wrap=True)
+    console.print(f'{why} ({detector}); {epochs} epochs of pretraining on {len(names)} photos, {iters} '
+                  f'iterations of each of {len(texts) + 1} detectors', soft_wrap=True)
+    for warning in compare_run.warnings_of(data):
+        console.print(f'[bold red]{warning}[/]', soft_wrap=True)
+
+    console.rule('(b) proposals and pretraining')
+    photos, pretraining = folder / 'photos.txt', folder / 'pretraining'
+    write_whole(photos, listed.encode())
+    subprocess_ok(['tools/pretrain_detector.py', detector, str(photos), '--root', str(data.images),
+                   '--work-dir', str(pretraining), '--epochs', str(epochs), '--batch-size',
+                   str(min(own_photos.BATCH, len(names))), '--resume',
+                   *(['--weights', *weights] if weights else [])])
+    report = write_report(pretraining / 'run')
+
+    console.rule('(c) the same detector from each start')
+    starts, workers = read_starts([*texts, f'soco:{pretraining}']), 1 if cuda else 2
+    comparison = Comparison(read_detector(detector)[0], data, starts, [100], 1, folder, iters, workers)
+    about, told = own_photos.about_pretraining(pretraining / 'run', len(names), epochs)
+    facts = {**compare_run.facts_of(comparison, f'{why} ({detector})'), 'pretraining': about}
+    told = [*compare_run.warnings_of(data), *told,
+            'One seed, one pretraining and a short schedule: another seed may differ by several '
+            'points. For a result, use tools/compare_starts.py with --seeds 3 (docs/compare.md).']
+    compare_run.show(facts, told, console)
+    page = compare_run.run_comparison(
+        comparison, facts, told, console,
+        links={'Report of the pretraining': report.relative_to(folder).as_posix()})
+
+    console.rule('output files')
+    for what, path in [('page', page), ('pretrained weights', pretraining / 'detector_start.pth'),
+                       ('report of pretraining', report)]:
+        console.print(f'{what:22} {path}', soft_wrap=True)
+    words = [detector, '--images', data.images, '--train', data.train, '--val', data.val,
+             *(word for text in [*texts, f'soco:{pretraining}'] for word in ('--start', text))]
+    console.print('\nFor a result, with three seeds and the whole schedule:\n  python '
+                  f'tools/compare_starts.py {shlex.join(map(str, words))}', soft_wrap=True)
+    if not weights:
+        console.print('A few hundred photos are best pretrained from ImageNet weights. They are in the '
+                      'environment:\n  python tools/benchmarks/imagenet_lite0.py work_dirs/lite0.pth\n'
+                      'Then add --weights work_dirs/lite0.pth, and another --work-dir.')
+    console.print(f'\nDone in {time.monotonic() - start:.0f} s.')
+
+
+def main() -> None:
+    args = parse_args()
+    if args.train:
+        compare(args)
+    else:
+        demonstrate(args.folder)
 
 
 def subprocess_ok(command: list[str]) -> None:

@@ -1,4 +1,4 @@
-"""Write the report of a pretraining run as one HTML page that opens offline.
+"""Write the report of a run, of pretraining or of a detector, as one HTML page that opens offline.
 
 python tools/report.py work_dirs/soco_r50_fpn_400e
 """
@@ -10,7 +10,8 @@ from projects.soco.launch.errors import run_tool
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('work_dir', help='work directory of a SoCo pretraining, running or finished')
+    parser.add_argument('work_dir', help='work directory of a SoCo pretraining or of a detector, '
+                        'running or finished')
     parser.add_argument('--out', metavar='FILE', help='HTML file (default: WORK_DIR/report.html)')
     return parser.parse_args()
 

@@ -39,14 +39,23 @@ def run(folder: Path, *arguments: str) -> tuple[int, str]:
 @pytest.mark.slow(30)
 @pytest.mark.parametrize('gpus', ['1', '2'])
 def test_the_whole_way(folder, gpus):
-    """One and two processes, in which every parameter must get a gradient; then what is finished."""
-    arguments = ['tiny.py', 'photos', '--epochs', '1', '--batch-size', '2', '--gpus', gpus,
+    """One and two processes, in which every parameter must get a gradient; then what is finished.
+
+    The photos of one process are those of YOLO's text files.
+    """
+    (folder / 'labels').mkdir()
+    (folder / 'labels/classes.txt').write_text('thing')
+    for path in (folder / 'photos').iterdir():
+        (folder / f'labels/{path.stem}.txt').write_text('0 .5 .5 .5 .5')
+    photos = ['photos'] if gpus == '2' else ['labels', '--root', 'photos']
+    arguments = ['tiny.py', *photos, '--epochs', '1', '--batch-size', '2', '--gpus', gpus,
                  '--work-dir', 'work']
     make_store(folder / 'proposals.arrow', folder / 'photos')
     assert run(folder, *arguments, '--dry-run')[0] == 0
     (folder / 'proposals.arrow').rename(folder / 'work/proposals.arrow')  # those of an earlier call
     code, output = run(folder, *arguments)
     assert code == 0, output[-3000:]
+    assert len(list((folder / 'work').glob('annotations/labels.*.json'))) == (gpus == '1')
     found = re.search(r'(\d+) of \1 tensors of work/detector_start.pth are in the detector', output)
     start = torch.load(folder / 'work/detector_start.pth', weights_only=True)['state_dict']
     detector, _ = read_detector(str(folder / 'work/detector.py'))
@@ -77,6 +86,7 @@ def test_a_dry_run_writes_configs_only(folder):
 @pytest.mark.parametrize('arguments, message', [
     (['tiny.py', 'nothing'], 'there are no images at nothing'),
     (['tiny.py', 'photos'], 'contains 6 photos .* one step takes 16'),
+    (['tiny.py', 'photos', '--root', 'photos'], 'photos contains no annotation file'),
     (['tiny.py', 'photos', '--batch-size', '1'], '--batch-size must be at least 2'),
     (['tiny.py', 'photos', '--epochs', '0'], '--epochs must be at least 1'),
     (['tiny.py', 'photos', '--weights', 'no.pth'], 'no weights at no.pth'),

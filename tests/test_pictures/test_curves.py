@@ -10,7 +10,7 @@ from PIL import Image
 from scripts import PYTHON
 from small import ROOT
 
-from projects.soco.pictures.curves import draw_training, training_figure
+from projects.soco.pictures.curves import ap_name, draw_training, training_figure
 from projects.soco.runs.log import read_run, read_runs, read_scalars
 
 
@@ -43,6 +43,34 @@ def test_training_draws_the_logged_values_at_their_iterations():
     assert list(by_iter.get_xdata()) == [7, 9]
 
 
+def test_a_detector_has_its_ap_along_the_schedule():
+    judged = [{'coco/bbox_mAP': .1 * i, 'coco/bbox_mAP_50': .2 * i, 'coco/segm_mAP': .05 * i,
+               'coco/bbox_mAP_75': .1, 'step': 10 * i} for i in (1, 2)]
+    found = panels(run(4, loss_bbox=.5) + judged)
+    assert list(found)[:4] == ['Loss', 'AP on val', 'AP50 on val', 'Learning rate']
+    box, mask = found['AP on val'].lines
+    assert list(box.get_xdata()) == [10, 20] and list(box.get_ydata()) == [.1, .2]
+    assert list(mask.get_ydata()) == [.05, .1]
+    labels = [text.get_text() for text in found['AP on val'].get_legend().get_texts()]
+    assert labels == ['box', 'mask']
+    both = panels(dict(one=judged, another=judged))
+    assert {'AP on val: box', 'AP on val: mask', 'AP50 on val: box'} == set(both)
+    for key, name in (('lvis/segm_AP50', ('AP50', 'mask')), ('pascal_voc/AP50', ('AP50', 'box')),
+                      ('pascal_voc/mAP', None), ('coco/bbox_mAP_s', None)):
+        assert ap_name(key) == name
+
+
+def test_validations_by_epoch_are_at_the_iteration_of_their_end(tmp_path):
+    log = tmp_path / '20260102_030405/vis_data/scalars.json'
+    log.parent.mkdir(parents=True)
+    rows = [dict(loss=1., time=.1, step=50), {'coco/bbox_mAP': .1, 'time': 9., 'step': 1},
+            dict(loss=1., time=.1, step=100), {'coco/bbox_mAP': .2, 'time': 9., 'step': 2}]
+    log.write_text(''.join(json.dumps(row) + '\n' for row in rows))
+    records = read_run(tmp_path)
+    assert [row['step'] for row in records if 'coco/bbox_mAP' in row] == [50, 100]
+    assert list(panels(records)['Seconds per iteration'].lines[0].get_ydata()) == [.1, .1]
+
+
 def test_training_adds_a_running_mean_to_long_losses():
     raw, mean = panels(run(100))['Loss'].lines
     assert len(raw.get_ydata()) == 100
@@ -50,7 +78,7 @@ def test_training_adds_a_running_mean_to_long_losses():
     assert (mean.get_xdata()[0], mean.get_xdata()[-1]) == (25, 500)
 
 
-@pytest.mark.parametrize('records', [[], [{'coco/bbox_mAP': .1, 'step': 1}]])
+@pytest.mark.parametrize('records', [[], [{'coco/bbox_mAP_75': .1, 'step': 1}]])
 def test_training_without_values_says_the_way_out(records, tmp_path):
     with pytest.raises(ValueError, match=r'Nothing to draw.*logger\.interval'):
         draw_training(records, tmp_path / 'curve.png')
@@ -127,7 +155,7 @@ def test_a_detectors_losses_are_drawn_by_their_own_names():
     records = [dict(loss=3., loss_rpn_cls=1., loss_mask=2., acc=70., lr=.1, step=50),
                {'coco/bbox_mAP': .1, 'step': 1}]
     assert legend(panels(records)['Loss']) == ['total', 'loss_mask', 'loss_rpn_cls']
-    assert list(panels(records)) == ['Loss', 'Learning rate']
+    assert list(panels(records)) == ['Loss', 'AP on val', 'Learning rate']
 
 
 def test_several_runs_have_a_panel_a_quantity_and_a_colour_a_run():

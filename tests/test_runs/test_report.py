@@ -31,7 +31,7 @@ from projects.soco.runs.next_steps import (
 )
 from projects.soco.runs.read import Run, read_work_dir
 from projects.soco.runs.record import RECORD, describe_session, read_record
-from projects.soco.runs.report import warnings_of, write_report
+from projects.soco.runs.report import ap_table, warnings_of, write_report
 
 QUICKSTART = ROOT / 'configs/soco_r18_fpn_quickstart.py'
 HOSTILE = '<script>document.title = "broken in"</script><img src=x onerror=alert(1)>.jpg'
@@ -206,9 +206,32 @@ class TestWhatIsWrong:
         assert page.count('image/webp') == 1 and 'views_10.png cannot be shown' in page
 
     def test_another_kind_of_run(self, tmp_path, text):
-        write_session(tmp_path, text.replace("type='SoCo'", "type='MaskRCNN'"), range(5, 10, 5))
-        with pytest.raises(ValueError, match='is a run of MaskRCNN.*plot_curves.py'):
+        other = "model = dict(type='ImageClassifier', head=dict(type='LinearClsHead'))"
+        write_session(tmp_path, other, range(5, 10, 5))
+        with pytest.raises(ValueError, match='is a run of ImageClassifier.*plot_curves.py'):
             write_report(tmp_path)
+
+    def test_a_detector(self, tmp_path):
+        text = ("model = dict(type='MaskRCNN', roi_head=dict(type='StandardRoIHead'))\n"
+                "train_cfg = dict(max_iters=100)\n")
+        logs = write_session(tmp_path, text, range(5, 105, 5))
+        with open(logs / 'scalars.json', 'a') as file:
+            for step, ap in ((50, .25), (100, .203)):
+                file.write(json.dumps({'coco/bbox_mAP': ap, 'coco/bbox_mAP_50': 2 * ap,
+                                       'coco/segm_mAP': ap / 2, 'step': step}) + '\n')
+        write_checkpoint(tmp_path, text)
+        run = read_work_dir(tmp_path)
+        assert ap_table(run.records) == dict(
+            steps=[50, 100], best=(50, 'box AP 25.0'),
+            rows=[('box AP', ['25.0', '20.3']), ('box AP50', ['50.0', '40.6']),
+                  ('mask AP', ['12.5', '10.2'])])
+        page = write_report(tmp_path).read_text()
+        assert 'Detector, ' in page and 'AP on the validation set' in page
+        assert 'Curve over the iterations: AP on val' in page
+        assert 'The highest: box AP 25.0 after 50 iterations' in page
+        assert 'Views' not in page and 'Object scores' not in page and 'collapsed' not in page
+        assert [command.title for command in commands(run)] == ['Evaluate the detector']
+        assert 'python tools/test.py' in page
 
     def test_a_report_is_written_whole_or_not_at_all(self, whole_run, tmp_path, monkeypatch):
         page = write_report(whole_run, tmp_path / 'page.html')

@@ -5,12 +5,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from mmengine.config import Config
-from small import ROOT, make_photos
+from small import ROOT, write_set
 
 from projects.soco.detectors.fit import as_shares, fit_detector, thaw
 from projects.soco.launch.configs import dicts_in
 from projects.soco.study.compare import Comparison, Start, read_annotations, read_starts
 from projects.soco.study.compare_page import summarise, values_of, write_results
+from projects.soco.study.compare_run import warnings_of
 from projects.soco.study.records import Records
 
 MMDET = Path(__import__('mmdet').__file__).parent / '.mim/configs'
@@ -94,23 +95,6 @@ def test_what_a_class_freezes_or_loads_by_default_is_known_too():
     assert made.model.backbone.norm_eval is False
 
 
-def write_set(folder: Path, photos: int = 8) -> tuple[Path, Path, Path]:
-    """Write photos with two objects each; return their folder, train and val."""
-    make_photos(folder / 'photos', photos)
-    names = sorted(path.name for path in (folder / 'photos').iterdir())
-    paths = []
-    for split, part in (('train', names[:photos // 2]), ('val', names[photos // 2:])):
-        rows = [dict(id=i, file_name=name, width=96, height=72) for i, name in enumerate(part, 1)]
-        objects = [dict(id=2 * row['id'] + k, image_id=row['id'], category_id=k + 1, iscrowd=0,
-                        bbox=[5 + 30 * k, 5, 30, 30], area=900, segmentation=[])
-                   for row in rows for k in range(2)]
-        paths.append(folder / f'{split}.json')
-        paths[-1].write_text(json.dumps(dict(
-            images=rows, annotations=objects,
-            categories=[dict(id=1, name='cat'), dict(id=2, name='dog')])))
-    return folder / 'photos', *paths
-
-
 def test_starts_are_read(tmp_path: Path):
     (tmp_path / 'imagenet.pth').touch()
     (tmp_path / 'run').mkdir()
@@ -134,7 +118,9 @@ def test_annotations_are_checked_before_anything_is_trained(tmp_path: Path):
     data = read_annotations(images, train, val, tmp_path / 'work')
     assert (data.classes, data.val_photos, data.val_objects) == (['cat', 'dog'], 4, 8)
     assert not data.masks and not data.shared
-    assert len(read_annotations(images, train, train, tmp_path / 'work').shared) == 4
+    twice = read_annotations(images, train, train, tmp_path / 'work')
+    assert len(twice.shared) == 4 and not warnings_of(data)
+    assert warnings_of(twice)[0].startswith('4 photos are in train and in val, such as photo_000.png')
     other = json.loads(val.read_text())
     other['categories'][0]['name'] = 'kat'
     (tmp_path / 'other.json').write_text(json.dumps(other))
@@ -216,10 +202,12 @@ def test_the_verdict_follows_from_the_records(comparison: Comparison, ahead: flo
 
 def test_the_page_holds_verdict_numbers_and_picture(comparison: Comparison):
     records = fill(comparison, .1)
-    page, verdicts = write_results(records, comparison.folder, {'detector': '<b>x</b>'})
+    page, verdicts = write_results(records, comparison.folder, {'detector': '<b>x</b>'},
+                                   ['<i>one</i> seed'], {'the pretraining': 'pretrain/report.html'})
     text = page.read_text()
     assert verdicts[0] in text and '&lt;b&gt;x' in text and 'data:image/png;base64,' in text
-    assert '<td>43.0</td>' in text
+    assert '<td>43.0</td>' in text and '&lt;i&gt;one&lt;/i&gt; seed' in text
+    assert '<a href="pretrain/report.html">the pretraining</a>' in text
     assert (comparison.folder / 'compare_starts.png').stat().st_size > 10_000
     stored = json.loads((comparison.folder / 'results.json').read_text())
     assert stored['verdicts'] == verdicts and len(stored['worth']) == 1

@@ -1,6 +1,7 @@
 """Splits, classes and lists of a study."""
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from small import ROOT, make_photos
@@ -85,10 +86,23 @@ def test_unlabelled_photos_are_those_of_the_folder_and_of_train(study: Study, ro
     assert data.fingerprint() == before
     data.list_of('val').write_text('another.png')
     assert data.fingerprint() != before
-    commands = data.store_commands()
-    assert [(command[1], command[-1]) for command in commands] == [
-        (str(data.list_of('unlabelled')), 'selective_search'),
-        (str(data.list_of('unlabelled')), 'random'), (str(data.list_of('val')), 'selective_search')]
+
+
+def test_each_list_gets_its_stores(study: Study, root: Path, monkeypatch: pytest.MonkeyPatch):
+    data, commands, code = StudyData(study, root, root / 'made'), [], 0
+
+    def run(command: list[str]) -> SimpleNamespace:
+        commands.append(command)
+        return SimpleNamespace(returncode=code)
+
+    monkeypatch.setattr('projects.soco.study.data.subprocess.run', run)
+    data.generate_stores()
+    assert [(command[2], command[3], command[-1]) for command in commands] == [
+        (str(data.list_of(what)), str(data.store(boxes, what)), boxes) for what, boxes in (
+            ('unlabelled', 'selective_search'), ('unlabelled', 'random'), ('val', 'selective_search'))]
+    code = 2
+    with pytest.raises(ValueError, match='generate_proposals.py .*unlabelled.txt .* failed'):
+        data.generate_stores()
 
 
 def test_what_is_not_there_is_named(study: Study, root: Path):

@@ -2,6 +2,7 @@
 import contextlib
 import io
 import json
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -49,6 +50,21 @@ def official(truth: COCO, predictions: list[dict]) -> tuple[float, float]:
 def load(path: Path) -> COCO:
     with contextlib.redirect_stdout(io.StringIO()):
         return COCO(str(path))
+
+
+def test_judging_is_silent_and_takes_nothing_from_other_threads(tmp_path: Path, monkeypatch, capsys):
+    _, predictions = write_truth(tmp_path / 'truth.json')
+    evaluate = COCOeval.evaluate
+
+    def report_and_evaluate(self: COCOeval) -> None:
+        thread = threading.Thread(target=print, args=('of another job', ))
+        thread.start()
+        thread.join()
+        evaluate(self)
+
+    monkeypatch.setattr(COCOeval, 'evaluate', report_and_evaluate)
+    match(COCO(str(tmp_path / 'truth.json')), predictions, 'bbox')
+    assert capsys.readouterr().out == 'of another job\n'
 
 
 @pytest.mark.parametrize('seed', range(5))

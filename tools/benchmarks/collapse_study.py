@@ -11,7 +11,6 @@ import argparse
 import json
 import shutil
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -137,6 +136,7 @@ def make_store(root: Path, data: str, photos: int | None, folder: Path) -> tuple
     """
     from projects.soco.annotations.read import read_json
     from projects.soco.proposals.sources import open_source
+    from projects.soco.study.data import generate_store
     place = root / data
     if not place.exists():
         raise FileNotFoundError(f'There is no {place}; set --data to the folder that contains {data}.')
@@ -151,9 +151,7 @@ def make_store(root: Path, data: str, photos: int | None, folder: Path) -> tuple
     if not store.is_file():
         listed = store.with_suffix('.txt')
         write_whole(listed, ('\n'.join(names) + '\n').encode())
-        command = ['tools/generate_proposals.py', str(listed), str(store), '--root', str(images)]
-        if subprocess.run([sys.executable, *command], stdout=subprocess.DEVNULL).returncode:
-            raise ValueError(f'{command[0]} failed; see its output above.')
+        generate_store(listed, store, images)
     return images.resolve(), store
 
 

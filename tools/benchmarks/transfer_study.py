@@ -11,7 +11,6 @@ import argparse
 import hashlib
 import math
 import signal
-import subprocess
 import sys
 import time
 from dataclasses import asdict
@@ -23,7 +22,6 @@ from rich.console import Console
 from projects.soco.launch.errors import STOPPED, run_tool
 
 if TYPE_CHECKING:
-    from projects.soco.study.data import StudyData
     from projects.soco.study.plan import Study
     from projects.soco.study.records import Records
 
@@ -52,14 +50,6 @@ def parse_args() -> argparse.Namespace:
 def hash_of(path: str) -> str:
     """Return a hash of 12 hex digits of a file."""
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:12]
-
-
-def make_stores(data: StudyData) -> None:
-    """Generate the proposal stores."""
-    for command in data.store_commands():
-        console.print(f'$ python {" ".join(command)}', style='dim', soft_wrap=True)
-        if subprocess.run([sys.executable, *command]).returncode:
-            raise ValueError(f'{command[0]} failed; see its output above.')
 
 
 def summarise(study: Study, records: Records, folder: Path) -> None:
@@ -110,7 +100,7 @@ def main() -> None:
     records = Records(folder / 'results.json', dict(
         study=study.name, seeds=list(study.seeds), epochs=study.epochs, settings=study.fingerprint(),
         data=data.fingerprint(), **({'weights': hash_of(args.weights)} if args.weights else {})))
-    make_stores(data)
+    data.generate_stores()
     records.set('machine', describe_hardware())
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:

@@ -15,8 +15,10 @@ _base_.val_dataloader.dataset.pipeline[1].scale = (213, 128)
 _base_.test_dataloader.dataset.pipeline[1].scale = (213, 128)
 max_iters = 600
 train_cfg = dict(max_iters=max_iters, val_interval=200)
-_base_.param_scheduler[0].share = 0.05
-_base_.param_scheduler[1].begin = 0.05
+param_scheduler = [
+    dict(type='WarmupLR', by_epoch=False, start_factor=0.1, share=0.05),
+    dict(type='CosineLR', by_epoch=False, begin=0.05, eta_min_ratio=0.05)
+]
 default_hooks = dict(
     logger=dict(interval=10),
     checkpoint=dict(interval=200, max_keep_ckpts=1),

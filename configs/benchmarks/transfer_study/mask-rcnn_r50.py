@@ -35,7 +35,10 @@ val_dataloader = dict(
 test_dataloader = val_dataloader
 optim_wrapper = dict(type='AutocastOptimWrapper')
 train_cfg = dict(max_iters=900, val_interval=300)
-_base_.param_scheduler[0].share = 1 / 9
+param_scheduler = [
+    dict(type='WarmupLR', by_epoch=False, start_factor=0.001, share=1 / 9),
+    dict(type='StepsLR', by_epoch=False, shares=[6 / 9, 8 / 9], gamma=0.1)
+]
 default_hooks = dict(
     logger=dict(interval=20),
     checkpoint=dict(interval=300, max_keep_ckpts=1),

@@ -225,7 +225,7 @@ def settle_sizes(judged: Judgement, tree: PhotoTree,
     filled, turned, off, other, broken = [], [], [], [], []
     with warnings.catch_warnings(), ThreadPoolExecutor(_THREADS) as pool:
         warnings.simplefilter('ignore')  # of Pillow, about headers
-        sizes = pool.map(lambda row: _size(tree, row['file_name']), images)
+        sizes = pool.map(lambda row: photo_size(tree, row['file_name']), images)
         for done, (row, (size, stored, problem)) in enumerate(zip(images, sizes), 1):
             report(done, len(images))
             given = (row.get('width'), row.get('height'))
@@ -272,7 +272,7 @@ def _settle_turned(judged: Judgement, turned: list[tuple[dict, tuple[int, int]]]
     judged.add(MENDED, 'sizes from before the turn by EXIF, taken from the upright photos', mended)
 
 
-def _size(tree: PhotoTree, name: str) -> tuple[tuple, tuple, str]:
+def photo_size(tree: PhotoTree, name: str) -> tuple[tuple, tuple, str]:
     """Return the size of the upright photo, that of the stored one, and what is wrong with it."""
     from PIL import Image  # here, so that tools answer quickly
     try:

@@ -1,4 +1,4 @@
-"""Training curves of one or several runs, drawn from the log of mmengine's visualizer."""
+"""Curves of one or several runs, also of detectors, drawn from the log of mmengine's visualizer."""
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -34,6 +34,7 @@ PANELS = {
     'objects/top1_same_photo': ('Objects found again', 'same photo'),
     'objects/chance': ('Objects found again', 'chance'),
 }
+_AP = re.compile(r'(?:(?:coco|lvis)/(bbox|segm)_m?AP(?:_?(50))?|pascal_voc/AP(50))')
 
 
 class Curve(NamedTuple):
@@ -56,9 +57,9 @@ def draw_training(records: Sequence[dict] | Mapping[str, Sequence[dict]], out: s
 
     Args:
         records (Sequence[dict] | Mapping[str, Sequence[dict]]): Records of a run, as returned by
-            `read_run`, or those of several runs by their names. The keys drawn are any `loss`, those of
-            `PANELS`, and `share_v1_p2` and the like, over `step` or `iter`; other keys, such as those
-            of an evaluation, are ignored.
+            `read_run`, or those of several runs by their names. The keys drawn are any `loss`, AP and
+            AP50 of a detector's validations, those of `PANELS`, and `share_v1_p2` and the like, over
+            `step` or `iter`; other keys are ignored.
         out (str | Path): The PNG file to write.
         obj_std_floor (float | None): Spread below which the features have collapsed, drawn as a line.
             Defaults to None.
@@ -122,6 +123,21 @@ def iteration_of(record: dict, default: float = 0) -> float:
     return record.get('step', record.get('iter', default))
 
 
+def ap_name(key: str) -> tuple[str, str] | None:
+    """Return measure and kind of a validation's AP, or None if a key is of something else.
+
+    Args:
+        key (str): Key of the log, of mmdet's `CocoMetric`, `LVISMetric` or `VOCMetric`.
+
+    Returns:
+        tuple[str, str] | None: 'AP' (the mean over IoU 0.5 to 0.95) or 'AP50', and 'box' or 'mask'.
+    """
+    found = _AP.fullmatch(key)
+    if not found:
+        return None
+    return f'AP{found[2] or found[3] or ""}', 'mask' if found[1] == 'segm' else 'box'
+
+
 def _points(name: str, records: Sequence[dict]) -> dict[str, np.ndarray]:
     """Return the points of each key that can be drawn, (n, 2): iteration and value."""
     points: dict[str, list[tuple[float, float]]] = {}
@@ -132,8 +148,8 @@ def _points(name: str, records: Sequence[dict]) -> dict[str, np.ndarray]:
     if not points:
         raise ValueError(
             f'Nothing to draw of {name}: none of its {len(records)} records contains a loss, lr, '
-            'momentum or obj_std. Use a run that logged at least one iteration; a short run needs a '
-            'smaller `default_hooks.logger.interval`.')
+            'momentum, obj_std or AP. Use a run that logged at least one iteration; a short run needs '
+            'a smaller `default_hooks.logger.interval`.')
     return {key: np.array(values, dtype=np.float64) for key, values in points.items()}
 
 
@@ -141,6 +157,8 @@ def _place(key: str) -> tuple[str, str] | None:
     """Return the panel of a key and its name there, or None if the key is not drawn."""
     if key in PANELS:
         return PANELS[key]
+    if measure := ap_name(key):
+        return f'{measure[0]} on val', measure[1]
     if pair := re.fullmatch(r'loss_(\d)(\d)', key):
         return 'Loss', f'views {pair[1]}, {pair[2]}'
     if re.fullmatch(r'[\w.]*loss[\w.]*', key):
@@ -170,9 +188,10 @@ def _panels(runs: Mapping[str, Mapping[str, np.ndarray]]) -> dict[str, list[Curv
 
 
 def _order(key: str) -> tuple:
-    """Return a sort key: losses first, the total before its parts; then `PANELS`; then the rest."""
+    """Return a sort key: losses first, the total before its parts; AP; then `PANELS`; then the rest."""
     places = [*PANELS, key]
-    return _place(key)[0] != 'Loss', key != 'loss', places.index(key), key
+    return (_place(key)[0] != 'Loss', key != 'loss', ap_name(key) is None, places.index(key),
+            ap_name(key) or (key, ))
 
 
 def _look(i: int) -> dict:
@@ -191,7 +210,7 @@ def _draw_panel(axes: Axes, title: str, curves: Sequence[Curve], legend: bool,
             axes.set_title('thick: running mean', loc='right', fontsize=8)
             x, y = x[window - 1:], np.convolve(y, np.full(window, 1 / window), 'valid')
         axes.plot(x, y, color=color, linestyle=style, linewidth=width, label=name,
-                  marker='o' if len(y) == 1 else None)
+                  marker='o' if len(y) == 1 or title.startswith('AP') else None)
     if title.startswith('Spread') and floor is not None:
         axes.axhline(floor, color='#D55E00', linewidth=1.2, linestyle='--')
         axes.annotate(f'floor {floor:g}', (1, floor), (0, 3), fontsize=8, ha='right', color='#D55E00',

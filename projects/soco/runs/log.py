@@ -2,10 +2,10 @@
 import json
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from ..pictures.curves import iteration_of
+from ..pictures.curves import ap_name, iteration_of
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +39,8 @@ def read_run(work_dir: str | Path) -> list[dict]:
 
     If several starts logged the same iterations, the latest start counts: from its first iteration
     on, the values of earlier starts are left out. Where a start had another batch, the iterations of
-    earlier starts are converted to its own (`rescaled`, which `ResumeHook` logs).
+    earlier starts are converted to its own (`rescaled`, which `ResumeHook` logs). Validations that were
+    logged by epoch are placed at the last logged iteration before them.
 
     Args:
         work_dir (str | Path): The run's work directory, with one folder for each start.
@@ -68,7 +69,20 @@ def read_run(work_dir: str | Path) -> list[dict]:
         joined = [{key: value for key, value in record.items()
                    if iteration_of(record) < first.get(key, math.inf)} for record in joined]
         joined += records
-    return joined
+    return list(_validations_placed(joined))
+
+
+def _validations_placed(records: Sequence[dict]) -> Iterator[dict]:
+    """Yield the records, those of a detector's validations at an iteration and without their speed."""
+    reached = 0.
+    for record in records:
+        if 'loss' in record:
+            reached = iteration_of(record)
+        elif any(map(ap_name, record)):
+            kept = {key: value for key, value in record.items() if key not in ('time', 'data_time')}
+            # LoggerHook gives the epoch as step, unless log_metric_by_epoch=False
+            record = {**kept, 'step': max(iteration_of(record), reached)}
+        yield record
 
 
 def _rescale(record: dict, factor: float) -> dict:

@@ -59,6 +59,11 @@ def commands(run: Run) -> list[Command]:
             '--resume')))
     if run.checkpoint is None:
         return found
+    if run.is_detector:
+        config = run.config_path or 'CONFIG'
+        return [*found, Command('Evaluate the detector', _line('python tools/test.py', config,
+                                                               run.checkpoint),
+                                'Inference in a notebook: docs/transfer.md.')]
     found.append(transfer_command(run))
     found.append(Command(
         'Convert the weights to the names of another library',

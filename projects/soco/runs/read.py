@@ -1,4 +1,4 @@
-"""Reading of a pretraining run's work directory, without executing its config or checkpoint."""
+"""Reading of a run's work directory, without executing its config or checkpoint."""
 import csv
 import itertools
 import math
@@ -12,6 +12,8 @@ from ..weights.read import find_newest_checkpoint, read_checkpoint, run_checkpoi
 from .config_changes import changes_between, read_dumped
 from .log import read_run
 from .record import RECORD, read_record
+
+HEADS = ('roi_head', 'rpn_head', 'bbox_head', 'mask_head', 'panoptic_head')  # of mmdet's detectors
 
 
 class Picture(NamedTuple):
@@ -62,6 +64,16 @@ class Run:
         for name in key.split('.'):
             node = node.get(name) if isinstance(node, dict) else None
         return node if isinstance(node, dict) else {}
+
+    @property
+    def kind(self) -> str:
+        """Type of the model; 'SoCo' if it is not known."""
+        return self.part('model').get('type', 'SoCo')
+
+    @property
+    def is_detector(self) -> bool:
+        """Whether the run trains a detector."""
+        return self.kind != 'SoCo' and any(self.part(f'model.{head}') for head in HEADS)
 
     @property
     def processes(self) -> int:

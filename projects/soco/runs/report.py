@@ -1,4 +1,4 @@
-"""The report of a pretraining run: one HTML page that opens offline."""
+"""The report of a run, of pretraining or of a detector: one HTML page that opens offline."""
 import base64
 import io
 import math
@@ -15,7 +15,7 @@ from PIL import Image
 
 from .. import __version__
 from ..files import whole_file
-from ..pictures.curves import panel_figures
+from ..pictures.curves import ap_name, panel_figures
 from .config_changes import Change, base_files, changes_against, config_values, known_config
 from .next_steps import browse_command, commands, score_command
 from .page import render_page
@@ -51,7 +51,7 @@ class Embedded(NamedTuple):
 
 
 def write_report(work_dir: str | Path, out: str | Path | None = None) -> Path:
-    """Write the report of a pretraining run.
+    """Write the report of a run of pretraining or of a detector.
 
     Args:
         work_dir (str | Path): Its work directory.
@@ -63,8 +63,8 @@ def write_report(work_dir: str | Path, out: str | Path | None = None) -> Path:
 
     Raises:
         FileNotFoundError: If the work directory or the folder of `out` does not exist.
-        ValueError: If the work directory contains no run or a run of another model than SoCo, or
-            `out` is not an .html file.
+        ValueError: If the work directory contains no run or a run of another model, or `out` is
+            not an .html file.
         OSError: If the page cannot be written. An existing page is kept.
     """
     out = Path(out) if out else Path(work_dir) / 'report.html'
@@ -73,10 +73,10 @@ def write_report(work_dir: str | Path, out: str | Path | None = None) -> Path:
     if out.parent != Path(work_dir) and not out.parent.is_dir():
         raise FileNotFoundError(f'There is no folder {out.parent} for {out.name}. Create it first.')
     run = read_work_dir(work_dir)
-    kind = run.part('model').get('type', 'SoCo')
-    if kind != 'SoCo':
-        raise ValueError(f'{work_dir} is a run of {kind}, but the report is for SoCo pretraining. For '
-                         'curves of any run: python tools/plot_curves.py ' + shlex.quote(str(work_dir)))
+    if run.kind != 'SoCo' and not run.is_detector:
+        raise ValueError(f'{work_dir} is a run of {run.kind}, but the report is for SoCo pretraining '
+                         'and for detectors. For curves of any run: python tools/plot_curves.py '
+                         + shlex.quote(str(work_dir)))
     page = render(run)
     with whole_file(out) as file:
         file.write(page)
@@ -96,10 +96,10 @@ def render(run: Run) -> str:
     pictures = {kind: _embed_all(run, kind) for kind in SHOWN}  # may add troubles
     return render_page(
         Path(__file__).with_name('report.html'), name=run.work_dir.resolve().name, run=run,
-        summary=_summary(run), facts=_facts(run),
+        summary=(_detector_summary if run.is_detector else _summary)(run), facts=_facts(run),
         comparisons=_comparisons(run), score_curve=curves.pop('Objects found again', None),
         curves=list(curves.values()), views=pictures['views'], neighbours=pictures['neighbours'],
-        scores=score_table(run.records), commands=commands(run),
+        scores=(ap_table if run.is_detector else score_table)(run.records), commands=commands(run),
         score_command=score_command(run), browse_command=browse_command(run), version=__version__,
         bad_images=run.bad_images[:ROWS], warnings=[*warnings_of(run), *run.troubles])
 
@@ -120,12 +120,13 @@ def warnings_of(run: Run) -> list[str]:
         found.append(f'The loss is not finite at {len(broken)} logged iterations, the first is '
                      f'{broken[0]}. Try a lower learning rate, a longer warm-up, or bfloat16 instead '
                      'of float16.')
-    spreads, floor = _values(run.records, 'obj_std'), collapse_hook(run).threshold
+    limits = collapse_hook(run)
+    spreads, floor = _values(run.records, 'obj_std'), limits.threshold
     if spreads and not spreads[-1] >= floor:
         found.append(f'The features have collapsed: their spread (obj_std) is {spreads[-1]:.3f}, under '
                      f'{floor:g}. All objects have nearly the same features; these weights are of no '
                      'use for a detector.')
-    ranks, share = _values(run.records, 'obj_rank'), collapse_hook(run).rank_share
+    ranks, share = _values(run.records, 'obj_rank'), limits.rank_share
     if len(ranks) > 1 and not ranks[-1] >= share * ranks[0]:
         found.append(f'The features have collapsed into a few directions: their effective rank '
                      f'(obj_rank) fell from {ranks[0]:.1f} to {ranks[-1]:.1f}, under {share:.0%} of '
@@ -183,6 +184,41 @@ def score_table(records: Sequence[dict]) -> dict[str, Any]:
         rows=[(key.removeprefix('objects/').replace('_', ' '),
                [_score_text(key, scored[i].get(key)) for i in places]) for key in keys],
         best=best and (best[1], _score_text('objects/top1', best[0])))
+
+
+def ap_table(records: Sequence[dict]) -> dict[str, Any]:
+    """Build the table of a detector's AP over its validations; see `score_table`.
+
+    Args:
+        records (Sequence[dict]): Logged values.
+
+    Returns:
+        dict[str, Any]: `steps` and `rows` of at most `COLUMNS` validations, the last one among them;
+        `best`, iteration and text of the highest AP, or None.
+    """
+    judged = [(r.get('step', 0), {name: r[key] for key in r if (name := ap_name(key))})
+              for r in records if any(map(ap_name, r))]
+    places = np.linspace(0, len(judged) - 1, min(COLUMNS, len(judged))).round().astype(int)
+    names = sorted({name for _, values in judged for name in values}, key=lambda name: name[::-1])
+    highest = max(((values[names[0]], step) for step, values in judged if names[0] in values),
+                  default=None)
+    return dict(
+        steps=[judged[i][0] for i in places],
+        rows=[(f'{kind} {measure}', [f'{100 * judged[i][1][measure, kind]:.1f}'
+                                     if (measure, kind) in judged[i][1] else '–' for i in places])
+              for measure, kind in names],
+        best=highest and (highest[1], f'{" ".join(names[0][::-1])} {100 * highest[0]:.1f}'))
+
+
+def _detector_summary(run: Run) -> list[tuple[str, str, str]]:
+    """Return title, value and explanation of each card of a detector's summary."""
+    losses, table = _values(run.records, 'loss'), ap_table(run.records)
+    cards = [('State', 'Finished' if run.finished else 'Not finished', progress(run)),
+             ('Loss', f'{losses[0]:.2f} → {losses[-1]:.2f}' if losses else 'not logged', '')]
+    for name, cells in table['rows']:
+        cards.append((name[:1].upper() + name[1:], cells[-1],
+                      f'on val after {table["steps"][-1]} iterations, in percent'))
+    return cards
 
 
 def _summary(run: Run) -> list[tuple[str, str, str]]:

@@ -1,4 +1,5 @@
-"""Transfer studies: pretraining methods compared by object scores and by detectors' AP.
+"""What pretraining gives a detector: transfer studies, and comparisons of starts on a user's data.
 
-plan → data → training, objects, detection → summary
+Studies: plan → data → run (training, objects, detection) → summary. Comparisons: own_photos (for the
+quickstart) → compare → compare_run → compare_page with the verdict. Both use jobs and records.
 """

@@ -13,6 +13,7 @@ from mmengine.config import Config
 from rich.console import Console
 
 from ..annotations.copies import Use, settle
+from ..annotations.formats import as_coco
 from ..annotations.read import read_categories, read_json
 from ..datasets.coco_subset import choose_images, with_images
 from ..detectors.fit import fit_detector, thaw
@@ -148,9 +149,9 @@ def read_annotations(images: str | Path, train: str | Path, val: str | Path, wor
 
     Args:
         images (str | Path): Folder of the photos.
-        train (str | Path): COCO json to train on. Its categories are the classes.
-        val (str | Path): COCO json to evaluate on.
-        work_dir (str | Path): Folder for mended copies.
+        train (str | Path): Annotations to train on, see `as_coco`. Their categories are the classes.
+        val (str | Path): Annotations to evaluate on.
+        work_dir (str | Path): Folder for mended and converted copies.
         report (Callable[[str], Any]): Called with each line of what was mended. Defaults to `print`.
 
     Returns:
@@ -163,7 +164,9 @@ def read_annotations(images: str | Path, train: str | Path, val: str | Path, wor
     folder = Path(images).resolve()
     if not folder.is_dir():
         raise FileNotFoundError(f'There is no folder of photos at {images} (--images).')
+    train = as_coco(train, folder, work_dir, report)
     classes = read_categories(train)
+    val = as_coco(val, folder, work_dir, report, classes)
     read, rows = {}, {}
     for split, path in (('train', train), ('val', val)):
         use = Use(photos=str(folder), classes=tuple(classes), training=split == 'train')

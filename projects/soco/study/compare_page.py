@@ -1,6 +1,6 @@
 """Intervals, picture and page of a comparison of starts, made from its records."""
 import base64
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -184,13 +184,16 @@ def bands_of(records: Records) -> dict[str, list[float]]:
     return bands
 
 
-def write_results(records: Records, folder: Path, facts: Mapping[str, str]) -> tuple[Path, list[str]]:
+def write_results(records: Records, folder: Path, facts: Mapping[str, str], warnings: Sequence[str],
+                  links: Mapping[str, str]) -> tuple[Path, list[str]]:
     """Write the picture and the page of what is finished.
 
     Args:
         records (Records): Records of a comparison, with at least one finished job.
         folder (Path): The work directory.
         facts (Mapping[str, str]): Rows of the page's table of facts.
+        warnings (Sequence[str]): Warnings on top of the page.
+        links (Mapping[str, str]): Other pages by title, paths from the work directory.
 
     Returns:
         tuple[Path, list[str]]: The page, and the verdicts.
@@ -205,7 +208,8 @@ def write_results(records: Records, folder: Path, facts: Mapping[str, str]) -> t
     page = render_page(
         Path(__file__).with_name('compare.html'),
         picture='data:image/png;base64,' + base64.b64encode(picture.read_bytes()).decode(),
-        verdicts=made['verdicts'], worth=made['worth'], facts=facts, rows=_rows(content),
+        verdicts=made['verdicts'], worth=made['worth'], facts=facts,
+        warnings=warnings, links=links, rows=_rows(content),
         differences=_shown(made['differences']), version=__version__)
     out = folder / 'compare_starts.html'
     with whole_file(out) as file:

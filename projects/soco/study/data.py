@@ -1,6 +1,9 @@
 """The data of a study: unlabelled photos, and labels for training, tuning and evaluation."""
 import hashlib
 import json
+import shlex
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -102,12 +105,11 @@ class StudyData:
         paths = sorted([*self.folder.glob('*.json'), *self.folder.glob('*.txt')])
         return hashlib.sha256(b''.join(path.read_bytes() for path in paths)).hexdigest()[:12]
 
-    def store_commands(self) -> list[list[str]]:
-        """Return the commands that generate the proposal stores; they skip finished stores."""
+    def generate_stores(self) -> None:
+        """Generate the proposal stores that are not finished; see `generate_store`."""
         used = sorted({method.boxes for method in self._study.methods.values()}, key=BOXES.index)
-        wanted = [('unlabelled', boxes) for boxes in used] + [('val', BOXES[0])]
-        return [['tools/generate_proposals.py', str(self.list_of(what)), str(self.store(boxes, what)),
-                 '--root', str(self.root), '--source', boxes] for what, boxes in wanted]
+        for what, boxes in [*(('unlabelled', boxes) for boxes in used), ('val', BOXES[0])]:
+            generate_store(self.list_of(what), self.store(boxes, what), self.root, boxes)
 
     def _splits(self) -> dict[str, dict]:
         """Return train and val."""
@@ -152,6 +154,24 @@ class StudyData:
         if not path.is_file() or path.read_text() != text:  # keep files that running jobs may read
             with whole_file(path) as file:
                 file.write(text)
+
+
+def generate_store(listed: Path, store: Path, root: Path, boxes: str = BOXES[0]) -> None:
+    """Generate the proposals of listed photos; a finished store stays as it is.
+
+    Args:
+        listed (Path): List of the photos.
+        store (Path): The store.
+        root (Path): Folder that the names are relative to.
+        boxes (str): One of `BOXES`. Defaults to selective search.
+
+    Raises:
+        ValueError: If it failed; its output says why.
+    """
+    command = ['tools/generate_proposals.py', str(listed), str(store), '--root', str(root), '--source',
+               boxes]
+    if subprocess.run([sys.executable, *command]).returncode:
+        raise ValueError(f'python {shlex.join(command)} failed; see its output above.')
 
 
 def with_classes(content: dict, images: str, key: str) -> dict:

@@ -1,18 +1,21 @@
 """AP of saved predictions, also under bootstrap draws of photos."""
-import contextlib
-import io
 import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from pycocotools import coco, cocoeval
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from ..evaluation.class_score import draw_photos
 from .resampling import DRAWS
 
+# pycocotools prints its progress. Concurrent jobs are judged in threads, which redirect_stdout would
+# leave with each other's buffers: what is printed afterwards would be lost.
+for _module in (coco, cocoeval):
+    vars(_module)['print'] = lambda *args, **kwargs: None
 KINDS = {'bbox': 'box', 'segm': 'mask'}
 
 
@@ -37,8 +40,7 @@ def judge_predictions(labels: str | Path, folder: str | Path, resamples: int
     if not paths:
         raise FileNotFoundError(f'There are no predictions in {folder}/predictions. The detector needs '
                                 'the KeepPredictionsHook and a validation.')
-    with contextlib.redirect_stdout(io.StringIO()):
-        truth = COCO(str(labels))
+    truth = COCO(str(labels))
     photos = len(truth.getImgIds())
     draws = [np.repeat(np.arange(photos), times) for times in draw_photos(photos, resamples, DRAWS)]
     values, samples = {}, {}
@@ -91,13 +93,12 @@ def match(truth: COCO, predictions: list[dict], kind: str) -> COCOeval | None:
     """
     if not predictions:
         return None
-    with contextlib.redirect_stdout(io.StringIO()):
-        evaluator = COCOeval(truth, truth.loadRes(predictions), kind)
-        # Only objects of all sizes and 100 predictions per photo are reported.
-        evaluator.params.areaRng = evaluator.params.areaRng[:1]
-        evaluator.params.areaRngLbl = evaluator.params.areaRngLbl[:1]
-        evaluator.params.maxDets = [100]
-        evaluator.evaluate()
+    evaluator = COCOeval(truth, truth.loadRes(predictions), kind)
+    # Only objects of all sizes and 100 predictions per photo are reported.
+    evaluator.params.areaRng = evaluator.params.areaRng[:1]
+    evaluator.params.areaRngLbl = evaluator.params.areaRngLbl[:1]
+    evaluator.params.maxDets = [100]
+    evaluator.evaluate()
     return evaluator
 
 
