@@ -40,6 +40,10 @@ def parse_args() -> argparse.Namespace:
                         'a COCO json names (default: the folder of that file)')
     parser.add_argument('--weights', metavar='FILE', type=Path, help='weights to start from (default: '
                         'random weights)')
+    parser.add_argument('--freeze', metavar='N', type=int, help='stages of the backbone, with the stem, '
+                        'that stay as they are in --weights (default: none)')
+    parser.add_argument('--backbone-rate', metavar='F', type=float, help='factor of the learning rate '
+                        'for the backbone, such as 0.1 (default: that of the schedule)')
     parser.add_argument('--work-dir', metavar='DIR', type=Path, help='folder for everything that is '
                         'written (default: work_dirs/<detector>_<photos>)')
     parser.add_argument('--epochs', metavar='N', type=int, help='length of the run (default: 20)')

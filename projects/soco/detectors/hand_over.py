@@ -10,13 +10,12 @@ from torch import Tensor, nn
 
 from .. import __version__
 from ..files import whole_file
-from ..models.roi_heads import SHARED_LAYERS
+from ..weights.match import fed_by_another_module, shapes_of
+from ..weights.names import BOX_HEAD, SHARED_LAYER
 from ..weights.read import read_checkpoint
 from .build import build_detector
 from .parts import Parts
 
-_HEAD = r'(roi_head\.bbox_head\.(?:\d+\.)?)'
-_LAYER = re.compile(rf'{_HEAD}({"|".join(SHARED_LAYERS)})\.(\d+)\.(.+)')
 _LEARNT = 'no: it learns from annotated objects'
 
 
@@ -56,47 +55,6 @@ def start_weights(state: Mapping[str, Tensor], prefixes: Mapping[str, Iterable[s
                   ) -> dict[str, Tensor]:
     """Return the weights of a `SoCo` model with the names of the detector, and nothing else."""
     return {name: value for key, value in state.items() for name in names_in_detector(key, prefixes)}
-
-
-def fed_by_another_module(theirs: Mapping[str, Tensor], ours: Mapping[str, Tensor]) -> dict[str, str]:
-    """Find the layers of two box heads that have the same name but not the same place.
-
-    A `shared_fcs.0` behind four convs is not the one of a head without convs, although both have the
-    same shape: a layer is the same only if all layers before it are.
-
-    Args:
-        theirs (Mapping[str, Tensor]): State dict of the weights, with the detector's names.
-        ours (Mapping[str, Tensor]): State dict of the detector.
-
-    Returns:
-        dict[str, str]: For each tensor of the detector behind the first difference, what differs.
-    """
-    found: dict[str, str] = {}
-    chains = _chains(theirs), _chains(ours)
-    for head in chains[0].keys() & chains[1].keys():
-        their_layers, our_layers = (list(chain[head].items()) for chain in chains)
-        for i, (layer, tensors) in enumerate(our_layers):
-            if i < len(their_layers) and their_layers[i] == (layer, tensors):
-                continue
-            other = their_layers[i][0] if i < len(their_layers) else 'nothing'
-            why = (f'layer {i + 1} of the box head is {layer} in the detector and {other} in the '
-                   'weights')
-            found.update({f'{head}{name}.{leaf}': why for name, tensors in our_layers[i:]
-                          for leaf in tensors})
-            break
-    return found
-
-
-def _chains(state: Mapping[str, Tensor]) -> dict[str, dict[str, dict[str, tuple[int, ...]]]]:
-    """Return the shapes of each box head's shared layers, in the order of the data."""
-    chains: dict[str, dict] = {}
-    for name, value in state.items():
-        if layer := _LAYER.fullmatch(name):
-            chains.setdefault(layer[1], {}).setdefault((layer[2], int(layer[3])), {})[layer[4]] = tuple(
-                value.shape)
-    return {head: {f'{kind}.{i}': tensors for (kind, i), tensors in sorted(
-        layers.items(), key=lambda item: (SHARED_LAYERS.index(item[0][0]), item[0][1]))}
-        for head, layers in chains.items()}
 
 
 def hand_over(detector: Config, parts: Parts, checkpoint: str | Path, out: str | Path) -> HandOver:
@@ -167,7 +125,8 @@ def check_fit(weights: Mapping[str, Tensor], state: Mapping[str, Tensor], parts:
     Raises:
         ValueError: If a tensor is missing, left over, of another shape, or of another module.
     """
-    wrong = fed_by_another_module(weights, state)
+    wrong = {name: why for name, why in fed_by_another_module(
+        shapes_of(weights), shapes_of(state)).items() if is_shared(name, parts)}
     for name in [name for name in state if is_shared(name, parts) and name not in weights]:
         wrong.setdefault(name, 'it is not in the weights')
     for name, value in weights.items():
@@ -197,7 +156,7 @@ def is_shared(name: str, parts: Parts) -> bool:
 
 def _branch(name: str) -> bool:
     """Return whether a tensor is in a box head but not in its shared layers."""
-    return bool(re.match(_HEAD, name)) and not _LAYER.fullmatch(name)
+    return bool(re.match(BOX_HEAD, name)) and not re.fullmatch(SHARED_LAYER, name)
 
 
 def reason(name: str, parts: Parts) -> str:
@@ -214,7 +173,7 @@ def reason(name: str, parts: Parts) -> str:
         if name.startswith(prefix):
             return f'no: {why}'
     if _branch(name):
-        classes = re.match(rf'{_HEAD}fc_(cls|reg)', name)
+        classes = re.match(rf'{BOX_HEAD}fc_(cls|reg)', name)
         return ('no: classifier and regressor learn the classes' if classes else
                 'no: SoCo runs only the layers that all outputs of the box head share')
     if name.startswith('roi_head.bbox_roi_extractor.'):

@@ -2,13 +2,19 @@
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
 from ..files import PathLike
 from .convert import describe, rename_to_ours, resnet_depth
-from .names import INSIDE_BACKBONE, INSIDE_C4_HEAD
+from .names import (
+    INSIDE_BACKBONE,
+    INSIDE_C4_HEAD,
+    PYRAMID_LEVEL,
+    SHARED_LAYER,
+    SHARED_LAYERS,
+)
 
 # Predictors depend on the detector's classes: no pretraining has them, so they are never required.
 _PREDICTORS = ('fc_cls', 'fc_reg')
@@ -17,7 +23,9 @@ _SHARED = 'roi_head.shared_head.layer4.'  # the last stage in C4 detectors and S
 _PARTS = ('backbone', 'neck', 'roi_head.bbox_head', _SHARED.rstrip('.'), 'projector', 'head.predictor',
           'target')
 _COUNTER = '.num_batches_tracked'  # old files lack it; BN does not use it
-_COLUMNS = ('matched', 'fresh', 'unused', 'shape differs')
+_COLUMNS = ('matched', 'fresh', 'unused', 'shape differs', 'other module')
+
+Shapes = Mapping[str, tuple[int, ...]]  # of tensors by name
 
 
 def key_group(key: str) -> str:
@@ -39,6 +47,8 @@ class WeightsReport:
         unused (tuple[str, ...]): Keys of the checkpoint that the model lacks.
         mismatched (dict): For each key of both with different shapes: the shape in the checkpoint and
             the shape in the model.
+        misplaced (dict): For each key of both with the same shape, but of another module: why it is
+            one.
         require (tuple[str, ...]): Parts of the model of which every key must match.
     """
 
@@ -47,6 +57,17 @@ class WeightsReport:
     unused: tuple[str, ...]
     mismatched: dict[str, tuple[tuple[int, ...], tuple[int, ...]]]
     require: tuple[str, ...]
+    misplaced: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def unfilled(self) -> tuple[str, ...]:
+        """Keys of the model that get nothing from the checkpoint."""
+        return (*self.fresh, *self.mismatched, *self.misplaced)
+
+    @property
+    def not_loaded(self) -> tuple[str, ...]:
+        """Keys of the checkpoint for which the model has no place."""
+        return (*self.unused, *self.mismatched, *self.misplaced)
 
     def is_required(self, key: str) -> bool:
         """Return whether a key is in a required part and not in a classifier or regressor."""
@@ -65,7 +86,7 @@ class WeightsReport:
         """Required keys that did not match; BN's counters do not count in a file without any."""
         old = bool(self.matched) and not any(key.endswith(_COUNTER) for key in (
             *self.matched, *self.unused))
-        return [key for key in (*self.fresh, *self.mismatched)
+        return [key for key in self.unfilled
                 if self.is_required(key) and not (old and key.endswith(_COUNTER))]
 
     @property
@@ -76,16 +97,19 @@ class WeightsReport:
 
     def table(self) -> str:
         """Return a table of counts, with one line per part of the model or the checkpoint."""
-        counts = [Counter(map(key_group, keys))
-                  for keys in (self.matched, self.fresh, self.unused, self.mismatched)]
+        counts = [Counter(map(key_group, keys)) for keys in (
+            self.matched, self.fresh, self.unused, self.mismatched, self.misplaced)]
         groups = sorted(set().union(*counts), key=lambda g: (counts[2][g] > 0, g))
-        rows = [('part', *_COLUMNS), *((g, *(str(c[g] or '-') for c in counts)) for g in groups),
+        columns = _COLUMNS if self.misplaced else _COLUMNS[:-1]
+        counts = counts[:len(columns)]
+        rows = [('part', *columns), *((g, *(str(c[g] or '-') for c in counts)) for g in groups),
                 ('total', *(str(c.total()) for c in counts))]
         widths = [max(map(len, column)) for column in zip(*rows)]
         header, *body, total = [row[0].ljust(widths[0]) + ''.join(
             f'  {cell:>{width}}' for cell, width in zip(row[1:], widths[1:])) for row in rows]
         rule = '-' * len(header)
         lines = [header, rule, *body, rule, total]
+        lines += [f'not loaded: {why}' for why in dict.fromkeys(self.misplaced.values())]
         if self.require:
             found, needed = self.required
             lines.append(f'{found} of {needed} keys matched in the parts that the checkpoint must '
@@ -101,9 +125,9 @@ class WeightsReport:
         Raises:
             ValueError: If tensors are missing; the message says what the checkpoint looks like.
         """
-        untrained = [key for key in (*self.fresh, *self.mismatched) if not key.endswith(_COUNTER)]
+        untrained = [key for key in self.unfilled if not key.endswith(_COUNTER)]
         if untrained:
-            looks = describe([*self.matched, *self.unused, *self.mismatched])
+            looks = describe([*self.matched, *self.not_loaded])
             raise ValueError(
                 f'{path} is not a checkpoint of this detector: {len(untrained)} of its tensors are '
                 f'missing or have another shape, such as {untrained[0]}; {looks}. Use a checkpoint '
@@ -114,14 +138,17 @@ class WeightsReport:
         """Return a paragraph that says why the report is not complete, and what to do."""
         found, total = self.required
         wrong = [(k, *shapes) for k, shapes in self.mismatched.items() if self.is_required(k)]
-        theirs = [*self.matched, *self.unused, *self.mismatched]
-        ours = [*self.matched, *self.fresh, *self.mismatched]
+        other = [why for key, why in self.misplaced.items() if self.is_required(key)]
+        theirs = [*self.matched, *self.not_loaded]
+        ours = [*self.matched, *self.unfilled]
         depths = [resnet_depth(theirs), resnet_depth(ours)]
         if wrong:
             key, shape, wanted = wrong[0]
             why = (f'{len(wrong)} of them have another shape, such as {key}: {list(shape)} in '
                    f'the checkpoint and {list(wanted)} in the model, so the two differ in depth '
                    'or widths')
+        elif other:
+            why = f'{len(other)} of them belong to another module: {other[0]}'
         else:
             missing = self.lacking
             example = f', such as {missing[0]}' if missing else ''
@@ -183,27 +210,113 @@ def fit_names(model_state: Mapping[str, Tensor], checkpoint_state: Mapping[str, 
     shift = _pyramid_shift({n: checkpoint_state[k] for k, n in names.items()}, model_state)
     if shift:
         for key, name in names.items():
-            level = re.fullmatch(r'neck\.(lateral|fpn)_convs\.(\d+)\.(.+)', name)
+            level = re.fullmatch(PYRAMID_LEVEL, name)
             if level:
-                i = int(level[2]) - shift
-                names[key] = (f'neck.{level[1]}_convs.{i}.{level[3]}' if i >= 0 else
-                              f'neck_finer_levels.{level[1]}_convs.{level[2]}.{level[3]}')
+                i = int(level[3]) - shift
+                names[key] = (f'{level[1]}{level[2]}_convs.{i}.{level[4]}' if i >= 0 else
+                              f'neck_finer_levels.{level[2]}_convs.{level[3]}.{level[4]}')
     return names
 
 
 def _pyramid_shift(theirs: Mapping[str, Tensor], ours: Mapping[str, Tensor]) -> int:
-    """Return how many levels higher our pyramid starts, from the shape of its first lateral conv."""
+    """Return how many levels higher our pyramid starts, from the shapes of the first lateral convs."""
     name = 'neck.lateral_convs.{}.conv.weight'
-    if name.format(0) not in ours:
+    shapes, own = ([state[name.format(i)].shape for i in range(8) if name.format(i) in state]
+                   for state in (theirs, ours))
+    if not shapes or not own:
         return 0
-    shapes = [theirs[name.format(i)].shape for i in range(8) if name.format(i) in theirs]
-    first = ours[name.format(0)].shape
-    return shapes.index(first) if first in shapes else 0
+    if own[0] in shapes:
+        return shapes.index(own[0])
+    return -own.index(shapes[0]) if shapes[0] in own else 0
+
+
+def shapes_of(state: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of a state dict, whose keys lose a leading 'module.'."""
+    return {key.removeprefix('module.'): tuple(getattr(value, 'shape', ()))
+            for key, value in state.items()}
+
+
+def fed_by_another_module(theirs: Shapes, ours: Shapes) -> dict[str, str]:
+    """Find the layers of two networks that have the same name but not the same place.
+
+    A `shared_fcs.0` behind four convs is not the one of a head without convs, although both have the
+    same shape: a layer of a box head is the same only if all layers before it are. An output conv of a
+    pyramid is the same only if the lateral conv of its level is, or if neither has one.
+
+    Args:
+        theirs (Mapping[str, tuple]): Shapes of the weights, with the model's names.
+        ours (Mapping[str, tuple]): Shapes of the model.
+
+    Returns:
+        dict[str, str]: For each tensor of the model behind the first difference, what differs.
+    """
+    return {**_other_head_layers(theirs, ours), **_other_levels(theirs, ours)}
+
+
+def _other_head_layers(theirs: Shapes, ours: Shapes) -> dict[str, str]:
+    found: dict[str, str] = {}
+    chains = _chains(theirs), _chains(ours)
+    for head in chains[0].keys() & chains[1].keys():
+        (their_layers, our_layers) = (list(chain[head].items()) for chain in chains)
+        if their_layers == our_layers:
+            continue
+        same = next((i for i, (a, b) in enumerate(zip(their_layers, our_layers)) if a != b),
+                    min(len(their_layers), len(our_layers)))
+        their_name, our_name = (layers[same][0] if same < len(layers) else 'nothing'
+                                for layers in (their_layers, our_layers))
+        why = f'layer {same + 1} of the box head ({head.rstrip(".")}) is '
+        why += (f'{our_name} in the model and {their_name} in the weights' if our_name != their_name
+                else f'{our_name} with other tensors in the weights')
+        before = {name for name, _ in our_layers[:same]}
+        found.update({key: why for key in ours if key.startswith(head) and not (
+            (layer := re.fullmatch(SHARED_LAYER, key)) and f'{layer[2]}.{layer[3]}' in before)})
+    return found
+
+
+def _chains(shapes: Shapes) -> dict[str, dict[str, Shapes]]:
+    """Return the shapes of each box head's shared layers, in the order of the data."""
+    chains: dict[str, dict[tuple[str, int], dict]] = {}
+    for name, shape in shapes.items():
+        if (layer := re.fullmatch(SHARED_LAYER, name)) and not name.endswith(_COUNTER):
+            chains.setdefault(layer[1], {}).setdefault((layer[2], int(layer[3])), {})[layer[4]] = shape
+    return {head: {f'{kind}.{i}': tensors for (kind, i), tensors in sorted(
+        layers.items(), key=lambda item: (SHARED_LAYERS.index(item[0][0]), item[0][1]))}
+        for head, layers in chains.items()}
+
+
+def _other_levels(theirs: Shapes, ours: Shapes) -> dict[str, str]:
+    levels = [_lateral_convs(shapes) for shapes in (theirs, ours)]
+    found = {}
+    for name in ours:
+        conv = re.fullmatch(PYRAMID_LEVEL, name)
+        if not conv or conv[2] != 'fpn' or not all(conv[1] in laterals for laterals in levels):
+            continue
+        their_input, our_input = (laterals[conv[1]].get(int(conv[3])) for laterals in levels)
+        if their_input != our_input:
+            found[name] = (f'{conv[1]}fpn_convs.{conv[3]} is behind a lateral conv of shape '
+                           f'{_text(our_input)} in the model and {_text(their_input)} in the weights')
+    return found
+
+
+def _text(shape: tuple[int, ...] | None) -> str:
+    return str(list(shape)) if shape else '(none: an additional level)'
+
+
+def _lateral_convs(shapes: Shapes) -> dict[str, dict[int, tuple[int, ...]]]:
+    """Return the shapes of each pyramid's lateral convs by level."""
+    found: dict[str, dict[int, tuple[int, ...]]] = {}
+    for name, shape in shapes.items():
+        conv = re.fullmatch(PYRAMID_LEVEL, name)
+        if conv and conv[2] == 'lateral' and conv[4] == 'conv.weight':
+            found.setdefault(conv[1], {})[int(conv[3])] = shape
+    return found
 
 
 def match_weights(model_state: Mapping[str, Tensor], checkpoint_state: Mapping[str, Tensor],
                   require: Sequence[str] = ()) -> WeightsReport:
-    """Compare the tensors of a checkpoint with those of a model, by name and shape.
+    """Compare the tensors of a checkpoint with those of a model: the module, then name and shape.
+
+    See `fed_by_another_module` for what is not the same module.
 
     Args:
         model_state (Mapping[str, Tensor]): State dict of the detector.
@@ -216,13 +329,13 @@ def match_weights(model_state: Mapping[str, Tensor], checkpoint_state: Mapping[s
     Returns:
         WeightsReport: The comparison. Missing keys raise no error, and the state dicts are not changed.
     """
-    theirs = {k.removeprefix('module.'): tuple(getattr(v, 'shape', ()))
-              for k, v in checkpoint_state.items()}
-    ours = {k: tuple(v.shape) for k, v in model_state.items()}
+    theirs, ours = shapes_of(checkpoint_state), shapes_of(model_state)
     shared = [k for k in ours if k in theirs]
+    other = fed_by_another_module(theirs, ours)
     return WeightsReport(
-        matched=tuple(k for k in shared if ours[k] == theirs[k]),
+        matched=tuple(k for k in shared if ours[k] == theirs[k] and k not in other),
         fresh=tuple(k for k in ours if k not in theirs),
         unused=tuple(k for k in theirs if k not in ours),
         mismatched={k: (theirs[k], ours[k]) for k in shared if ours[k] != theirs[k]},
-        require=tuple(require))
+        require=tuple(require),
+        misplaced={k: other[k] for k in shared if ours[k] == theirs[k] and k in other})
