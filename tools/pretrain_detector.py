@@ -40,8 +40,8 @@ def parse_args() -> argparse.Namespace:
                         'a COCO json names (default: the folder of that file)')
     parser.add_argument('--weights', metavar='FILE', type=Path, help='weights to start from (default: '
                         'random weights)')
-    parser.add_argument('--freeze', metavar='N', type=int, help='stages of the backbone, with the stem, '
-                        'that stay as they are in --weights (default: none)')
+    parser.add_argument('--freeze', metavar='N', type=int, help='first stages of the backbone that '
+                        'stay as they are in --weights (default: none)')
     parser.add_argument('--backbone-rate', metavar='F', type=float, help='factor of the learning rate '
                         'for the backbone, such as 0.1 (default: that of the schedule)')
     parser.add_argument('--work-dir', metavar='DIR', type=Path, help='folder for everything that is '
@@ -149,6 +149,7 @@ def main() -> None:
     from projects.soco.detectors.derive import derive, set_run
     from projects.soco.detectors.hand_over import hand_over
     from projects.soco.detectors.read import config_path, read_detector
+    from projects.soco.detectors.start import check_start
     from projects.soco.detectors.table import format_table, part_rows
     from projects.soco.detectors.work_dir import WorkDir, check_own, write_configs
     from projects.soco.launch.checks import check_devices, check_work_dir
@@ -160,15 +161,21 @@ def main() -> None:
     recipe = load_config(str(RECIPE), {})
     set_length(recipe, args.epochs, None)
     set_run(recipe, (args.root or args.photos).resolve(), work.proposals.resolve(), args.batch_size,
-            args.weights)
+            args.weights, args.backbone_rate)
+    if args.freeze is not None and args.weights is None:
+        raise ValueError(f'--freeze {args.freeze}: without --weights, these stages would stay random. '
+                         'Add --weights FILE, or omit --freeze.')
     check_photos(args.photos, args.root, recipe.train_dataloader.batch_size * args.gpus)
 
-    derived, parts = derive(detector, recipe)
+    derived, parts = derive(detector, recipe, freeze=args.freeze)
+    start = check_start(derived, args.weights) if args.weights else None
     cuda = torch.cuda.device_count()
     check_devices(derived if cuda else cpu_config(derived), args.gpus, cuda)
     model, whole = build_detector(detector)
     table = format_table(part_rows(model, parts))
     print(f'\n{table}\n')
+    if start is not None:
+        print(f'What of {args.weights} is loaded:\n\n{start.table()}\n')
     if not whole:
         print('Only these parts of the detector could be built here; the others stay as they are.')
     for note in (*notes, *parts.notes):

@@ -39,9 +39,19 @@ def run(folder: Path, *arguments: str) -> tuple[int, str]:
 @pytest.mark.slow(30)
 @pytest.mark.parametrize('gpus', ['1', '2'])
 def test_the_whole_way(folder, gpus):
-    """One and two processes, in which every parameter must get a gradient; then what is finished."""
+    """One and two processes, in which every parameter must get a gradient; then what is finished.
+
+    The two processes start from weights, of which two stages stay as they are.
+    """
     arguments = ['tiny.py', 'photos', '--epochs', '1', '--batch-size', '2', '--gpus', gpus,
                  '--work-dir', 'work']
+    frozen: dict = {}
+    if gpus == '2':
+        model = build_detector(read_detector(str(folder / 'tiny.py'))[0])[0]
+        torch.save(dict(state_dict=model.backbone.state_dict()), folder / 'start.pth')
+        frozen = {f'backbone.{key}': value for key, value in model.backbone.state_dict().items()
+                  if not key.startswith(('layer3', 'layer4'))}
+        arguments += ['--weights', 'start.pth', '--freeze', '2', '--backbone-rate', '0.5']
     make_store(folder / 'proposals.arrow', folder / 'photos')
     assert run(folder, *arguments, '--dry-run')[0] == 0
     (folder / 'proposals.arrow').rename(folder / 'work/proposals.arrow')  # those of an earlier call
@@ -52,6 +62,8 @@ def test_the_whole_way(folder, gpus):
     detector, _ = read_detector(str(folder / 'work/detector.py'))
     state = build_detector(detector)[0].state_dict()
     assert int(found[1]) == len(start) == 136 and start.keys() <= state.keys()
+    assert all(torch.equal(start[key], value) for key, value in frozen.items())
+    assert bool(frozen) == (' no: it stays as it is loaded (--freeze)' in output)
     assert re.search(r'neck +FPN +4  no: no box of a view reaches it', output)
     assert 'backbone: ResNet has frozen_stages=1 in the detector' in output
     assert f'load_from={folder}/work/detector_start.pth model.backbone.init_cfg=None' in output
@@ -80,6 +92,7 @@ def test_a_dry_run_writes_configs_only(folder):
     (['tiny.py', 'photos', '--batch-size', '1'], '--batch-size must be at least 2'),
     (['tiny.py', 'photos', '--epochs', '0'], '--epochs must be at least 1'),
     (['tiny.py', 'photos', '--weights', 'no.pth'], 'no weights at no.pth'),
+    (['tiny.py', 'photos', '--freeze', '1'], '--freeze 1: without --weights'),
     (['tiny.py', 'photos', '--work-dir', 'photos'], 'the folder of something else'),
     (['photos/photo_000.png', 'photos'], 'cannot be read as a config'),
     (['mmdet::retinanet/nothing', 'photos'], 'There is no config at'),

@@ -83,7 +83,8 @@ def derive(detector: Config, recipe: Config, sizes: Sequence[int] | None = None,
     cfg.env_cfg.dist_cfg.backend = 'nccl'  # for SyncBN; on a CPU the launcher chooses gloo
     known = RUNNER_KEYS | {'custom_imports', 'auto_scale_lr'}  # without the recipe's variables
     content = plain({key: value for key, value in cfg.items() if key in known})
-    return Config({**content, 'model': model}, filename=recipe.filename), parts
+    prefixes = {ours: list(theirs) for ours, theirs in parts.prefixes.items()}
+    return Config({**content, 'model': model, 'hand_over': prefixes}, filename=recipe.filename), parts
 
 
 def preprocessor(detector: Config) -> dict:

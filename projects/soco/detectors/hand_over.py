@@ -1,6 +1,6 @@
 """The way back: weights of a pretraining run with the names of the detector, and the proof."""
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from .. import __version__
 from ..files import whole_file
+from ..weights.convert import for_detector
 from ..weights.match import fed_by_another_module, shapes_of
 from ..weights.names import BOX_HEAD, SHARED_LAYER
 from ..weights.read import read_checkpoint
@@ -37,26 +38,6 @@ class HandOver:
     whole: bool = True
 
 
-def names_in_detector(name: str, prefixes: Mapping[str, Iterable[str]]) -> list[str]:
-    """Return the names that a tensor of `SoCo` has in the detector.
-
-    Args:
-        name (str): Name in the state dict of `SoCo`.
-        prefixes (Mapping[str, Iterable[str]]): See `Parts`.
-
-    Returns:
-        list[str]: None for a tensor of pretraining alone; one for each stage of a cascade.
-    """
-    return [theirs + name.removeprefix(ours) for ours, several in prefixes.items()
-            if name.startswith(ours) for theirs in several]
-
-
-def start_weights(state: Mapping[str, Tensor], prefixes: Mapping[str, Iterable[str]],
-                  ) -> dict[str, Tensor]:
-    """Return the weights of a `SoCo` model with the names of the detector, and nothing else."""
-    return {name: value for key, value in state.items() for name in names_in_detector(key, prefixes)}
-
-
 def hand_over(detector: Config, parts: Parts, checkpoint: str | Path, out: str | Path) -> HandOver:
     """Write the weights of a run for the detector, and prove that all of them arrive.
 
@@ -75,7 +56,7 @@ def hand_over(detector: Config, parts: Parts, checkpoint: str | Path, out: str |
     Raises:
         ValueError: If a tensor of a pretrained part is missing or does not fit the detector.
     """
-    weights = start_weights(read_checkpoint(checkpoint)['state_dict'], parts.prefixes)
+    weights = for_detector(read_checkpoint(checkpoint)['state_dict'], parts.prefixes).state_dict
     model, whole = build_detector(detector)
     check_fit(weights, model.state_dict(), parts, str(checkpoint))
     meta = dict(pretrained_by=f'SoCo {__version__}', checkpoint=str(checkpoint))
@@ -117,7 +98,7 @@ def check_fit(weights: Mapping[str, Tensor], state: Mapping[str, Tensor], parts:
     """Check that weights are exactly those of the detector's shared parts.
 
     Args:
-        weights (Mapping[str, Tensor]): See `start_weights`.
+        weights (Mapping[str, Tensor]): See `for_detector`.
         state (Mapping[str, Tensor]): State dict of the detector.
         parts (Parts): What of the detector is pretrained.
         source (str): Where the weights are from, for the message.

@@ -180,7 +180,8 @@ def without_gradient(module: nn.Module) -> list[str]:
     return modules_where(module, lambda parameter: parameter.grad is None)
 
 
-def modules_where(module: nn.Module, holds: Callable[[nn.Parameter], bool], name: str = '') -> list[str]:
+def modules_where(module: nn.Module, holds: Callable[[nn.Parameter], bool],
+                  name: str = '') -> list[str]:
     """Return the names of the largest modules of which something holds for all parameters.
 
     Args:

@@ -14,8 +14,8 @@ def first_stages(config: dict, count: int, side: int) -> list[str]:
     """Find the modules of a backbone's first stages.
 
     Classes with `frozen_stages` say so themselves, and count as they do in a detector's config. For
-    others, such as those of timm, the stages are those of the maps that the backbone returns: stage n is
-    what the n-th map is computed from and the map before is not.
+    others, such as those of timm, the stages are those of the maps that the backbone returns: stage n
+    is what the n-th map is computed from and the map before is not.
 
     Args:
         config (dict): Config of the backbone, with nothing frozen.
@@ -61,8 +61,8 @@ def _by_its_maps(config: dict, count: int, side: int) -> list[str]:
         reached.append({id(p) for p in backbone.parameters() if p.grad is not None})
     if any(not earlier < later for earlier, later in pairwise(reached)):
         raise ValueError(
-            f'--freeze {count}: the maps of {config["type"]} are not computed one after the other (each '
-            'depends on the branches of the others), so it has no first stages. Omit --freeze, and use '
+            f'--freeze {count}: the maps of {config["type"]} are not computed one after another (each '
+            'depends on the branches of others), so it has no first stages. Omit --freeze, and use '
             '--backbone-rate instead.')
     if count > len(maps):
         raise ValueError(f'--freeze {count}: {config["type"]} returns {len(maps)} maps, so it has as '

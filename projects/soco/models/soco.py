@@ -43,8 +43,8 @@ class SoCo(BaseModel):
             convolutions are faster. BN sums in another order, so results differ by rounding. Defaults
             to False.
         frozen (Sequence[str]): Names of modules and parameters that are not trained, such as
-            'backbone.layer1', a stage that stays as it is loaded, or 'neck.fpn_convs.3', a pyramid level
-            that no box reaches. They get no gradient and stay in eval mode, in the target too, so that
+            'backbone.layer1', a stage that stays as it is loaded, or 'neck.fpn_convs.3', a level that
+            no box reaches. They get no gradient and stay in eval mode, in the target too, so that
             norms keep their statistics. Defaults to none.
         init_cfg (dict, optional): Config of the initialisation. Defaults to None.
 
