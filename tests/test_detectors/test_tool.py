@@ -103,3 +103,14 @@ def test_bad_input_is_one_paragraph_and_nothing_is_written(folder, arguments, me
     text = ' '.join(output.split())
     assert code == 2 and re.search(message, text) and 'Traceback' not in text, output
     assert sorted(folder.rglob('*')) == before
+
+
+def test_photos_without_objects_are_refused_before_the_training(folder):
+    work = folder / 'work'
+    make_store(folder / 'proposals.arrow', folder / 'photos', boxes_per_photo=0)
+    arguments = ['tiny.py', 'photos', '--batch-size', '2', '--work-dir', 'work']
+    assert run(folder, *arguments, '--dry-run')[0] == 0
+    (folder / 'proposals.arrow').rename(work / 'proposals.arrow')
+    code, output = run(folder, *arguments)
+    assert code == 2 and 'contains no box for any of the 6 photos' in ' '.join(output.split())
+    assert not (work / 'run').exists() and 'Traceback' not in output

@@ -214,7 +214,8 @@ def fit_names(model_state: Mapping[str, Tensor], checkpoint_state: Mapping[str, 
             if level:
                 i = int(level[3]) - shift
                 names[key] = (f'{level[1]}{level[2]}_convs.{i}.{level[4]}' if i >= 0 else
-                              f'neck_finer_levels.{level[2]}_convs.{level[3]}.{level[4]}')
+                              f'{level[1].rstrip(".")}_finer_levels.{level[2]}_convs.{level[3]}.'
+                              f'{level[4]}')
     return names
 
 
