@@ -200,7 +200,7 @@ def main() -> None:
     done = hand_over(detector, parts, checkpoint, work.start)
     print(f'\n{len(done.arrived)} of {len(done.arrived)} tensors of {work.start} are in the detector, '
           f'equal bit by bit; {len(done.reasons)} others stay as the detector initialises them.')
-    print_end(work, config_path(args.detector),
+    print_end(work, work.detector if args.cfg_options else config_path(args.detector),
               bool(detector.model.backbone.get('init_cfg')))
 
 
