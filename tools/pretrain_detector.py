@@ -84,8 +84,8 @@ def make_proposals(photos: Path, root: Path | None, out: Path) -> int:
     if not store.box_counts().any():
         raise ValueError(
             f'{out} contains no box for any of the {len(store)} photos of {photos}, so there is '
-            'nothing to compare. Give photos that show objects, or delete this file and make it with another '
-            f'filter: python tools/generate_proposals.py {photos} {out} --keep all')
+            'nothing to compare. Give photos that show objects, or delete this file and make it with '
+            f'another filter: python tools/generate_proposals.py {photos} {out} --keep all')
     count = len(source.names())
     if count > len(store):
         print(f'{out} has boxes for {len(store)} of the {count} photos: the others could not be used, '

@@ -209,6 +209,7 @@ def transfer_command(run: Run) -> Command:
 
 def _own_detector_command(run: Run, title: str) -> Command:
     """Return the command that fine-tunes the detector that a run's config was derived from."""
+    assert run.checkpoint is not None
     detector = run.checkpoint.parent.parent / DETECTOR_FILE  # of a published file: the name alone
     return Command(
         title, _line('python tools/train.py', detector, '--pretrained', run.checkpoint),
