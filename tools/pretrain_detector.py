@@ -172,7 +172,10 @@ def main() -> None:
                          'Add --weights FILE, or omit --freeze.')
     check_photos(args.photos, args.root, recipe.train_dataloader.batch_size * args.gpus)
 
-    derived, parts = derive(detector, recipe, freeze=args.freeze)
+    try:
+        derived, parts = derive(detector, recipe, freeze=args.freeze)
+    except ValueError as error:
+        raise ValueError(f'{args.detector}: {error}') from error
     start = check_start(derived, args.weights) if args.weights else None
     cuda = torch.cuda.device_count()
     check_devices(derived if cuda else cpu_config(derived), args.gpus, cuda)
