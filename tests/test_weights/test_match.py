@@ -8,12 +8,8 @@ from mmengine.registry import MODELS, init_default_scope
 from torch import Tensor
 
 from projects.soco.compat.cpu import cpu_config
-from projects.soco.weights.match import (
-    fed_by_another_module,
-    fit_names,
-    key_group,
-    match_weights,
-)
+from projects.soco.weights.match import fit_names, key_group, match_weights
+from projects.soco.weights.same_module import fed_by_another_module
 
 ROOT = Path(__file__).parents[2]
 DETECTORS = ROOT / 'configs/benchmarks/mmdetection/coco'

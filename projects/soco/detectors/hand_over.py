@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from .. import __version__
 from ..files import whole_file
 from ..weights.convert import for_detector
-from ..weights.match import fed_by_another_module, shapes_of
 from ..weights.names import BOX_HEAD, SHARED_LAYER
 from ..weights.read import read_checkpoint
+from ..weights.same_module import fed_by_another_module, shapes_of
 from .build import build_detector
 from .parts import Parts
 

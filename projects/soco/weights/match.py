@@ -8,13 +8,8 @@ from torch import Tensor
 
 from ..files import PathLike
 from .convert import describe, rename_to_ours, resnet_depth
-from .names import (
-    INSIDE_BACKBONE,
-    INSIDE_C4_HEAD,
-    PYRAMID_LEVEL,
-    SHARED_LAYER,
-    SHARED_LAYERS,
-)
+from .names import INSIDE_BACKBONE, INSIDE_C4_HEAD, PYRAMID_LEVEL
+from .same_module import COUNTER, fed_by_another_module, shapes_of
 
 # Predictors depend on the detector's classes: no pretraining has them, so they are never required.
 _PREDICTORS = ('fc_cls', 'fc_reg')
@@ -22,10 +17,7 @@ _SHARED = 'roi_head.shared_head.layer4.'  # the last stage in C4 detectors and S
 # What weights may be pretrained of a model; the other parts depend on a detector's classes.
 _PARTS = ('backbone', 'neck', 'roi_head.bbox_head', _SHARED.rstrip('.'), 'projector', 'head.predictor',
           'target')
-_COUNTER = '.num_batches_tracked'  # old files lack it; BN does not use it
 _COLUMNS = ('matched', 'fresh', 'unused', 'shape differs', 'other module')
-
-Shapes = Mapping[str, tuple[int, ...]]  # of tensors by name
 
 
 def key_group(key: str) -> str:
@@ -84,10 +76,10 @@ class WeightsReport:
     @property
     def lacking(self) -> list[str]:
         """Required keys that did not match; BN's counters do not count in a file without any."""
-        old = bool(self.matched) and not any(key.endswith(_COUNTER) for key in (
+        old = bool(self.matched) and not any(key.endswith(COUNTER) for key in (
             *self.matched, *self.unused))
         return [key for key in self.unfilled
-                if self.is_required(key) and not (old and key.endswith(_COUNTER))]
+                if self.is_required(key) and not (old and key.endswith(COUNTER))]
 
     @property
     def complete(self) -> bool:
@@ -125,7 +117,7 @@ class WeightsReport:
         Raises:
             ValueError: If tensors are missing; the message says what the checkpoint looks like.
         """
-        untrained = [key for key in self.unfilled if not key.endswith(_COUNTER)]
+        untrained = [key for key in self.unfilled if not key.endswith(COUNTER)]
         if untrained:
             looks = describe([*self.matched, *self.not_loaded])
             raise ValueError(
@@ -229,88 +221,6 @@ def _pyramid_shift(theirs: Mapping[str, Tensor], ours: Mapping[str, Tensor]) -> 
     if own[0] in shapes:
         return shapes.index(own[0])
     return -own.index(shapes[0]) if shapes[0] in own else 0
-
-
-def shapes_of(state: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
-    """Return the shapes of a state dict, whose keys lose a leading 'module.'."""
-    return {key.removeprefix('module.'): tuple(getattr(value, 'shape', ()))
-            for key, value in state.items()}
-
-
-def fed_by_another_module(theirs: Shapes, ours: Shapes) -> dict[str, str]:
-    """Find the layers of two networks that have the same name but not the same place.
-
-    A `shared_fcs.0` behind four convs is not the one of a head without convs, although both have the
-    same shape: a layer of a box head is the same only if all layers before it are. An output conv of a
-    pyramid is the same only if the lateral conv of its level is, or if neither has one.
-
-    Args:
-        theirs (Mapping[str, tuple]): Shapes of the weights, with the model's names.
-        ours (Mapping[str, tuple]): Shapes of the model.
-
-    Returns:
-        dict[str, str]: For each tensor of the model behind the first difference, what differs.
-    """
-    return {**_other_head_layers(theirs, ours), **_other_levels(theirs, ours)}
-
-
-def _other_head_layers(theirs: Shapes, ours: Shapes) -> dict[str, str]:
-    found: dict[str, str] = {}
-    chains = _chains(theirs), _chains(ours)
-    for head in chains[0].keys() & chains[1].keys():
-        (their_layers, our_layers) = (list(chain[head].items()) for chain in chains)
-        if their_layers == our_layers:
-            continue
-        same = next((i for i, (a, b) in enumerate(zip(their_layers, our_layers)) if a != b),
-                    min(len(their_layers), len(our_layers)))
-        their_name, our_name = (layers[same][0] if same < len(layers) else 'nothing'
-                                for layers in (their_layers, our_layers))
-        why = f'layer {same + 1} of the box head ({head.rstrip(".")}) is '
-        why += (f'{our_name} in the model and {their_name} in the weights' if our_name != their_name
-                else f'{our_name} with other tensors in the weights')
-        before = {name for name, _ in our_layers[:same]}
-        found.update({key: why for key in ours if key.startswith(head) and not (
-            (layer := re.fullmatch(SHARED_LAYER, key)) and f'{layer[2]}.{layer[3]}' in before)})
-    return found
-
-
-def _chains(shapes: Shapes) -> dict[str, dict[str, Shapes]]:
-    """Return the shapes of each box head's shared layers, in the order of the data."""
-    chains: dict[str, dict[tuple[str, int], dict]] = {}
-    for name, shape in shapes.items():
-        if (layer := re.fullmatch(SHARED_LAYER, name)) and not name.endswith(_COUNTER):
-            chains.setdefault(layer[1], {}).setdefault((layer[2], int(layer[3])), {})[layer[4]] = shape
-    return {head: {f'{kind}.{i}': tensors for (kind, i), tensors in sorted(
-        layers.items(), key=lambda item: (SHARED_LAYERS.index(item[0][0]), item[0][1]))}
-        for head, layers in chains.items()}
-
-
-def _other_levels(theirs: Shapes, ours: Shapes) -> dict[str, str]:
-    levels = [_lateral_convs(shapes) for shapes in (theirs, ours)]
-    found = {}
-    for name in ours:
-        conv = re.fullmatch(PYRAMID_LEVEL, name)
-        if not conv or conv[2] != 'fpn' or not all(conv[1] in laterals for laterals in levels):
-            continue
-        their_input, our_input = (laterals[conv[1]].get(int(conv[3])) for laterals in levels)
-        if their_input != our_input:
-            found[name] = (f'{conv[1]}fpn_convs.{conv[3]} is behind a lateral conv of shape '
-                           f'{_text(our_input)} in the model and {_text(their_input)} in the weights')
-    return found
-
-
-def _text(shape: tuple[int, ...] | None) -> str:
-    return str(list(shape)) if shape else '(none: an additional level)'
-
-
-def _lateral_convs(shapes: Shapes) -> dict[str, dict[int, tuple[int, ...]]]:
-    """Return the shapes of each pyramid's lateral convs by level."""
-    found: dict[str, dict[int, tuple[int, ...]]] = {}
-    for name, shape in shapes.items():
-        conv = re.fullmatch(PYRAMID_LEVEL, name)
-        if conv and conv[2] == 'lateral' and conv[4] == 'conv.weight':
-            found.setdefault(conv[1], {})[int(conv[3])] = shape
-    return found
 
 
 def match_weights(model_state: Mapping[str, Tensor], checkpoint_state: Mapping[str, Tensor],
