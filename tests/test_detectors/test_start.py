@@ -138,7 +138,7 @@ def test_a_head_of_another_kind_stays_fresh_and_is_said_so(faster):
 
 def test_weights_of_another_architecture_are_refused(faster):
     cfg, _ = derive(detector(), small_recipe())
-    with pytest.raises(ValueError, match='faster.pth: .* not fit this .*ResNet-50, and this model'):
+    with pytest.raises(ValueError, match='faster.pth has not the backbone.*ResNet-50, and the detector'):
         check_start(cfg, faster)
 
 

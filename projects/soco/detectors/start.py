@@ -5,6 +5,7 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 
 from ..compat.cpu import cpu_config
+from ..weights.convert import resnet_depth
 from ..weights.match import WeightsReport, fit_names, match_weights
 from ..weights.read import read_weights
 from .build import quiet
@@ -38,6 +39,21 @@ def check_start(derived: Config, weights: Path) -> WeightsReport:
     ours = {key: value for key, value in ours.items() if not key.startswith('target.')}
     report = match_weights(ours, {names[key]: value for key, value in state.items()}, require)
     if not report.complete:
-        raise ValueError(f'{weights}: {report.explain()}')
+        raise ValueError(f'{weights} has not the backbone of this detector: {_difference(report)} Use '
+                         'weights of the same architecture (docs/weights.md says what is recognised), or '
+                         'omit --weights.')
     derived.default_hooks.pretrained.require = require
     return report
+
+
+def _difference(report: WeightsReport) -> str:
+    found, total = report.required
+    key = next(iter(report.lacking), 'backbone')
+    theirs, ours = report.mismatched.get(key, ((), ()))
+    what = f'{key} is {list(theirs)} there and {list(ours)} here' if theirs else f'{key} is not there'
+    text = f'{found} of {total} tensors match; {what}.'
+    depths = [resnet_depth([*report.matched, *names]) for names in (report.not_loaded, report.unfilled)]
+    if all(depths) and depths[0] != depths[1]:
+        return f'{text} It has a {depths[0]}, and the detector a {depths[1]}.'
+    names = [*report.matched, *report.not_loaded]
+    return f'{text} Names in the file begin as in {names[0]}.' if names else text
