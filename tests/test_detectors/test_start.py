@@ -138,7 +138,7 @@ def test_a_head_of_another_kind_stays_fresh_and_is_said_so(faster):
 
 def test_weights_of_another_architecture_are_refused(faster):
     cfg, _ = derive(detector(), small_recipe())
-    with pytest.raises(ValueError, match='faster.pth has not the backbone.*ResNet-50, and the detector'):
+    with pytest.raises(ValueError, match='faster.pth does not contain .*ResNet-50, and the'):
         check_start(cfg, faster)
 
 

@@ -39,9 +39,9 @@ def check_start(derived: Config, weights: Path) -> WeightsReport:
     ours = {key: value for key, value in ours.items() if not key.startswith('target.')}
     report = match_weights(ours, {names[key]: value for key, value in state.items()}, require)
     if not report.complete:
-        raise ValueError(f'{weights} has not the backbone of this detector: {_difference(report)} Use '
-                         'weights of the same architecture (docs/weights.md says what is recognised), or '
-                         'omit --weights.')
+        raise ValueError(f'{weights} does not contain the backbone of this detector: '
+                         f'{_difference(report)} Use weights of the same architecture (docs/weights.md '
+                         'says what is recognised), or omit --weights.')
     derived.default_hooks.pretrained.require = require
     return report
 
