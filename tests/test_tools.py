@@ -107,7 +107,6 @@ def test_wrong_input_is_refused_without_torch(tmp_path: Path):
           'train_dataloader.dataset.proposals=x.arrow'], 'there is no proposal store'),
         (['tools/train.py', QUICKSTART, '--cfg-options', *data], f'{tmp_path}/nowhere'),
         (['tools/train.py', QUICKSTART, '--pretrained', 'x.pth'], 'no checkpoint at x.pth'),
-        (['tools/train.py', DETECTOR, '--family', 'c4'], 'of the family c4'),
         (['tools/train.py', DETECTOR, '--cfg-options', 'train_dataloader.dataset.data_root=x/'],
          'is missing'),
         (['tools/test.py', QUICKSTART, 'x.pth'], 'has no test_dataloader'),

@@ -12,7 +12,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('configs', nargs='*', type=Path, help='pretraining configs (default: every '
                         'recipe in configs/)')
     parser.add_argument('--detector', type=Path, help='config of the detector to match (default: the '
-                        'one with the same parts in configs/benchmarks/mmdetection)')
+                        'one that the config was derived from, or the one with the same parts in '
+                        'configs/benchmarks/mmdetection)')
     return parser.parse_args()
 
 
@@ -28,7 +29,7 @@ def main() -> None:
 
     import projects.soco.compat  # noqa: F401  (before any import of OpenMMLab)
     from projects.soco.evaluation.cost import match_detector, measure_cost
-    from projects.soco.runs.next_steps import fitting_detector
+    from projects.soco.runs.next_steps import DETECTOR_FILE, HAND_OVER, fitting_detector
     configs = args.configs or sorted((ROOT / 'configs').glob('soco_*.py'))
     console = Console()
     table = Table(box=None)
@@ -38,12 +39,14 @@ def main() -> None:
     for path in track(configs, 'counting', console=console, transient=True):
         cfg = load_config(str(path), {})
         cost = measure_cost(cfg)
-        detector = args.detector or fitting_detector(cfg.model)
+        own = path.with_name(DETECTOR_FILE) if cfg.get(HAND_OVER) else None  # what it was derived from
+        detector = args.detector or own or fitting_detector(cfg.model)
         if detector is None:
             raise ValueError(f'No detector config of the project has the parts of {path}. Set '
                              '--detector FILE.')
         detector = ROOT / detector
-        found, needed = match_detector(load_config(str(detector), {}), cost.state).required
+        found, needed = match_detector(load_config(str(detector), {}), cost.state,
+                                       cfg.get(HAND_OVER)).required
         table.add_row(path.stem, f'{cost.parameters / 1e6:.2f}', f'{cost.gflop:.1f}',
                       f'{found} of {needed}', detector.stem)
     console.print(table)

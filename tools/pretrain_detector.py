@@ -42,6 +42,10 @@ def parse_args() -> argparse.Namespace:
                         'annotations name (default: the folder of that file)')
     parser.add_argument('--weights', metavar='FILE', type=Path, help='weights to start from (default: '
                         'random weights)')
+    parser.add_argument('--freeze', metavar='N', type=int, help='first stages of the backbone that '
+                        'stay as they are in --weights (default: none)')
+    parser.add_argument('--backbone-rate', metavar='F', type=float, help='factor of the learning rate '
+                        'for the backbone, such as 0.1 (default: that of the schedule)')
     parser.add_argument('--work-dir', metavar='DIR', type=Path, help='folder for everything that is '
                         'written (default: work_dirs/<detector>_<photos>)')
     parser.add_argument('--epochs', metavar='N', type=int, help='length of the run (default: 20)')
@@ -79,6 +83,11 @@ def make_proposals(photos: Path, root: Path | None, out: Path) -> int:
             sys.exit(code)
     store, source = ProposalStore.open(out), open_source(photos, root)
     check_store_fits(store, source)
+    if not store.box_counts().any():
+        raise ValueError(
+            f'{out} contains no box for any of the {len(store)} photos of {photos}, so there is '
+            'nothing to compare. Give photos that show objects, or delete this file and make it with '
+            f'another filter: python tools/generate_proposals.py {photos} {out} --keep all')
     count = len(source.names())
     if count > len(store):
         print(f'{out} has boxes for {len(store)} of the {count} photos: the others could not be used, '
@@ -148,6 +157,7 @@ def main() -> None:
     from projects.soco.detectors.derive import derive, set_run
     from projects.soco.detectors.hand_over import hand_over
     from projects.soco.detectors.read import config_path, read_detector
+    from projects.soco.detectors.start import check_start
     from projects.soco.detectors.table import format_table, part_rows
     from projects.soco.detectors.work_dir import WorkDir, check_own, write_configs
     from projects.soco.launch.checks import check_devices, check_work_dir
@@ -159,19 +169,28 @@ def main() -> None:
     recipe = load_config(str(RECIPE), {})
     set_length(recipe, args.epochs, None)
     set_run(recipe, (args.root or args.photos).resolve(), work.proposals.resolve(), args.batch_size,
-            args.weights)
+            args.weights, args.backbone_rate)
+    if args.freeze is not None and args.weights is None:
+        raise ValueError(f'--freeze {args.freeze}: without --weights, these stages would stay random. '
+                         'Add --weights FILE, or omit --freeze.')
     annotated = args.root is not None and args.photos.is_dir()
     if annotated:  # written below, when the work directory is known to be ours
         read_as_coco(args.photos, args.root).accept()
     else:
         check_photos(args.photos, args.root, recipe.train_dataloader.batch_size * args.gpus)
 
-    derived, parts = derive(detector, recipe)
+    try:
+        derived, parts = derive(detector, recipe, freeze=args.freeze)
+    except ValueError as error:
+        raise ValueError(f'{args.detector}: {error}') from error
+    start = check_start(derived, args.weights) if args.weights else None
     cuda = torch.cuda.device_count()
     check_devices(derived if cuda else cpu_config(derived), args.gpus, cuda)
     model, whole = build_detector(detector)
     table = format_table(part_rows(model, parts))
     print(f'\n{table}\n')
+    if start is not None:
+        print(f'What of {args.weights} is loaded:\n\n{start.table()}\n')
     if not whole:
         print('Only these parts of the detector could be built here; the others stay as they are.')
     for note in (*notes, *parts.notes):
@@ -195,7 +214,7 @@ def main() -> None:
     done = hand_over(detector, parts, checkpoint, work.start)
     print(f'\n{len(done.arrived)} of {len(done.arrived)} tensors of {work.start} are in the detector, '
           f'equal bit by bit; {len(done.reasons)} others stay as the detector initialises them.')
-    print_end(work, config_path(args.detector),
+    print_end(work, work.detector if args.cfg_options else config_path(args.detector),
               bool(detector.model.backbone.get('init_cfg')))
 
 

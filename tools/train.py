@@ -80,7 +80,6 @@ def check_resumed(cfg: 'Config', checkpoint: dict) -> None:
 def main() -> None:
     args = parse_args()
     from projects.soco.launch.checks import (
-        check_family,
         check_inputs,
         check_shared_memory,
         check_work_dir,
@@ -89,8 +88,6 @@ def main() -> None:
     from projects.soco.launch.configs import load_config, register_modules
     from projects.soco.launch.schedule_check import schedule_warning
     cfg = load_config(args.config, args.cfg_options, register=False, cpu=args.cpu)
-    if args.family:
-        check_family(cfg, args.family)
     apply_arguments(cfg, args)
     checkpoint = read_start(cfg, args)
     check_inputs(cfg)

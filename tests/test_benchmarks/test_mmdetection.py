@@ -405,7 +405,6 @@ def test_scripts_explain_wrong_arguments(tmp_path: Path) -> None:
         ('dist_train_fpn.sh', ('nowhere.py', 'random', '2'), 'There is no config at nowhere.py'),
         ('dist_train_fpn.sh', (r50, 'x.pth', '2', '--cpu'), 'There is no checkpoint at x.pth'),
         ('dist_train_fpn.sh', (r50, 'supervised:x.pth', '2', '--cpu'), 'no checkpoint at x.pth'),
-        ('dist_train_c4.sh', (r50, 'random', '2', '--cpu'), 'detectors of the family c4'),
         ('dist_train_fpn.sh', (r50, 'random', '2', '--cpu'), '└── val2017/ missing'),
         ('dist_test.sh', (r50, 'x.pth', '2', '--cpu'), 'There is no checkpoint at x.pth'),
     ):

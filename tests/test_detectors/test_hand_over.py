@@ -9,14 +9,16 @@ from test_detectors.test_samples import build, small_detector, small_recipe
 
 from projects.soco.compat.cpu import cpu_config
 from projects.soco.detectors.derive import derive, preprocessor
-from projects.soco.detectors.hand_over import (
-    fed_by_another_module,
-    hand_over,
-    start_weights,
-)
+from projects.soco.detectors.hand_over import hand_over
 from projects.soco.detectors.read import read_detector
 from projects.soco.detectors.table import format_table, part_rows
-from projects.soco.evaluation.cost import made_up_batch
+from projects.soco.evaluation.cost import made_up_batch, match_detector
+from projects.soco.runs.config_changes import read_dumped
+from projects.soco.runs.next_steps import commands
+from projects.soco.runs.publish import publish
+from projects.soco.runs.read import Run
+from projects.soco.weights.convert import for_detector
+from projects.soco.weights.read import read_checkpoint
 
 FASTER = 'faster_rcnn/faster-rcnn_r50_fpn_1x_coco'
 CASCADE = 'cascade_rcnn/cascade-rcnn_x101-32x4d_fpn_1x_coco'
@@ -37,13 +39,14 @@ def save(folder, state) -> str:
 def test_one_head_goes_to_every_stage_of_a_cascade(cascade, tmp_path):
     detector, parts, state = cascade
     state = {**state, 'neck.fpn_convs.0.conv.bias': torch.full((32, ), float('nan'))}  # equal too
-    weights = start_weights(state, parts.prefixes)
+    weights = for_detector(state, parts.prefixes).state_dict
     fc = state['roi_head.bbox_head.shared_fcs.0.weight']
     for stage in range(3):
         assert torch.equal(weights[f'roi_head.bbox_head.{stage}.shared_fcs.0.weight'], fc)
     done = hand_over(detector, parts, save(tmp_path, state), tmp_path / 'start.pth')
     assert len(done.arrived) == len(weights)
     assert done.reasons['roi_head.bbox_head.1.fc_cls.weight'].startswith('no: classifier')
+    assert match_detector(detector, state, parts.prefixes).required == (len(weights), len(weights))
     assert done.reasons['rpn_head.rpn_conv.weight'] == 'no: it learns from annotated objects'
 
 
@@ -52,7 +55,7 @@ def test_one_head_goes_to_every_stage_of_a_cascade(cascade, tmp_path):
     (lambda state: state.update({'backbone.conv1.weight': torch.zeros(4, 3, 7, 7)}), r'it is \[4, 3'),
     (lambda state: state.update({'neck.extra.weight': torch.zeros(1)}), 'it is not in the detector'),
     (lambda state: state.update({'roi_head.bbox_head.shared_convs.0.weight': torch.zeros(1)}),
-     'layer 1 of the box head is shared_fcs.0 in the detector and shared_convs.0'),
+     'is shared_fcs.0 in the model and shared_convs.0'),
 ], ids=['missing', 'shape', 'left over', 'another module'])
 def test_weights_of_another_network_are_refused(cascade, tmp_path, change, message):
     detector, parts, state = cascade
@@ -63,23 +66,27 @@ def test_weights_of_another_network_are_refused(cascade, tmp_path, change, messa
     assert not (tmp_path / 'start.pth').exists()
 
 
-def head(*layers: str, prefix: str = 'roi_head.bbox_head.') -> dict:
-    return {f'{prefix}{layer}.weight': torch.zeros(4, 4) for layer in layers}
-
-
-def test_a_linear_layer_behind_convs_is_not_the_one_of_a_head_without():
-    convs = [f'shared_convs.{i}' for i in range(2)]
-    theirs, ours = head(*convs, 'shared_fcs.0'), head('shared_fcs.0', 'shared_fcs.1')
-    found = fed_by_another_module(theirs, ours)
-    assert set(found) == set(ours) and 'shared_convs.0 in the weights' in found[next(iter(ours))]
-    assert fed_by_another_module(theirs, theirs) == {}
-    # the first two layers are the same, the third is behind another one
-    longer = head(*convs, 'shared_convs.2', 'shared_fcs.0')
-    assert set(fed_by_another_module(theirs, longer)) == {
-        'roi_head.bbox_head.shared_convs.2.weight', 'roi_head.bbox_head.shared_fcs.0.weight'}
-    assert fed_by_another_module({}, ours) == {}  # weights without a head
-    tenth = head(*(f'shared_convs.{i}' for i in range(11)))
-    assert fed_by_another_module(tenth, dict(reversed(tenth.items()))) == {}  # by number, not by name
+def test_a_run_of_any_detector_is_published_with_its_names(tmp_path):
+    """Also P6 and P7 of a pyramid; the box head that one-stage detectors throw away is not."""
+    detector = small_detector('fcos/fcos_r50-caffe_fpn_gn-head_1x_coco')
+    cfg, parts = derive(detector, small_recipe())
+    state = build(cfg).state_dict()
+    run = tmp_path / 'work/run'
+    run.mkdir(parents=True)
+    checkpoint, text = run / 'epoch_1.pth', cfg.pretty_text
+    torch.save(dict(state_dict=state, meta=dict(cfg=text, epoch=1, iter=2)), checkpoint)
+    published = publish(checkpoint, tmp_path / 'out', name='mine')
+    weights = read_checkpoint(published.weights[0])['state_dict']
+    assert weights.keys() == for_detector(state, parts.prefixes).state_dict.keys()
+    assert 'neck.fpn_convs.4.conv.weight' in weights
+    assert not [key for key in weights if key.startswith('roi_head.')]
+    assert sum(map(len, published.conversion.dropped.values())) == len(state) - len(weights)
+    assert 'RoI head of pretraining alone' in published.conversion.dropped
+    card = published.card.read_text()
+    assert f'python tools/train.py detector.py --pretrained {published.weights[0].name}' in card
+    assert 'BGR, mean [102.9801' in card and str(tmp_path) not in card
+    command = commands(Run(run, checkpoint=checkpoint, config=read_dumped(text)))[-1]
+    assert f'tools/train.py {tmp_path}/work/detector.py --pretrained' in command.line
 
 
 def test_the_table_says_what_is_pretrained(cascade):

@@ -41,7 +41,8 @@ def run(folder: Path, *arguments: str) -> tuple[int, str]:
 def test_the_whole_way(folder, gpus):
     """One and two processes, in which every parameter must get a gradient; then what is finished.
 
-    The photos of one process are those of YOLO's text files.
+    The photos of one process are those of YOLO's text files; the two processes start from weights, of
+    which two stages stay as they are.
     """
     (folder / 'labels').mkdir()
     (folder / 'labels/classes.txt').write_text('thing')
@@ -50,6 +51,17 @@ def test_the_whole_way(folder, gpus):
     photos = ['photos'] if gpus == '2' else ['labels', '--root', 'photos']
     arguments = ['tiny.py', *photos, '--epochs', '1', '--batch-size', '2', '--gpus', gpus,
                  '--work-dir', 'work']
+    frozen: dict = {}
+    plain = folder / 'tiny.py'  # what MMDetection alone trains
+    if gpus == '1':
+        arguments += ['--cfg-options', 'model.bbox_head.stacked_convs=2']
+        plain = folder / 'work/detector.py'
+    else:
+        model = build_detector(read_detector(str(folder / 'tiny.py'))[0])[0]
+        torch.save(dict(state_dict=model.backbone.state_dict()), folder / 'start.pth')
+        frozen = {f'backbone.{key}': value for key, value in model.backbone.state_dict().items()
+                  if not key.startswith(('layer3', 'layer4'))}
+        arguments += ['--weights', 'start.pth', '--freeze', '2', '--backbone-rate', '0.5']
     make_store(folder / 'proposals.arrow', folder / 'photos')
     assert run(folder, *arguments, '--dry-run')[0] == 0
     (folder / 'proposals.arrow').rename(folder / 'work/proposals.arrow')  # those of an earlier call
@@ -61,9 +73,12 @@ def test_the_whole_way(folder, gpus):
     detector, _ = read_detector(str(folder / 'work/detector.py'))
     state = build_detector(detector)[0].state_dict()
     assert int(found[1]) == len(start) == 136 and start.keys() <= state.keys()
+    assert all(torch.equal(start[key], value) for key, value in frozen.items())
+    assert bool(frozen) == (' no: it stays as it is loaded (--freeze)' in output)
     assert re.search(r'neck +FPN +4  no: no box of a view reaches it', output)
     assert 'backbone: ResNet has frozen_stages=1 in the detector' in output
-    assert f'load_from={folder}/work/detector_start.pth model.backbone.init_cfg=None' in output
+    assert (f'{plain} --cfg-options load_from={folder}/work/detector_start.pth '
+            'model.backbone.init_cfg=None') in output
     code, output = run(folder, *arguments)
     assert code == 2 and 'contains a run that has trained already' in output
     (folder / 'work/detector_start.pth').unlink()
@@ -90,6 +105,7 @@ def test_a_dry_run_writes_configs_only(folder):
     (['tiny.py', 'photos', '--batch-size', '1'], '--batch-size must be at least 2'),
     (['tiny.py', 'photos', '--epochs', '0'], '--epochs must be at least 1'),
     (['tiny.py', 'photos', '--weights', 'no.pth'], 'no weights at no.pth'),
+    (['tiny.py', 'photos', '--freeze', '1'], '--freeze 1: without --weights'),
     (['tiny.py', 'photos', '--work-dir', 'photos'], 'the folder of something else'),
     (['photos/photo_000.png', 'photos'], 'cannot be read as a config'),
     (['mmdet::retinanet/nothing', 'photos'], 'There is no config at'),
@@ -100,3 +116,14 @@ def test_bad_input_is_one_paragraph_and_nothing_is_written(folder, arguments, me
     text = ' '.join(output.split())
     assert code == 2 and re.search(message, text) and 'Traceback' not in text, output
     assert sorted(folder.rglob('*')) == before
+
+
+def test_photos_without_objects_are_refused_before_the_training(folder):
+    work = folder / 'work'
+    make_store(folder / 'proposals.arrow', folder / 'photos', boxes_per_photo=0)
+    arguments = ['tiny.py', 'photos', '--batch-size', '2', '--work-dir', 'work']
+    assert run(folder, *arguments, '--dry-run')[0] == 0
+    (folder / 'proposals.arrow').rename(work / 'proposals.arrow')
+    code, output = run(folder, *arguments)
+    assert code == 2 and 'contains no box for any of the 6 photos' in ' '.join(output.split())
+    assert not (work / 'run').exists() and 'Traceback' not in output

@@ -19,16 +19,9 @@ from small import ROOT, tiny_config
 
 from projects.soco.compat.cpu import cpu_config
 from projects.soco.evaluation.cost import match_detector
-from projects.soco.launch.checks import check_family
 from projects.soco.launch.configs import load_config
 from projects.soco.runs.config_changes import config_values, read_dumped
-from projects.soco.runs.next_steps import (
-    DETECTORS,
-    FITTING,
-    OWN_PHOTOS,
-    commands,
-    transfer_command,
-)
+from projects.soco.runs.next_steps import commands, transfer_command
 from projects.soco.runs.read import Run, read_work_dir
 from projects.soco.runs.record import RECORD, describe_session, read_record
 from projects.soco.runs.report import ap_table, warnings_of, write_report
@@ -250,16 +243,6 @@ class TestWhatIsWrong:
 
 
 class TestHowToGoOn:
-
-    @pytest.mark.parametrize('parts, name', [*FITTING.items(), *OWN_PHOTOS.items()])
-    def test_the_detectors_have_the_parts_that_they_are_chosen_for(self, parts, name):
-        family, depth, channels, width = parts
-        cfg = load_config(str(ROOT / DETECTORS.format(name)), {}, register=False)
-        check_family(cfg, family)
-        assert cfg.model.backbone.get('depth', cfg.model.backbone.get('model_name')) == depth
-        if family == 'fpn':
-            assert cfg.model.neck.out_channels == channels
-            assert cfg.model.roi_head.bbox_head.fc_out_channels == width
 
     @pytest.mark.parametrize('config, family, detector, more', [
         ('soco_r50_fpn_400e', 'fpn', 'r50_fpn_ms-1x_coco', ''),

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from projects.soco.compat.cpu import cpu_config
 from projects.soco.weights.match import fit_names, key_group, match_weights
+from projects.soco.weights.same_module import fed_by_another_module
 
 ROOT = Path(__file__).parents[2]
 DETECTORS = ROOT / 'configs/benchmarks/mmdetection/coco'
@@ -146,3 +147,71 @@ def test_table_counts_every_key_once() -> None:
     assert rows['head'] == ['-', '-', '2', '-']
     assert rows['total'] == ['1', '1', '2', '1']
     assert '1 of 2 keys matched' in table
+
+
+# the same module, not only the same name and shape
+
+
+def head(*layers: str) -> dict[str, tuple]:
+    return {f'roi_head.bbox_head.{layer}.weight': (4, 4) for layer in layers}
+
+
+def test_a_linear_layer_behind_convs_is_not_the_one_of_a_head_without() -> None:
+    convs = [f'shared_convs.{i}' for i in range(2)]
+    theirs, ours = head(*convs, 'shared_fcs.0'), head('shared_fcs.0', 'shared_fcs.1', 'fc_cls')
+    found = fed_by_another_module(theirs, ours)
+    assert set(found) == set(ours) and 'shared_convs.0 in the weights' in found[next(iter(ours))]
+    assert fed_by_another_module(theirs, theirs) == {}
+    # the first two layers are the same, the third is behind another one
+    longer = head(*convs, 'shared_convs.2', 'shared_fcs.0')
+    assert set(fed_by_another_module(theirs, longer)) == {
+        'roi_head.bbox_head.shared_convs.2.weight', 'roi_head.bbox_head.shared_fcs.0.weight'}
+    assert fed_by_another_module({}, ours) == {}  # weights without a head
+    tenth = head(*(f'shared_convs.{i}' for i in range(11)))
+    assert fed_by_another_module(tenth, dict(reversed(tenth.items()))) == {}  # by number, not by name
+
+
+def test_a_conv_with_a_norm_is_not_one_without() -> None:
+    theirs = {f'roi_head.bbox_head.shared_convs.0.{leaf}': (4, ) for leaf in (
+        'conv.weight', 'bn.weight', 'bn.num_batches_tracked')}
+    old = {key: shape for key, shape in theirs.items() if 'num_batches' not in key}
+    assert fed_by_another_module(old, theirs) == {}  # files of detectron2 have no counters
+    ours = {'roi_head.bbox_head.shared_convs.0.conv.weight': (4, )}
+    assert 'other tensors' in fed_by_another_module(theirs, ours)[next(iter(ours))]
+
+
+def test_a_head_of_another_kind_is_not_loaded(detector: dict) -> None:
+    """The weights of Faster R-CNN's two linear layers, and a detector with four convs before one."""
+    two = {f'roi_head.bbox_head.shared_fcs.{i}.{leaf}': torch.empty(shape, device='meta')
+           for i, wide in enumerate((12544, 1024)) for leaf, shape in (
+               ('weight', (1024, wide)), ('bias', (1024, )))}
+    theirs = {**{k: v for k, v in detector.items() if '.shared_' not in k}, **two}
+    report = match_weights(detector, theirs, REQUIRE)
+    assert not [k for k in report.matched if k.startswith('roi_head.bbox_head.')]
+    assert {k for k in report.misplaced if '.shared_' in k} == {
+        f'roi_head.bbox_head.shared_fcs.0.{leaf}' for leaf in ('weight', 'bias')}
+    assert not report.complete and 'shared_convs.0 in the model' in report.explain()
+    assert 'require=[backbone,neck]' in report.explain()
+    assert 'other module' in report.table() and 'not loaded: layer 1' in report.table()
+
+
+def pyramid(laterals: list[int], levels: int) -> dict[str, Tensor]:
+    return {**{f'neck.lateral_convs.{i}.conv.weight': torch.empty(16, width, 1, 1)
+               for i, width in enumerate(laterals)},
+            **{f'neck.fpn_convs.{i}.conv.weight': torch.empty(16, 16, 3, 3) for i in range(levels)}}
+
+
+@pytest.mark.parametrize('theirs, ours, matched', [
+    (([8, 16, 32], 4), ([4, 8, 16, 32], 4), {1: 0, 2: 1, 3: 2}),  # RetinaNet's P3 is our second level
+    (([4, 8, 16, 32], 4), ([8, 16, 32], 5), {0: 1, 1: 2, 2: 3}),
+    (([8, 16, 32], 5), ([8, 16, 32], 5), {0: 0, 1: 1, 2: 2, 3: 3, 4: 4}),
+    (([8, 16, 32], 5), ([9, 17, 33], 5), {3: 3, 4: 4}),  # of another backbone
+    (([8, 16], 3), ([8, 16, 32], 3), {0: 0, 1: 1}),  # an additional level is not P5
+])
+def test_levels_of_a_pyramid_correspond_by_what_they_are_made_from(theirs, ours, matched) -> None:
+    theirs, ours = pyramid(*theirs), pyramid(*ours)
+    names = fit_names(ours, theirs)
+    report = match_weights(ours, {names[k]: v for k, v in theirs.items()})
+    back = {name: key for key, name in names.items()}
+    found = {int(k.split('.')[2]): int(back[k].split('.')[2]) for k in report.matched if 'fpn' in k}
+    assert found == matched

@@ -1,6 +1,5 @@
-# Sourced by the scripts in tools/benchmarks/, which set before:
-#   SOCO_FAMILY     fpn, c4 or empty: the family of detectors that the script is for
-#   SOCO_EXAMPLE    a config and weights, shown with the usage
+# Sourced by the scripts in tools/benchmarks/, which set SOCO_EXAMPLE before: a config and weights, shown
+# with the usage. All of them call tools/train.py and tools/test.py, whatever the detector.
 
 SOCO_TOOLS=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 source "$SOCO_TOOLS/_environment.sh"
@@ -16,8 +15,7 @@ benchmark_dist_train() {
         "of tools/train.py], for example: bash $SELF $SOCO_EXAMPLE 8. $PRETRAIN_IS"
     local config=$1 pretrain=$2 gpus=$3
     shift 3
-    soco_launch tools/train.py "$gpus" "$config" --pretrained "$pretrain" \
-        ${SOCO_FAMILY:+--family "$SOCO_FAMILY"} "$@"
+    soco_launch tools/train.py "$gpus" "$config" --pretrained "$pretrain" "$@"
 }
 
 # CFG CHECKPOINT GPUS [arguments of tools/test.py], on GPUs of this machine
@@ -36,8 +34,7 @@ benchmark_slurm_train() {
         "of tools/train.py], for example: bash $SELF gpu soco $SOCO_EXAMPLE. $PRETRAIN_IS"
     local partition=$1 job_name=$2 config=$3 pretrain=$4
     shift 4
-    soco_srun tools/train.py "$partition" "$job_name" "$config" --pretrained "$pretrain" \
-        ${SOCO_FAMILY:+--family "$SOCO_FAMILY"} "$@"
+    soco_srun tools/train.py "$partition" "$job_name" "$config" --pretrained "$pretrain" "$@"
 }
 
 # PARTITION JOB_NAME CFG CHECKPOINT [arguments of tools/test.py], through Slurm

@@ -1,6 +1,8 @@
 """The pretraining config of a detector."""
 import copy
+import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from mmengine.config import Config
@@ -9,10 +11,35 @@ from ..datasets.transforms import transform_in
 from ..launch.configs import RUNNER_KEYS, imports_of
 from .parts import Parts, find_parts
 from .read import plain
+from .stages import first_stages
 
 
-def derive(detector: Config, recipe: Config,
-           sizes: Sequence[int] | None = None) -> tuple[Config, Parts]:
+@dataclass(frozen=True)
+class Schedule:
+    """How fast a derived run learns.
+
+    Attributes:
+        rate (float): Learning rate of AdamW after the warm-up.
+        backbone_rate (float): Factor of the rate for the backbone.
+        warm_up (float): Share of the run that the warm-up takes, in [0, 1).
+        momentum (float): EMA momentum of the target network at the start, in [0, 1].
+    """
+
+    rate: float
+    backbone_rate: float
+    warm_up: float
+    momentum: float
+
+
+# Our choice: both have the values of configs/soco_effnetlite0_fpn_own_photos.py.
+FROM_NOTHING = Schedule(rate=5e-4, backbone_rate=1.0, warm_up=0.05, momentum=0.99)
+FROM_WEIGHTS = Schedule(rate=5e-4, backbone_rate=1.0, warm_up=0.05, momentum=0.99)
+# What is learnt at the backbone's rate; in C4 detectors, its last stage is a part of the RoI head.
+_BACKBONE = ('backbone.', 'roi_head.shared_head.')
+
+
+def derive(detector: Config, recipe: Config, sizes: Sequence[int] | None = None,
+           freeze: int | None = None) -> tuple[Config, Parts]:
     """Derive the pretraining config of a detector.
 
     Args:
@@ -21,16 +48,20 @@ def derive(detector: Config, recipe: Config,
             data set, optimiser, schedule, hooks, widths of projector and predictor, regulariser.
         sizes (Sequence[int], optional): Side of each view in pixels. Defaults to None: as in the
             recipe.
+        freeze (int, optional): Number of stages of the backbone that stay as they are loaded, at least
+            1. Defaults to None: all are trained.
 
     Returns:
         tuple[Config, Parts]: The config, and what of the detector it trains.
 
     Raises:
-        ValueError: See `find_parts`.
+        ValueError: See `find_parts` and `first_stages`.
     """
     cfg = copy.deepcopy(recipe)
     views = transform_in(cfg, 'ProposalViews').views
     parts = find_parts(detector, sizes or [view.size for view in views])
+    if freeze is not None:
+        parts.kept = first_stages(parts.backbone, freeze, max(parts.sizes))
     for view, size in zip(views, parts.sizes, strict=True):
         view.size = size
         view.pop('finest_level', None)  # only SoCoFPN leaves levels out
@@ -46,13 +77,14 @@ def derive(detector: Config, recipe: Config,
         head=head)
     if cfg.model.get('regulariser'):
         model['regulariser'] = plain(cfg.model.regulariser)
-    if parts.frozen:
-        model['frozen'] = parts.frozen
+    if frozen := [*parts.kept, *parts.frozen]:
+        model['frozen'] = frozen
     cfg.custom_imports.imports = [*cfg.custom_imports.imports, *imports_of(detector)]
     cfg.env_cfg.dist_cfg.backend = 'nccl'  # for SyncBN; on a CPU the launcher chooses gloo
     known = RUNNER_KEYS | {'custom_imports', 'auto_scale_lr'}  # without the recipe's variables
     content = plain({key: value for key, value in cfg.items() if key in known})
-    return Config({**content, 'model': model}, filename=recipe.filename), parts
+    prefixes = {ours: list(theirs) for ours, theirs in parts.prefixes.items()}
+    return Config({**content, 'model': model, 'hand_over': prefixes}, filename=recipe.filename), parts
 
 
 def preprocessor(detector: Config) -> dict:
@@ -66,7 +98,7 @@ def preprocessor(detector: Config) -> dict:
 
 
 def set_run(recipe: Config, photos: Path, proposals: Path, batch_size: int | None = None,
-            weights: Path | None = None) -> None:
+            weights: Path | None = None, backbone_rate: float | None = None) -> None:
     """Set what a run is about in a pretraining config.
 
     Args:
@@ -75,10 +107,12 @@ def set_run(recipe: Config, photos: Path, proposals: Path, batch_size: int | Non
         proposals (Path): Their proposal store.
         batch_size (int, optional): Photos per step and process. Defaults to None: as in the config.
         weights (Path, optional): Weights to start from. Defaults to None: random.
+        backbone_rate (float, optional): Factor of the learning rate for the backbone, above 0. Defaults
+            to None: that of the schedule, `FROM_WEIGHTS` or `FROM_NOTHING`.
 
     Raises:
         FileNotFoundError: If there is no such file of weights.
-        ValueError: If the batch size is below 2.
+        ValueError: If the batch size is below 2, or the factor is not a positive number.
     """
     recipe.train_dataloader.dataset.data_root = str(photos)
     recipe.train_dataloader.dataset.proposals = str(proposals)
@@ -89,7 +123,23 @@ def set_run(recipe: Config, photos: Path, proposals: Path, batch_size: int | Non
         recipe.train_dataloader.batch_size = batch_size
     checkpoint = recipe.default_hooks.checkpoint
     checkpoint.interval = min(checkpoint.interval, recipe.train_cfg.max_epochs)
+    schedule = FROM_NOTHING
     if weights is not None:
         if not weights.is_file():
             raise FileNotFoundError(f'There are no weights at {weights}. Check the path of --weights.')
         recipe.load_from = str(weights.resolve())
+        schedule = FROM_WEIGHTS
+    _set_schedule(recipe, schedule, schedule.backbone_rate if backbone_rate is None else backbone_rate)
+
+
+def _set_schedule(recipe: Config, schedule: Schedule, backbone_rate: float) -> None:
+    if not (math.isfinite(backbone_rate) and backbone_rate > 0):
+        raise ValueError(f'--backbone-rate must be a number above 0, such as 0.1, not {backbone_rate}. '
+                         'To keep stages of the backbone as they are loaded, use --freeze.')
+    warm_up, cosine = recipe.param_scheduler
+    warm_up.share = cosine.begin = schedule.warm_up
+    recipe.default_hooks.momentum.momentum = schedule.momentum
+    recipe.optim_wrapper.optimizer.lr = schedule.rate
+    if backbone_rate != 1:
+        recipe.optim_wrapper.paramwise_cfg = dict(
+            custom_keys={part: dict(lr_mult=backbone_rate) for part in _BACKBONE})

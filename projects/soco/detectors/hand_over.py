@@ -1,6 +1,6 @@
 """The way back: weights of a pretraining run with the names of the detector, and the proof."""
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,13 +10,13 @@ from torch import Tensor, nn
 
 from .. import __version__
 from ..files import whole_file
-from ..models.roi_heads import SHARED_LAYERS
+from ..weights.convert import for_detector
+from ..weights.names import BOX_HEAD, SHARED_LAYER
 from ..weights.read import read_checkpoint
+from ..weights.same_module import fed_by_another_module, shapes_of
 from .build import build_detector
 from .parts import Parts
 
-_HEAD = r'(roi_head\.bbox_head\.(?:\d+\.)?)'
-_LAYER = re.compile(rf'{_HEAD}({"|".join(SHARED_LAYERS)})\.(\d+)\.(.+)')
 _LEARNT = 'no: it learns from annotated objects'
 
 
@@ -38,67 +38,6 @@ class HandOver:
     whole: bool = True
 
 
-def names_in_detector(name: str, prefixes: Mapping[str, Iterable[str]]) -> list[str]:
-    """Return the names that a tensor of `SoCo` has in the detector.
-
-    Args:
-        name (str): Name in the state dict of `SoCo`.
-        prefixes (Mapping[str, Iterable[str]]): See `Parts`.
-
-    Returns:
-        list[str]: None for a tensor of pretraining alone; one for each stage of a cascade.
-    """
-    return [theirs + name.removeprefix(ours) for ours, several in prefixes.items()
-            if name.startswith(ours) for theirs in several]
-
-
-def start_weights(state: Mapping[str, Tensor], prefixes: Mapping[str, Iterable[str]],
-                  ) -> dict[str, Tensor]:
-    """Return the weights of a `SoCo` model with the names of the detector, and nothing else."""
-    return {name: value for key, value in state.items() for name in names_in_detector(key, prefixes)}
-
-
-def fed_by_another_module(theirs: Mapping[str, Tensor], ours: Mapping[str, Tensor]) -> dict[str, str]:
-    """Find the layers of two box heads that have the same name but not the same place.
-
-    A `shared_fcs.0` behind four convs is not the one of a head without convs, although both have the
-    same shape: a layer is the same only if all layers before it are.
-
-    Args:
-        theirs (Mapping[str, Tensor]): State dict of the weights, with the detector's names.
-        ours (Mapping[str, Tensor]): State dict of the detector.
-
-    Returns:
-        dict[str, str]: For each tensor of the detector behind the first difference, what differs.
-    """
-    found: dict[str, str] = {}
-    chains = _chains(theirs), _chains(ours)
-    for head in chains[0].keys() & chains[1].keys():
-        their_layers, our_layers = (list(chain[head].items()) for chain in chains)
-        for i, (layer, tensors) in enumerate(our_layers):
-            if i < len(their_layers) and their_layers[i] == (layer, tensors):
-                continue
-            other = their_layers[i][0] if i < len(their_layers) else 'nothing'
-            why = (f'layer {i + 1} of the box head is {layer} in the detector and {other} in the '
-                   'weights')
-            found.update({f'{head}{name}.{leaf}': why for name, tensors in our_layers[i:]
-                          for leaf in tensors})
-            break
-    return found
-
-
-def _chains(state: Mapping[str, Tensor]) -> dict[str, dict[str, dict[str, tuple[int, ...]]]]:
-    """Return the shapes of each box head's shared layers, in the order of the data."""
-    chains: dict[str, dict] = {}
-    for name, value in state.items():
-        if layer := _LAYER.fullmatch(name):
-            chains.setdefault(layer[1], {}).setdefault((layer[2], int(layer[3])), {})[layer[4]] = tuple(
-                value.shape)
-    return {head: {f'{kind}.{i}': tensors for (kind, i), tensors in sorted(
-        layers.items(), key=lambda item: (SHARED_LAYERS.index(item[0][0]), item[0][1]))}
-        for head, layers in chains.items()}
-
-
 def hand_over(detector: Config, parts: Parts, checkpoint: str | Path, out: str | Path) -> HandOver:
     """Write the weights of a run for the detector, and prove that all of them arrive.
 
@@ -117,7 +56,7 @@ def hand_over(detector: Config, parts: Parts, checkpoint: str | Path, out: str |
     Raises:
         ValueError: If a tensor of a pretrained part is missing or does not fit the detector.
     """
-    weights = start_weights(read_checkpoint(checkpoint)['state_dict'], parts.prefixes)
+    weights = for_detector(read_checkpoint(checkpoint)['state_dict'], parts.prefixes).state_dict
     model, whole = build_detector(detector)
     check_fit(weights, model.state_dict(), parts, str(checkpoint))
     meta = dict(pretrained_by=f'SoCo {__version__}', checkpoint=str(checkpoint))
@@ -159,7 +98,7 @@ def check_fit(weights: Mapping[str, Tensor], state: Mapping[str, Tensor], parts:
     """Check that weights are exactly those of the detector's shared parts.
 
     Args:
-        weights (Mapping[str, Tensor]): See `start_weights`.
+        weights (Mapping[str, Tensor]): See `for_detector`.
         state (Mapping[str, Tensor]): State dict of the detector.
         parts (Parts): What of the detector is pretrained.
         source (str): Where the weights are from, for the message.
@@ -167,7 +106,8 @@ def check_fit(weights: Mapping[str, Tensor], state: Mapping[str, Tensor], parts:
     Raises:
         ValueError: If a tensor is missing, left over, of another shape, or of another module.
     """
-    wrong = fed_by_another_module(weights, state)
+    wrong = {name: why for name, why in fed_by_another_module(
+        shapes_of(weights), shapes_of(state)).items() if is_shared(name, parts)}
     for name in [name for name in state if is_shared(name, parts) and name not in weights]:
         wrong.setdefault(name, 'it is not in the weights')
     for name, value in weights.items():
@@ -197,7 +137,7 @@ def is_shared(name: str, parts: Parts) -> bool:
 
 def _branch(name: str) -> bool:
     """Return whether a tensor is in a box head but not in its shared layers."""
-    return bool(re.match(_HEAD, name)) and not _LAYER.fullmatch(name)
+    return bool(re.match(BOX_HEAD, name)) and not re.fullmatch(SHARED_LAYER, name)
 
 
 def reason(name: str, parts: Parts) -> str:
@@ -214,7 +154,7 @@ def reason(name: str, parts: Parts) -> str:
         if name.startswith(prefix):
             return f'no: {why}'
     if _branch(name):
-        classes = re.match(rf'{_HEAD}fc_(cls|reg)', name)
+        classes = re.match(rf'{BOX_HEAD}fc_(cls|reg)', name)
         return ('no: classifier and regressor learn the classes' if classes else
                 'no: SoCo runs only the layers that all outputs of the box head share')
     if name.startswith('roi_head.bbox_roi_extractor.'):

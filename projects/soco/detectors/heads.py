@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from ..models.roi_heads import SHARED_LAYERS, keep_shared_layers
+from ..models.roi_heads import keep_shared_layers
+from ..weights.names import SHARED_LAYERS
 from .build import build
 from .read import lifted
 

@@ -2,7 +2,7 @@
 
 Letters used in shapes: N images, C channels, D length of an object feature.
 """
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -34,6 +34,7 @@ class Parts:
         prefixes (dict[str, tuple[str, ...]]): For each prefix of keys in `SoCo`, those in the
             detector. One has several: the box heads of a cascade.
         frozen (list[str]): Modules of backbone and neck that no box reaches.
+        kept (list[str]): Modules of the backbone that stay as they are loaded.
         reasons (dict[str, str]): For a prefix of keys in the detector, why it is not pretrained.
         notes (list[str]): A sentence for each setting that differs from the detector's.
     """
@@ -46,6 +47,7 @@ class Parts:
     strides: tuple[int, ...]
     prefixes: dict[str, tuple[str, ...]]
     frozen: list[str]
+    kept: list[str] = field(default_factory=list)
     reasons: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
@@ -173,14 +175,30 @@ def choose_levels(strides: Sequence[float], sizes: Sequence[int],
     return [by_stride[stride] for stride in chosen], chosen
 
 
-def without_gradient(module: nn.Module, name: str = '') -> list[str]:
+def without_gradient(module: nn.Module) -> list[str]:
     """Return the names of the largest modules and of parameters that no gradient has reached."""
+    return modules_where(module, lambda parameter: parameter.grad is None)
+
+
+def modules_where(module: nn.Module, holds: Callable[[nn.Parameter], bool],
+                  name: str = '') -> list[str]:
+    """Return the names of the largest modules of which something holds for all parameters.
+
+    Args:
+        module (nn.Module): A network.
+        holds (Callable[[nn.Parameter], bool]): What holds for a parameter or not.
+        name (str): Name of the module itself. Defaults to '': it is not named, only its children.
+
+    Returns:
+        list[str]: The names, also those of single parameters of a module for which it does not hold
+        as a whole.
+    """
     parameters = list(module.parameters())
-    if not parameters or all(p.grad is not None for p in parameters):
+    if not any(map(holds, parameters)):
         return []
-    if name and all(p.grad is None for p in parameters):
+    if name and all(map(holds, parameters)):
         return [name]
     prefix = f'{name}.' if name else ''
-    own = [prefix + key for key, p in module.named_parameters(recurse=False) if p.grad is None]
+    own = [prefix + key for key, p in module.named_parameters(recurse=False) if holds(p)]
     return own + [found for key, child in module.named_children()
-                  for found in without_gradient(child, prefix + key)]
+                  for found in modules_where(child, holds, prefix + key)]

@@ -195,7 +195,7 @@ def lift(part: dict, keys: Sequence[str]) -> list[tuple[str, Any]]:
     Returns:
         list[tuple[str, Any]]: The settings that were on, and their values.
     """
-    known, found = _parameters(part['type']), []
+    known, found = arguments_of(part['type']), []
     for key in keys:
         # each class has its own number for no frozen stage, which is its default
         off = known.get(key) if key == 'frozen_stages' else False
@@ -222,7 +222,7 @@ def drop_weights(part: dict) -> list[str]:
     return found
 
 
-def _parameters(name: str) -> dict[str, Any]:
+def arguments_of(name: str) -> dict[str, Any]:
     """Return the arguments of a class, also those that it passes to its parents, with defaults."""
     kind, known = _find_class(name), {}
     for parent in reversed(getattr(kind, '__mro__', ())):

@@ -12,9 +12,10 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 
 from ..compat.cpu import cpu_config
+from ..weights.convert import for_detector
 from .build import build_detector, quiet
 from .derive import derive
-from .hand_over import check_fit, load_and_compare, start_weights
+from .hand_over import check_fit, load_and_compare
 from .read import config_path, plain, read_detector
 
 
@@ -57,7 +58,7 @@ def examine(detector: Config, recipe: Config) -> Finding:
         cfg, parts = derive(detector, recipe)
         with DefaultScope.overwrite_default_scope(cfg.default_scope), quiet():
             state = MODELS.build(cpu_config(cfg).model).state_dict()
-        weights = start_weights(state, parts.prefixes)
+        weights = for_detector(state, parts.prefixes).state_dict
         model, finding.built = build_detector(detector)
         check_fit(weights, model.state_dict(), parts, 'the network')
         finding.tensors = len(load_and_compare(model, weights, weights))

@@ -24,7 +24,9 @@ def part_rows(detector: nn.Module, parts: Parts) -> list[tuple[str, str, int, st
     for name in detector.state_dict():
         why = reason(name, parts)
         pretrained = is_shared(name, parts)
-        if pretrained and any(f'{name}.'.startswith(f'{part}.') for part in parts.frozen):
+        if pretrained and any(f'{name}.'.startswith(f'{part}.') for part in parts.kept):
+            why = 'no: it stays as it is loaded (--freeze)'
+        elif pretrained and any(f'{name}.'.startswith(f'{part}.') for part in parts.frozen):
             why = 'no: no box of a view reaches it; it is handed over as it starts'
         elif pretrained:
             once = stages > 1 and '.bbox_head.' in name

@@ -35,7 +35,7 @@ class PretrainedWeightsHook(Hook):
     """Report how much of `load_from` matches the model, and fail if a required part does not.
 
     Names are converted first (`fit_names`), and the report is logged as one table. Tensors that the
-    model has no place for (tensors of another shape, a detector's `projector`) are removed from the
+    model has no place for (of another module or shape, such as a `projector`) are removed from the
     checkpoint. SoCo's target gets what the online network gets, unless the file contains a target. The
     hook does none of this when a run is resumed.
 
@@ -85,13 +85,12 @@ class PretrainedWeightsHook(Hook):
         runner.logger.info(f'Weights from {runner._load_from}{_renamed(names)}:\n{report.table()}')
         if not report.complete:
             raise ValueError(f'{runner._load_from}: {report.explain()}')
-        untrained = (*report.fresh, *report.mismatched)
         if not trains:
             report.check_whole(runner._load_from)
-        for key in (*report.unused, *report.mismatched):
+        for key in report.not_loaded:
             del state[key]
         # Fresh tensors get the model's own values, or MMEngine would warn about each of them again.
-        state.update({key: model_state[key] for key in untrained})
+        state.update({key: model_state[key] for key in report.unfilled})
 
     def before_train(self, runner: Runner) -> None:
         """Log that no checkpoint was loaded; warn if one was expected."""

@@ -11,6 +11,7 @@ import torch
 from mmengine.config import Config
 from mmengine.dist import get_world_size, is_main_process
 from mmengine.logging import MMLogger
+from mmengine.optim import OptimWrapper
 from mmengine.runner import BaseLoop, Runner
 
 from ..launch.data_files import leaf_datasets
@@ -19,13 +20,13 @@ DETAILS = 'details.txt'
 EVALUATION_SECONDS = 7200  # our choice
 # Messages of libraries that nobody can act on.
 _NOISE = re.compile(r'"FileClient" will be deprecated|"HardDiskBackend" is the alias|'
-                    r'Dataset SoCoDataset has no metainfo')
+                    r'Dataset SoCoDataset has no metainfo|\S+ is skipped since its requires_grad=False')
 
 
 class SummaryRunner(Runner):
     """mmengine's Runner with a log that begins with what a person wants to know.
 
-    Environment, config, order of the hooks and initialisation of each parameter are written to
+    Environment, config, order of the hooks, initialisation and rate of each parameter are written to
     `details.txt` in the folder of the start (WORK_DIR/TIMESTAMP). Warnings are written to both.
     """
 
@@ -83,6 +84,11 @@ class SummaryRunner(Runner):
             data=_describe_data(self.cfg.test_dataloader.dataset, loop.dataloader.dataset),
             weights=_describe_weights(self)))
         return loop
+
+    def build_optim_wrapper(self, *args: Any, **kwargs: Any) -> OptimWrapper:
+        """Build the optimizer; MMEngine logs a line per parameter that has a rate of its own."""
+        with _only_details(self.logger, self._details):
+            return super().build_optim_wrapper(*args, **kwargs)
 
     def _init_model_weights(self) -> None:
         with _only_details(self.logger, self._details):
@@ -193,7 +199,11 @@ def _describe_length(cfg: Config, loop: BaseLoop) -> str:
 
 def _describe_optimiser(cfg: Config) -> str:
     optimiser = cfg.optim_wrapper.get('optimizer') or {}
-    return (f'{optimiser.get("type")}, learning rate {optimiser.get("lr")}, '
+    keys = (cfg.optim_wrapper.get('paramwise_cfg') or {}).get('custom_keys') or {}
+    rates = ', '.join(f'times {found["lr_mult"]} in {key}' for key, found in keys.items()
+                      if 'lr_mult' in found)
+    return (f'{optimiser.get("type")}, learning rate {optimiser.get("lr")}'
+            f'{f" ({rates})" if rates else ""}, '
             f'{cfg.optim_wrapper.get("type", "OptimWrapper")}')
 
 

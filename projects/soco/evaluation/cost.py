@@ -1,4 +1,5 @@
 """The cost of a recipe: parameters, and floating-point operations of a training step."""
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
@@ -11,6 +12,7 @@ from ..compat.cpu import cpu_config
 from ..datasets.transforms import transform_in
 from ..launch.configs import find_hook
 from ..models.soco import SoCo
+from ..weights.convert import for_detector
 from ..weights.match import WeightsReport, fit_names, match_weights
 
 
@@ -81,19 +83,27 @@ def measure_cost(cfg: Config, batch_size: int = 2) -> Cost:
     return Cost(parameters, counter.get_total_flops() / batch_size / 1e9, model.state_dict())
 
 
-def match_detector(detector: Config, state: dict[str, Tensor]) -> WeightsReport:
+def match_detector(detector: Config, state: dict[str, Tensor],
+                   hand_over: Mapping[str, list[str]] | None = None) -> WeightsReport:
     """Match a recipe's weights with a detector's, without training either.
 
     Args:
-        detector (Config): A config of `configs/benchmarks/mmdetection`.
+        detector (Config): A config of `configs/benchmarks/mmdetection`, or the detector that the recipe
+            was derived from.
         state (dict[str, Tensor]): State dict of a SoCo model.
+        hand_over (Mapping[str, list[str]], optional): The value of this key in a derived recipe; see
+            `for_detector`. Defaults to None: the recipe was not derived.
 
     Returns:
-        WeightsReport: The report that the detector's `PretrainedWeightsHook` would make.
+        WeightsReport: The report that the detector's `PretrainedWeightsHook` would make. For a derived
+        recipe, all modules that are handed over are required.
     """
     detector = cpu_config(detector)
     with DefaultScope.overwrite_default_scope(detector.default_scope), torch.device('meta'):
         model_state = MODELS.build(detector.model).state_dict()
+    if hand_over:
+        weights = for_detector(state, hand_over).state_dict
+        return match_weights(model_state, weights, sorted({key.rpartition('.')[0] for key in weights}))
     names = fit_names(model_state, state)
     hook = find_hook(detector, 'PretrainedWeightsHook')
     return match_weights(model_state, {names[k]: v for k, v in state.items()}, hook['require'])

@@ -70,7 +70,10 @@ def build_start(cfg: Config, weights: str | Path | None = None, seed: int = 0) -
     if weights is not None:
         state = read_weights(weights)
         names = fit_names(model.state_dict(), state)
-        model.load_state_dict({names[key]: value for key, value in state.items()}, strict=False)
+        fitted = {names[key]: value for key, value in state.items()}
+        for key in match_weights(model.state_dict(), fitted).misplaced:
+            del fitted[key]
+        model.load_state_dict(fitted, strict=False)
     return model
 
 
@@ -108,6 +111,7 @@ def _load_weights(model: SoCo, cfg: Config, path: str | Path, features: str) -> 
     problems += [f'{key} is not in the checkpoint' for key in report.fresh
                  if key.startswith(needed) and not key.endswith('num_batches_tracked')]
     problems += [f'{key} is not in the model' for key in report.unused]
+    problems += [f'{key}: {why}' for key, why in report.misplaced.items()]
     if problems:
         wanted = 'C4' if 'C4' in cfg.model.roi_head.type else 'FPN'
         family = family or wanted

@@ -16,17 +16,9 @@ def main() -> None:
     args = runpy.run_path(script)['parse_args']()
 
     from .annotations import TESTING, TRAINING
-    from .checks import (
-        check_devices,
-        check_family,
-        check_inputs,
-        check_shared_memory,
-        default_work_dir,
-    )
+    from .checks import check_devices, check_inputs, check_shared_memory, default_work_dir
     from .configs import load_config, set_pretrained
     cfg = load_config(args.config, args.cfg_options, register=False, cpu=args.cpu)
-    if getattr(args, 'family', None):
-        check_family(cfg, args.family)
     if getattr(args, 'pretrained', None):
         set_pretrained(cfg, args.pretrained)
     if gpus == 'elsewhere':

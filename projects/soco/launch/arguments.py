@@ -89,5 +89,3 @@ def add_train_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--pretrained', metavar='SOURCE', help='initial weights: a SoCo checkpoint, '
                         'weights of another library or method (docs/weights.md), supervised:FILE (only '
                         'its backbone is needed) or random')
-    parser.add_argument('--family', choices=['fpn', 'c4'], help='fail if the detector is of the other '
-                        'family; set by the scripts of tools/benchmarks/mmdetection')

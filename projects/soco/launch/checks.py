@@ -149,23 +149,6 @@ def default_work_dir(config: str, given: str | None, cfg: Config, pretrained: st
     return given or cfg.get('work_dir') or f'work_dirs/{name}'
 
 
-def check_family(cfg: Config, family: str) -> None:
-    """Check that a detector is of the family that a script is for.
-
-    Args:
-        cfg (Config): Config of a detector.
-        family (str): 'fpn' or 'c4'.
-
-    Raises:
-        ValueError: If it is of the other family.
-    """
-    found = 'fpn' if cfg.get('model', {}).get('neck') else 'c4'
-    if found != family:
-        raise ValueError(f'This script is for detectors of the family {family}, and the config is of '
-                         f'{found} (it has {"a" if found == "fpn" else "no"} neck). Use the script '
-                         f'with {found} in its name, and weights of that family.')
-
-
 def prepare_processes(cfg: Config, launcher: str) -> None:
     """Set a config's launcher, and adapt the config to it if there is no CUDA device.
 

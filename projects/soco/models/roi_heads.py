@@ -10,7 +10,7 @@ from mmengine.model import BaseModule
 from mmselfsup.registry import MODELS
 from torch import Tensor, nn
 
-SHARED_LAYERS = ('shared_convs', 'shared_fcs')  # of mmdet's box heads, in the order of the data
+from ..weights.names import SHARED_LAYERS
 
 
 def level_name(stride: int) -> str:

@@ -43,7 +43,9 @@ class SoCo(BaseModel):
             convolutions are faster. BN sums in another order, so results differ by rounding. Defaults
             to False.
         frozen (Sequence[str]): Names of modules and parameters that are not trained, such as
-            'neck.fpn_convs.3': those of pyramid levels that no box reaches. Defaults to none.
+            'backbone.layer1', a stage that stays as it is loaded, or 'neck.fpn_convs.3', a level that
+            no box reaches. They get no gradient and stay in eval mode, in the target too, so that
+            norms keep their statistics. Defaults to none.
         init_cfg (dict, optional): Config of the initialisation. Defaults to None.
 
     Raises:
@@ -68,13 +70,22 @@ class SoCo(BaseModel):
         self._register_load_state_dict_pre_hook(self.fill_target)
 
     def _freeze(self, names: Sequence[str]) -> None:
+        self.frozen = tuple(names)
         for name in names:
-            found = [p for key, p in self.named_parameters() if f'{key}.'.startswith(f'{name}.')]
+            found = [p for key, p in self.named_parameters() if _is_inside(key, [name])]
             if not found:
                 raise ValueError(f'model.frozen names {name!r}, which is no module or parameter of '
                                  'this model.')
             for parameter in found:
                 parameter.requires_grad_(False)
+
+    def train(self, mode: bool = True) -> 'SoCo':
+        """Set the mode of all modules but the frozen ones, which stay in eval mode."""
+        super().train(mode)
+        for name, module in self.named_modules() if self.frozen else ():
+            if module.training and _is_inside(name.removeprefix('target.'), self.frozen):
+                module.eval()
+        return self
 
     def init_weights(self) -> None:
         """Initialise the online network and copy it to the target."""
@@ -90,16 +101,19 @@ class SoCo(BaseModel):
                     *args: Any) -> None:
         """Add the online network's weights as the target's, unless there are weights of a target.
 
+        The target of a frozen module is always the module itself.
+
         Args:
             state_dict (dict[str, Tensor]): Weights by name; it is changed in place.
             prefix (str): What comes before this model's names. Defaults to ''.
             *args (Any): What PyTorch passes to a hook before it loads a state dict.
         """
-        if any(key.startswith(f'{prefix}target.') for key in state_dict):
-            return
+        has_target = any(key.startswith(f'{prefix}target.') for key in state_dict)
         for part in self.target:
             for key in [k for k in state_dict if k.startswith(f'{prefix}{part}.')]:
-                state_dict[f'{prefix}target.{key[len(prefix):]}'] = state_dict[key]
+                name = key[len(prefix):]
+                if not has_target or _is_inside(name, self.frozen):
+                    state_dict[f'{prefix}target.{name}'] = state_dict[key]
 
     @torch.no_grad()
     def momentum_update(self, momentum: float) -> None:
@@ -242,6 +256,11 @@ class SoCo(BaseModel):
         losses['obj_std'] = feature_spread(obj_feats[0].detach().flatten(0, 2))
         losses['obj_std_target'] = feature_spread(target_feats[0].flatten(0, 2))
         return losses
+
+
+def _is_inside(name: str, modules: Sequence[str]) -> bool:
+    """Return whether a name is that of one of these modules or parameters, or of a part of it."""
+    return any(f'{name}.'.startswith(f'{module}.') for module in modules)
 
 
 def assign_levels(extractor: nn.Module, bboxes: Tensor,

@@ -51,6 +51,9 @@ def _value(node: ast.expr) -> Any:
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == 'dict' \
             and not node.args and all(word.arg for word in node.keywords):
         return {word.arg: _value(word.value) for word in node.keywords}
+    if isinstance(node, ast.Call) and ast.unparse(node.func) == 'dict' and not node.keywords \
+            and len(node.args) == 1 and isinstance(node.args[0], ast.Dict):
+        return _value(node.args[0])  # of names that are not identifiers
     if isinstance(node, ast.Dict) and all(isinstance(key, ast.Constant) for key in node.keys):
         return {ast.literal_eval(key): _value(value) for key, value in zip(node.keys, node.values)}
     if isinstance(node, ast.List):

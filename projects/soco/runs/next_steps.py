@@ -1,30 +1,33 @@
 """The commands that continue from a pretraining run."""
 import shlex
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from torch import Tensor
 
 from ..weights.convert import resnet_depth
+from .config_changes import CONFIGS, config_values
 from .read import Run
 
 DETECTORS = 'configs/benchmarks/mmdetection/{}.py'
-# (family, depth or name of the backbone, channels of the FPN, channels of the box head): the detector
-# with the same parts, for the data set that its name says (with masks, or the quickstart's photos).
-FITTING: dict[tuple, str] = {
-    ('fpn', 18, 64, 256): 'coco/mask-rcnn_r18_fpn_quickstart',
-    ('fpn', 50, 256, 1024): 'coco/mask-rcnn_r50_fpn_ms-1x_coco',
-    ('fpn', 101, 256, 1024): 'coco/mask-rcnn_r101_fpn_ms-1x_coco',
-    ('c4', 50, None, None): 'coco/mask-rcnn_r50_c4_ms-1x_coco',
-}
-# The same for photos of a user's own, of which boxes are all that is needed.
-OWN_PHOTOS: dict[tuple, str] = {
-    ('fpn', 18, 64, 256): 'own_photos/faster-rcnn_r18_fpn',
-    ('fpn', 50, 256, 1024): 'own_photos/faster-rcnn_r50_fpn',
-    ('fpn', 'tf_efficientnet_lite0', 64, 256): 'own_photos/faster-rcnn_effnetlite0_fpn',
-}
-LITE0 = [24, 40, 112, 320]  # channels of the stages of tf_efficientnet_lite0
+# Detectors of the project, of which the first with the parts of a pretraining is suggested: for the
+# data set that the name says (with masks, or the quickstart's photos), and for photos of a user's own,
+# of which boxes are all that is needed.
+FOR_A_DATA_SET = (
+    'coco/mask-rcnn_r18_fpn_quickstart',
+    'coco/mask-rcnn_r50_fpn_ms-1x_coco',
+    'coco/mask-rcnn_r101_fpn_ms-1x_coco',
+    'coco/mask-rcnn_r50_c4_ms-1x_coco',
+)
+FOR_OWN_PHOTOS = (
+    'own_photos/faster-rcnn_r18_fpn',
+    'own_photos/faster-rcnn_r50_fpn',
+    'own_photos/faster-rcnn_effnetlite0_fpn',
+)
+# What tools/pretrain_detector.py writes: a config with this key, and beside it the detector's config.
+HAND_OVER, DETECTOR_FILE = 'hand_over', 'detector.py'
 # Photos for which there are COCO's annotations, or those of the quickstart.
 _COCO_RECIPES = ('data/imagenet', 'data/coco')
 _PACKAGED = 'astronaut.png'
@@ -65,6 +68,8 @@ def commands(run: Run) -> list[Command]:
                                                                run.checkpoint),
                                 'Inference in a notebook: docs/transfer.md.')]
     found.append(transfer_command(run))
+    if run.part(HAND_OVER):  # other libraries have no names for the parts of any detector
+        return found
     found.append(Command(
         'Convert the weights to the names of another library',
         _line('python tools/convert_weights.py', run.checkpoint,
@@ -103,10 +108,7 @@ def fitting_detector(model: Mapping[str, Any], own_photos: bool = False) -> str 
     Returns:
         str | None: Path of the config, relative to the project; None if there is no such detector.
     """
-    backbone, neck, roi_head = (model.get(part) or {} for part in ('backbone', 'neck', 'roi_head'))
-    return _find(own_photos, 'c4' if roi_head.get('type') == 'SoCoC4RoIHead' else 'fpn',
-                 backbone.get('depth', backbone.get('model_name')), neck.get('out_channels'),
-                 (roi_head.get('bbox_head') or {}).get('fc_out_channels'))
+    return _find(own_photos, *_sizes(model))
 
 
 def detectors_of_weights(state: Mapping[str, Tensor], family: str) -> tuple[str, list[str]]:
@@ -120,13 +122,15 @@ def detectors_of_weights(state: Mapping[str, Tensor], family: str) -> tuple[str,
         tuple[str, list[str]]: Such as 'ResNet-50, FPN of 256 channels, box head of 1024', and the paths
         of the configs, relative to the project.
     """
-    name = resnet_depth(state) or 'another backbone'
+    name = resnet_depth(state)
+    if name is None:
+        inputs = [state[key].shape[1] for i in range(4)
+                  if (key := f'neck.lateral_convs.{i}.conv.weight') in state]
+        name = next((kind for model in map(_model, FOR_OWN_PHOTOS)
+                     if isinstance(kind := _sizes(model)[1], str)
+                     and model['neck']['in_channels'] == inputs), 'another backbone')
     depth = name.rpartition('-')[2]
     backbone: int | str = int(depth) if depth.isdigit() else name
-    inside = [size for i in range(4) if (key := f'neck.lateral_convs.{i}.conv.weight') in state
-              for size in state[key].shape[1:2]]
-    if inside == LITE0:
-        name = backbone = 'tf_efficientnet_lite0'
     neck, head = (len(state[key]) if key in state else None for key in (
         'neck.lateral_convs.0.conv.weight', 'roi_head.bbox_head.shared_fcs.0.weight'))
     words = [name, f'FPN of {neck} channels' if neck else '', f'box head of {head}' if head else '']
@@ -135,12 +139,29 @@ def detectors_of_weights(state: Mapping[str, Tensor], family: str) -> tuple[str,
     return ', '.join(filter(None, words)), list(dict.fromkeys(filter(None, found)))
 
 
-def _find(own_photos: bool, family: str, backbone: int | str | None, *sizes: int | None) -> str | None:
-    tables = [OWN_PHOTOS] if own_photos else [FITTING, OWN_PHOTOS]
-    return next((DETECTORS.format(name) for table in tables
-                 for (kind, known, *widths), name in table.items()
-                 if (kind, known) == (family, backbone)
-                 and all(size in (None, width) for size, width in zip(sizes, widths))), None)
+def _find(own_photos: bool, *sizes: int | str | None) -> str | None:
+    names = FOR_OWN_PHOTOS if own_photos else (*FOR_A_DATA_SET, *FOR_OWN_PHOTOS)
+    return next((DETECTORS.format(name) for name in names if _fit(sizes, _sizes(_model(name)))), None)
+
+
+def _fit(sizes: tuple, theirs: tuple) -> bool:
+    """Return whether a detector has the sizes of a pretraining, which may lack neck and box head."""
+    return sizes[:2] == theirs[:2] and all(
+        size in (None, width) for size, width in zip(sizes[2:], theirs[2:]))
+
+
+def _sizes(model: Mapping[str, Any]) -> tuple[str, int | str | None, int | None, int | None]:
+    """Return the family, depth or name of the backbone, channels of the FPN, width of the box head."""
+    backbone, neck, roi_head = (model.get(part) or {} for part in ('backbone', 'neck', 'roi_head'))
+    is_c4 = bool(roi_head.get('shared_head'))
+    head = {} if is_c4 else roi_head.get('bbox_head') or {}
+    return ('c4' if is_c4 else 'fpn', backbone.get('depth', backbone.get('model_name')),
+            neck.get('out_channels'), head.get('fc_out_channels'))
+
+
+@cache
+def _model(name: str) -> dict[str, Any]:
+    return config_values(CONFIGS / 'benchmarks/mmdetection' / f'{name}.py')['model']
 
 
 def _has_own_photos(data_root: str) -> bool:
@@ -159,6 +180,8 @@ def transfer_command(run: Run) -> Command:
         fits the photos: one for boxes only, unless they are those of a recipe for COCO.
     """
     title = 'Fine-tune a detector'
+    if run.part(HAND_OVER):
+        return _own_detector_command(run, title)
     family = 'c4' if run.part('model.roi_head').get('type') == 'SoCoC4RoIHead' else 'fpn'
     neck, box_head = run.part('model.neck'), run.part('model.roi_head.bbox_head')
     photos = str(run.part('train_dataloader.dataset').get('data_root', 'DIR'))
@@ -187,6 +210,16 @@ def transfer_command(run: Run) -> Command:
         note = ('train.json and val.json are COCO files of boxes for these photos; masks are not '
                 f'needed. {note}')
     return Command(title, line, note)
+
+
+def _own_detector_command(run: Run, title: str) -> Command:
+    """Return the command that fine-tunes the detector that a run's config was derived from."""
+    assert run.checkpoint is not None
+    detector = run.checkpoint.parent.parent / DETECTOR_FILE  # of a published file: the name alone
+    return Command(
+        title, _line('python tools/train.py', detector, '--pretrained', run.checkpoint),
+        'The config is that of the detector from which the run was derived. Set its classes and data '
+        'in a config that inherits from it: docs/detectors.md.')
 
 
 def _line(command: str, *words: Any) -> str:

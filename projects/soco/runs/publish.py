@@ -13,11 +13,11 @@ import torch
 
 from .. import __version__
 from ..files import PathLike, write_whole
-from ..weights.convert import Conversion, convert
+from ..weights.convert import Conversion, convert, for_detector
 from ..weights.read import read_checkpoint
 from ..weights.write import encode_weights
 from .config_changes import read_dumped
-from .next_steps import transfer_command
+from .next_steps import HAND_OVER, transfer_command
 from .read import Run
 from .record import RECORD, read_record
 
@@ -68,7 +68,9 @@ def publish(checkpoint: PathLike, out_dir: PathLike, name: str | None = None,
     """
     content = read_checkpoint(checkpoint)
     run = _read_run(Path(checkpoint), content.get('meta') or {})
-    conversion = convert(content['state_dict'], 'mmdet', source='soco')
+    prefixes = run.part(HAND_OVER)  # of a config that was derived from a detector
+    conversion = (for_detector(content['state_dict'], prefixes) if prefixes else
+                  convert(content['state_dict'], 'mmdet', source='soco'))
     _check_finite(conversion, checkpoint)
     about = _describe(run, content['meta'])
     name = name or about['config_name']
@@ -154,7 +156,8 @@ def fill_card(run: Run, conversion: Conversion, about: dict[str, str], digests: 
         photos='/'.join(photos.parts[-2:]),
         trained=f'{about["epoch"]} epochs, {about["iteration"]} iterations',
         batch=_batch(run), code=f'mmsoco {about["trained_with"]}, commit {about["commit"]}',
-        input=f'RGB, mean {pixels.get("mean", NOT_KNOWN)}, std {pixels.get("std", NOT_KNOWN)}',
+        input=f'{"RGB" if pixels.get("bgr_to_rgb", True) else "BGR"}, '
+              f'mean {pixels.get("mean", NOT_KNOWN)}, std {pixels.get("std", NOT_KNOWN)}',
         use=f'```bash\n{transfer.line}\n```' if transfer.line else transfer.note,
         results='\n'.join('| ' + ' | '.join(_cell(row[key]) for key in RESULT_KEYS) + ' |'
                           for row in results))

@@ -38,7 +38,7 @@ def build_arm(cfg: Config, seed: int, parts: Mapping[str, Tensor]) -> SoCo:
     tops = sorted({key.split('.')[0] for key in parts})
     report = match_weights(model.state_dict(), parts, tops)
     if report.unused or not report.complete:
-        holes = [key for key in (*report.fresh, *report.mismatched) if report.is_required(key)]
+        holes = [key for key in report.unfilled if report.is_required(key)]
         raise ValueError(f'The pretrained parts do not fit {cfg.filename}: '
                          + ', '.join([f'{key} is not in the network' for key in report.unused[:3]]
                                      + [f'{key} does not match' for key in holes[:3]])

@@ -101,6 +101,43 @@ def convert(state_dict: dict[str, Tensor], to: str, source: str | None = None,
                       dropped)
 
 
+def names_in_detector(name: str, prefixes: Mapping[str, Iterable[str]]) -> list[str]:
+    """Return the names that a tensor of `SoCo` has in the detector that it was derived from.
+
+    Args:
+        name (str): Name in the state dict of `SoCo`.
+        prefixes (Mapping[str, Iterable[str]]): For each prefix of keys in `SoCo`, those in the
+            detector.
+
+    Returns:
+        list[str]: None for a tensor of pretraining alone; one for each stage of a cascade.
+    """
+    return [theirs + name.removeprefix(ours) for ours, several in prefixes.items()
+            if name.startswith(ours) for theirs in several]
+
+
+def for_detector(state_dict: Mapping[str, Tensor], prefixes: Mapping[str, Iterable[str]]) -> Conversion:
+    """Rename the weights of a `SoCo` model to those of the detector that it was derived from.
+
+    Args:
+        state_dict (Mapping[str, Tensor]): Weights of a SoCo model.
+        prefixes (Mapping[str, Iterable[str]]): See `names_in_detector`.
+
+    Returns:
+        Conversion: The weights with the names of the detector and nothing else.
+    """
+    new: dict[str, Tensor] = {}
+    dropped: dict[str, list[str]] = {}
+    for key, value in state_dict.items():
+        names = names_in_detector(key, prefixes)
+        new.update(dict.fromkeys(names, value))
+        if not names:
+            rule = next((rule for rule, begin in LEFT_OUT['mmdet'].items() if re.match(begin, key)),
+                        'RoI head of pretraining alone')
+            dropped.setdefault(rule, []).append(key)
+    return Conversion(new, 'soco', 'mmdet', _family('soco', new), dropped)
+
+
 def from_official(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
     """Rename the weights of an official SoCo model to ours.
 

@@ -2,13 +2,14 @@
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
 from ..files import PathLike
 from .convert import describe, rename_to_ours, resnet_depth
-from .names import INSIDE_BACKBONE, INSIDE_C4_HEAD
+from .names import INSIDE_BACKBONE, INSIDE_C4_HEAD, PYRAMID_LEVEL
+from .same_module import COUNTER, fed_by_another_module, shapes_of
 
 # Predictors depend on the detector's classes: no pretraining has them, so they are never required.
 _PREDICTORS = ('fc_cls', 'fc_reg')
@@ -16,8 +17,7 @@ _SHARED = 'roi_head.shared_head.layer4.'  # the last stage in C4 detectors and S
 # What weights may be pretrained of a model; the other parts depend on a detector's classes.
 _PARTS = ('backbone', 'neck', 'roi_head.bbox_head', _SHARED.rstrip('.'), 'projector', 'head.predictor',
           'target')
-_COUNTER = '.num_batches_tracked'  # old files lack it; BN does not use it
-_COLUMNS = ('matched', 'fresh', 'unused', 'shape differs')
+_COLUMNS = ('matched', 'fresh', 'unused', 'shape differs', 'other module')
 
 
 def key_group(key: str) -> str:
@@ -39,6 +39,8 @@ class WeightsReport:
         unused (tuple[str, ...]): Keys of the checkpoint that the model lacks.
         mismatched (dict): For each key of both with different shapes: the shape in the checkpoint and
             the shape in the model.
+        misplaced (dict): For each key of both with the same shape, but of another module: why it is
+            one.
         require (tuple[str, ...]): Parts of the model of which every key must match.
     """
 
@@ -47,6 +49,17 @@ class WeightsReport:
     unused: tuple[str, ...]
     mismatched: dict[str, tuple[tuple[int, ...], tuple[int, ...]]]
     require: tuple[str, ...]
+    misplaced: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def unfilled(self) -> tuple[str, ...]:
+        """Keys of the model that get nothing from the checkpoint."""
+        return (*self.fresh, *self.mismatched, *self.misplaced)
+
+    @property
+    def not_loaded(self) -> tuple[str, ...]:
+        """Keys of the checkpoint for which the model has no place."""
+        return (*self.unused, *self.mismatched, *self.misplaced)
 
     def is_required(self, key: str) -> bool:
         """Return whether a key is in a required part and not in a classifier or regressor."""
@@ -63,10 +76,10 @@ class WeightsReport:
     @property
     def lacking(self) -> list[str]:
         """Required keys that did not match; BN's counters do not count in a file without any."""
-        old = bool(self.matched) and not any(key.endswith(_COUNTER) for key in (
+        old = bool(self.matched) and not any(key.endswith(COUNTER) for key in (
             *self.matched, *self.unused))
-        return [key for key in (*self.fresh, *self.mismatched)
-                if self.is_required(key) and not (old and key.endswith(_COUNTER))]
+        return [key for key in self.unfilled
+                if self.is_required(key) and not (old and key.endswith(COUNTER))]
 
     @property
     def complete(self) -> bool:
@@ -76,16 +89,19 @@ class WeightsReport:
 
     def table(self) -> str:
         """Return a table of counts, with one line per part of the model or the checkpoint."""
-        counts = [Counter(map(key_group, keys))
-                  for keys in (self.matched, self.fresh, self.unused, self.mismatched)]
+        counts = [Counter(map(key_group, keys)) for keys in (
+            self.matched, self.fresh, self.unused, self.mismatched, self.misplaced)]
         groups = sorted(set().union(*counts), key=lambda g: (counts[2][g] > 0, g))
-        rows = [('part', *_COLUMNS), *((g, *(str(c[g] or '-') for c in counts)) for g in groups),
+        columns = _COLUMNS if self.misplaced else _COLUMNS[:-1]
+        counts = counts[:len(columns)]
+        rows = [('part', *columns), *((g, *(str(c[g] or '-') for c in counts)) for g in groups),
                 ('total', *(str(c.total()) for c in counts))]
         widths = [max(map(len, column)) for column in zip(*rows)]
         header, *body, total = [row[0].ljust(widths[0]) + ''.join(
             f'  {cell:>{width}}' for cell, width in zip(row[1:], widths[1:])) for row in rows]
         rule = '-' * len(header)
         lines = [header, rule, *body, rule, total]
+        lines += [f'not loaded: {why}' for why in dict.fromkeys(self.misplaced.values())]
         if self.require:
             found, needed = self.required
             lines.append(f'{found} of {needed} keys matched in the parts that the checkpoint must '
@@ -101,9 +117,9 @@ class WeightsReport:
         Raises:
             ValueError: If tensors are missing; the message says what the checkpoint looks like.
         """
-        untrained = [key for key in (*self.fresh, *self.mismatched) if not key.endswith(_COUNTER)]
+        untrained = [key for key in self.unfilled if not key.endswith(COUNTER)]
         if untrained:
-            looks = describe([*self.matched, *self.unused, *self.mismatched])
+            looks = describe([*self.matched, *self.not_loaded])
             raise ValueError(
                 f'{path} is not a checkpoint of this detector: {len(untrained)} of its tensors are '
                 f'missing or have another shape, such as {untrained[0]}; {looks}. Use a checkpoint '
@@ -114,14 +130,17 @@ class WeightsReport:
         """Return a paragraph that says why the report is not complete, and what to do."""
         found, total = self.required
         wrong = [(k, *shapes) for k, shapes in self.mismatched.items() if self.is_required(k)]
-        theirs = [*self.matched, *self.unused, *self.mismatched]
-        ours = [*self.matched, *self.fresh, *self.mismatched]
+        other = [why for key, why in self.misplaced.items() if self.is_required(key)]
+        theirs = [*self.matched, *self.not_loaded]
+        ours = [*self.matched, *self.unfilled]
         depths = [resnet_depth(theirs), resnet_depth(ours)]
         if wrong:
             key, shape, wanted = wrong[0]
             why = (f'{len(wrong)} of them have another shape, such as {key}: {list(shape)} in '
                    f'the checkpoint and {list(wanted)} in the model, so the two differ in depth '
                    'or widths')
+        elif other:
+            why = f'{len(other)} of them belong to another module: {other[0]}'
         else:
             missing = self.lacking
             example = f', such as {missing[0]}' if missing else ''
@@ -183,27 +202,32 @@ def fit_names(model_state: Mapping[str, Tensor], checkpoint_state: Mapping[str, 
     shift = _pyramid_shift({n: checkpoint_state[k] for k, n in names.items()}, model_state)
     if shift:
         for key, name in names.items():
-            level = re.fullmatch(r'neck\.(lateral|fpn)_convs\.(\d+)\.(.+)', name)
+            level = re.fullmatch(PYRAMID_LEVEL, name)
             if level:
-                i = int(level[2]) - shift
-                names[key] = (f'neck.{level[1]}_convs.{i}.{level[3]}' if i >= 0 else
-                              f'neck_finer_levels.{level[1]}_convs.{level[2]}.{level[3]}')
+                i = int(level[3]) - shift
+                names[key] = (f'{level[1]}{level[2]}_convs.{i}.{level[4]}' if i >= 0 else
+                              f'{level[1].rstrip(".")}_finer_levels.{level[2]}_convs.{level[3]}.'
+                              f'{level[4]}')
     return names
 
 
 def _pyramid_shift(theirs: Mapping[str, Tensor], ours: Mapping[str, Tensor]) -> int:
-    """Return how many levels higher our pyramid starts, from the shape of its first lateral conv."""
+    """Return how many levels higher our pyramid starts, from the shapes of the first lateral convs."""
     name = 'neck.lateral_convs.{}.conv.weight'
-    if name.format(0) not in ours:
+    shapes, own = ([state[name.format(i)].shape for i in range(8) if name.format(i) in state]
+                   for state in (theirs, ours))
+    if not shapes or not own:
         return 0
-    shapes = [theirs[name.format(i)].shape for i in range(8) if name.format(i) in theirs]
-    first = ours[name.format(0)].shape
-    return shapes.index(first) if first in shapes else 0
+    if own[0] in shapes:
+        return shapes.index(own[0])
+    return -own.index(shapes[0]) if shapes[0] in own else 0
 
 
 def match_weights(model_state: Mapping[str, Tensor], checkpoint_state: Mapping[str, Tensor],
                   require: Sequence[str] = ()) -> WeightsReport:
-    """Compare the tensors of a checkpoint with those of a model, by name and shape.
+    """Compare the tensors of a checkpoint with those of a model: the module, then name and shape.
+
+    See `fed_by_another_module` for what is not the same module.
 
     Args:
         model_state (Mapping[str, Tensor]): State dict of the detector.
@@ -216,13 +240,13 @@ def match_weights(model_state: Mapping[str, Tensor], checkpoint_state: Mapping[s
     Returns:
         WeightsReport: The comparison. Missing keys raise no error, and the state dicts are not changed.
     """
-    theirs = {k.removeprefix('module.'): tuple(getattr(v, 'shape', ()))
-              for k, v in checkpoint_state.items()}
-    ours = {k: tuple(v.shape) for k, v in model_state.items()}
+    theirs, ours = shapes_of(checkpoint_state), shapes_of(model_state)
     shared = [k for k in ours if k in theirs]
+    other = fed_by_another_module(theirs, ours)
     return WeightsReport(
-        matched=tuple(k for k in shared if ours[k] == theirs[k]),
+        matched=tuple(k for k in shared if ours[k] == theirs[k] and k not in other),
         fresh=tuple(k for k in ours if k not in theirs),
         unused=tuple(k for k in theirs if k not in ours),
         mismatched={k: (theirs[k], ours[k]) for k in shared if ours[k] != theirs[k]},
-        require=tuple(require))
+        require=tuple(require),
+        misplaced={k: other[k] for k in shared if ours[k] == theirs[k] and k in other})

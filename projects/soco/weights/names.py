@@ -87,6 +87,12 @@ SAME_NAMES = {'soco', 'mmdet'}
 RESNET = ('backbone.layer1.0.conv2.weight', 'backbone.layer2.0.conv2.weight')
 # What a tensor is called inside of a backbone; mmcls's TIMMBackbone has all under `timm_model`.
 INSIDE_BACKBONE = r'backbone\.(?:timm_model\.)?(.+)'
+SHARED_LAYERS = ('shared_convs', 'shared_fcs')  # of mmdet's box heads, in the order of the data
+# A box head's prefix (one for each stage of a cascade), and its shared layers.
+BOX_HEAD = r'((?:target\.)?roi_head\.bbox_head\.(?:\d+\.)?)'
+SHARED_LAYER = rf'{BOX_HEAD}({"|".join(SHARED_LAYERS)})\.(\d+)\.(.+)'
+# A level of a feature pyramid: its prefix, the kind of its conv, its number, the tensor.
+PYRAMID_LEVEL = r'((?:target\.)?neck\.(?:\d+\.)?)(lateral|fpn)_convs\.(\d+)\.(.+)'
 INSIDE_C4_HEAD = r'roi_head\.shared_head\.(layer4\..+)'  # the last stage of C4's backbone
 # Of several networks in a file, one whose prefix matches this is used only if there is no other: the
 # moving average of contrastive methods, the student of self-distillation.

@@ -2,7 +2,6 @@
 # Fine-tunes a detector with FPN through Slurm:
 #   PARTITION JOB_NAME CFG PRETRAIN [arguments of tools/train.py]
 set -euo pipefail
-SOCO_FAMILY=fpn
 SOCO_EXAMPLE="configs/benchmarks/mmdetection/coco/mask-rcnn_r50_fpn_ms-1x_coco.py "
 SOCO_EXAMPLE+=work_dirs/soco_r50_fpn_400e/epoch_400.pth
 source "$(dirname "${BASH_SOURCE[0]}")/../_benchmark.sh"
