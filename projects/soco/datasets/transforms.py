@@ -67,8 +67,8 @@ class LoadProposals(BaseTransform):
     key: `max_pixels` (the largest photo that is decoded, width x height; by default the generator's).
     Added keys: `img` ((H, W, 3) uint8, BGR, upright), `reduction` (width of a pixel of `img` in pixels
     of the photo; 1 unless `scaled_side` is set), `zoom` (factors of width and height by which a detector
-    enlarges the photo; 1 and 1 unless `seen_at` is set), `proposals` ((n, 4) float32, within the photo;
-    empty if the store has none). Removed key: `bytes`.
+    enlarges the photo; 1 and 1 unless `seen_at` is set), `proposals` ((n, 4) float32, within the
+    photo; empty if the store has none). Removed key: `bytes`.
 
     Args:
         max_proposals (int, optional): Number of boxes to keep, from the first. Defaults to None: all.
@@ -100,8 +100,8 @@ class LoadProposals(BaseTransform):
         if self.seen_at is not None and (
                 not self.seen_at.keys() <= {'scale', 'keep_ratio'} or
                 len(self.seen_at.get('scale', ())) != 2 or min(self.seen_at['scale']) < 1):
-            raise ValueError(f'seen_at = {self.seen_at}: set `scale` to a width and a height of at least '
-                             '1 pixel, and `keep_ratio` to True or False.')
+            raise ValueError(f'seen_at = {self.seen_at}: set `scale` to a width and a height of at '
+                             'least 1 pixel, and `keep_ratio` to True or False.')
 
     def transform(self, results: dict) -> dict:
         """Replace `bytes` by `img`, `reduction`, `zoom` and `proposals`."""
@@ -143,9 +143,9 @@ def read_filter(keep: str | Mapping[str, Any]) -> BoxFilter:
     try:
         return custom_filter(**keep)
     except TypeError as error:
-        raise ValueError(f'LoadProposals: keep = {dict(keep)} is not a filter: {error}. Use the name of '
-                         'a filter, or min_side, max_side, max_ratio, min_size, max_size and fallback.'
-                         ) from error
+        raise ValueError(f'LoadProposals: keep = {dict(keep)} is not a filter: {error}. Use the name '
+                         'of a filter, or min_side, max_side, max_ratio, min_size, max_size and '
+                         'fallback.') from error
 
 
 @TRANSFORMS.register_module()
@@ -162,9 +162,9 @@ class ProposalViews(BaseTransform):
     a proposal of the photo, drawn uniformly, at a uniform position, and is drawn again with the
     windows. Of the other proposals, it has those that are at least half in it (our choice).
 
-    Required keys: `img`, `reduction`, `row`, `proposals`, `rng`, with `tile` also `zoom`. Added keys: `views` (list of
-    (H_v, W_v, 3) uint8), `bboxes` ((P, 2, K, 4) float32, pixels of the view), `policy` (the
-    `PhotometricPolicy` of all views) and `finest_levels` (list of V integers).
+    Required keys: `img`, `reduction`, `row`, `proposals`, `rng`, with `tile` also `zoom`. Added keys:
+    `views` (list of (H_v, W_v, 3) uint8), `bboxes` ((P, 2, K, 4) float32, pixels of the view), `policy`
+    (the `PhotometricPolicy` of all views) and `finest_levels` (list of V integers).
 
     Args:
         views (Sequence[Mapping[str, Any]]): One dict per view with all of its settings. `size` (int,
