@@ -66,9 +66,9 @@ class LoadProposals(BaseTransform):
     Required keys: `bytes` (content of the file), `img_path`, `row` (of the `ProposalStore`). Optional
     key: `max_pixels` (the largest photo that is decoded, width x height; by default the generator's).
     Added keys: `img` ((H, W, 3) uint8, BGR, upright), `reduction` (width of a pixel of `img` in pixels
-    of the photo; 1 unless `scaled_side` is set), `zoom` (factors of width and height by which a detector
-    enlarges the photo; 1 and 1 unless `seen_at` is set), `proposals` ((n, 4) float32, within the
-    photo; empty if the store has none). Removed key: `bytes`.
+    of the photo; 1 unless `scaled_side` is set), `zoom` (factors by which a detector enlarges width and
+    height; 1 and 1 unless `seen_at` is set), `proposals` ((n, 4) float32, within the photo; empty if
+    the store has none). Removed key: `bytes`.
 
     Args:
         max_proposals (int, optional): Number of boxes to keep, from the first. Defaults to None: all.

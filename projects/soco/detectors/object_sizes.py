@@ -131,8 +131,8 @@ def fit_levels(cfg: Config, store: ProposalStore, samples: int = 500) -> str:
     """
     made_by = store.metadata.get('filter', {}).get('name', 'all')
     if made_by != 'all':
-        raise ValueError(f'{store.path} contains only the boxes that the filter {made_by} keeps. Delete '
-                         'it to search the photos again, or make it with --keep all.')
+        raise ValueError(f'{store.path} contains only the boxes that the filter {made_by} keeps. '
+                         'Delete it to search the photos again, or make it with --keep all.')
     load, views = (plain(transform_in(cfg, kind)) for kind in ('LoadProposals', 'ProposalViews'))
     loading = LoadProposals(**{key: value for key, value in load.items() if key != 'type'})
     cutting = ProposalViews(**{key: value for key, value in views.items() if key != 'type'})
@@ -192,7 +192,8 @@ def advise_by_annotations(path: Path, objects: str, resolution: Resolution | Non
     facts = (f'{path.name} annotates {len(table)} objects, with a median size of {share:.0%} of the '
              f'photo, {median:.0f} pixels as the detector sees it ({resolution})')
     if median < MIN_SIDE:
-        factor = 2 * MIN_SIDE / median
+        # not beyond the photos' own size, where there is nothing more to see
+        factor = min(2 * MIN_SIDE / median, max(1, 1 / np.median(zoom)))
         scale = ','.join(str(round(side * factor)) for side in resolution.scale)
         return (f'{facts}. The detector hardly sees objects below {MIN_SIDE} pixels: enlarge the scale '
                 f'of its pipelines, for example --cfg-options {resolution.key}=[{scale}], or cut the '
