@@ -109,7 +109,7 @@ def test_a_tile_lies_in_the_photo_and_contains_its_box(width, height, tile_w, ti
                              np.array([x1, y1, x2, y2], dtype=np.float32))
     assert x >= 0 and y >= 0 and w >= 1 and h >= 1 and x + w <= width and y + h <= height
     for low, high, start, side in ((x1, x2, x, w), (y1, y2, y, h)):
-        if high - low + 1.01 <= side:  # whole pixels: a box that nearly fills a tile may stick out by one
+        if high - low + 1.01 <= side:  # a box that nearly fills the tile may stick out by a pixel
             assert start <= low + 1e-3 and high <= start + side + 1e-3
         else:
             assert min(high, start + side) > max(low, start) - 1  # a part of it
