@@ -292,20 +292,21 @@ class TestProposalViews:
             assert x <= a and y <= b and a + c <= x + w and b + d <= y + h
         seen = np.concatenate([whole[:, :2] - [x, y], whole[:, 2:] - [x, y]], axis=1) * (zoom * 2)
         in_tile = np.clip(seen, 0, 64)
-        area = (seen[:, 2:] - seen[:, :2]).prod(axis=1)
-        eligible = (in_tile[:, 2:] - in_tile[:, :2]).prod(axis=1) >= 0.5 * area
-        assert eligible.any()
+        assert (in_tile == seen).all(axis=1).any()  # a proposal is in the tile as a whole
         for p, (first, other) in enumerate(bboxes):
             if (first == [0, 0, 64, 64]).all():  # the crop shares none with the tile
                 continue
             size = VIEWS[p + 1]['size']
             a, b, c, d = windows[p + 1]
             for k in range(4):
-                rows = np.flatnonzero(eligible & np.isclose(in_tile, first[k], atol=1e-3).all(axis=1))
-                assert len(rows)
+                rows = np.flatnonzero(np.isclose(in_tile, first[k], atol=1e-3).all(axis=1))
                 clipped = np.clip(whole[rows], [a, b, a, b], [a + c, b + d, a + c, b + d])
                 moved = (clipped - [a, b, a, b]) * ([size / c, size / d] * 2)
-                assert np.isclose(moved, other[k], atol=1e-3).all(axis=1).any()
+                rows = rows[np.isclose(moved, other[k], atol=1e-3).all(axis=1)]
+                assert len(rows)
+                for box, factor in ((first[k], np.prod(zoom)), (other[k], size / c * size / d)):
+                    area = (whole[rows, 2:] - whole[rows, :2]).prod(axis=1) * factor
+                    assert ((box[2:] - box[:2]).prod() >= 0.499 * area).all()
 
     def test_tiles_go_where_proposals_are_and_differ_between_epochs(self):
         boxes = np.array([[900, 700, 920, 715], [100, 80, 130, 100]], dtype=np.float32)

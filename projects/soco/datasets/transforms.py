@@ -36,7 +36,7 @@ from .geometry import (
 
 # keys of a view that are not arguments of `PhotometricPolicy`
 GEOMETRY = {'size', 'area', 'ratio', 'same_window_as', 'finest_level'}
-MIN_INSIDE = 0.5  # share of a proposal's area that is in a tile, for the proposal to be in the views
+MIN_INSIDE = 0.5  # least share of a proposal's area that views of a tile show of it
 
 
 def transform_in(cfg: Config, kind: str) -> ConfigDict:
@@ -160,7 +160,8 @@ class ProposalViews(BaseTransform):
 
     With `tile`, a tile of the photo takes the place of the whole photo, for small objects: it contains
     a proposal of the photo, drawn uniformly, at a uniform position, and is drawn again with the
-    windows. Of the other proposals, it has those that are at least half in it (our choice).
+    windows. A pair then shares the proposals of which both of its views show at least half (our
+    choice).
 
     Required keys: `img`, `reduction`, `row`, `proposals`, `rng`, with `tile` also `zoom`. Added keys:
     `views` (list of (H_v, W_v, 3) uint8), `bboxes` ((P, 2, K, 4) float32, pixels of the view), `policy`
@@ -258,13 +259,12 @@ class ProposalViews(BaseTransform):
         photo. The rows of a pair that shares no proposal are empty.
         """
         wanted = self.min_shared
-        frame, eligible = (0, 0, width, height), np.ones(len(proposals), dtype=bool)
+        frame = (0, 0, width, height)
         anchors = proposals if sides is None else proposals[overlaps(proposals, frame)]
         for _ in range(self.max_tries):
             if sides is not None:
                 anchor = anchors[rng.integers(len(anchors))] if len(anchors) else None
                 frame = sample_tile(width, height, sides, rng, anchor)
-                eligible = shares_inside(proposals, frame) >= MIN_INSIDE
             windows: list[Window] = []
             for view in self.views:
                 if 'same_window_as' in view:
@@ -275,8 +275,9 @@ class ProposalViews(BaseTransform):
                     windows.append((frame[0] + x, frame[1] + y, w, h))
                 else:
                     windows.append(frame)
-            first = eligible & overlaps(proposals, windows[0])
-            shared = [np.flatnonzero(first & overlaps(proposals, w)) for w in windows[1:]]
+            shown = [overlaps(proposals, w) if sides is None else
+                     shares_inside(proposals, w) >= MIN_INSIDE for w in windows]
+            shared = [np.flatnonzero(shown[0] & other) for other in shown[1:]]
             if all(len(rows) >= wanted for rows in shared):
                 break
             wanted = max(wanted // 2, 1)
