@@ -155,6 +155,7 @@ def main() -> None:
         advise_by_annotations,
         advise_by_proposals,
         choose_proposals,
+        describe_met,
         fit_levels,
         resolution_of,
         view_sizes,
@@ -179,8 +180,8 @@ def main() -> None:
     choose_proposals(derived, args.objects, resolution)
     cuda = torch.cuda.device_count()
     check_devices(derived if cuda else cpu_config(derived), args.gpus, cuda)
-    advice = (advise_by_annotations(args.photos, args.objects, resolution)
-              if args.photos.suffix.lower() == '.json' else None)
+    annotated = args.photos.suffix.lower() == '.json'
+    advice = advise_by_annotations(args.photos, args.objects, resolution) if annotated else None
     notes += [*parts.notes, *filter(None, [advice])]
     model, whole = build_detector(detector)
     check_work_dir(work.path)
@@ -188,6 +189,8 @@ def main() -> None:
     if small:
         store = make_proposals(args.photos, args.root, work.proposals)
         notes.append(fit_levels(derived, store))
+        if annotated and (met := describe_met(derived, store, args.photos)):
+            notes.append(met)
     table = format_table(part_rows(model, parts))
     print(f'\n{table}\n')
     if not whole:
@@ -203,11 +206,13 @@ def main() -> None:
     print(f'\nThe pretraining config is {work.config}')
     if args.dry_run:
         return
+    cfg = load_config(str(work.config), {})
     if not small:
         store = make_proposals(args.photos, args.root, work.proposals)
-        if not advice and (advice := advise_by_proposals(store)):
-            print(f'- {advice}')
-    checkpoint = train(load_config(str(work.config), {}), work, len(store), args.gpus)
+        met = describe_met(cfg, store, args.photos) if annotated else None
+        for line in filter(None, [met, None if advice else advise_by_proposals(store)]):
+            print(f'- {line}')
+    checkpoint = train(cfg, work, len(store), args.gpus)
     done = hand_over(detector, parts, checkpoint, work.start)
     print(f'\n{len(done.arrived)} of {len(done.arrived)} tensors of {work.start} are in the detector, '
           f'equal bit by bit; {len(done.reasons)} others stay as the detector initialises them.')

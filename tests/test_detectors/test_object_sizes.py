@@ -18,6 +18,7 @@ from projects.soco.detectors.object_sizes import (
     advise_by_annotations,
     advise_by_proposals,
     choose_proposals,
+    describe_met,
     fit_levels,
     resolution_of,
     view_sizes,
@@ -195,3 +196,13 @@ def test_few_large_proposals_suggest_small_objects(tmp_path, sides, suggested):
     assert (advice is not None) == suggested
     if suggested:
         assert advice.startswith('Only 5% of the boxes') and 'try --objects small' in advice
+
+
+def test_the_share_of_annotated_objects_that_proposals_meet(small_cfg, tmp_path):
+    """Of 60 pixels, which is met; of 90, to which the box of 60 is too far; of 220, which is left out."""
+    store = write_store(tmp_path / 'store.arrow', [60, 220], (400, 300))
+    path = coco(tmp_path / 'a.json', [60, 90, 220, 0], (400, 300))
+    assert describe_met(small_cfg, store, path) == (
+        'A proposal that is used meets 25.0% of the 4 annotated objects (IoU of at least 0.5).')
+    path.write_text(path.read_text().replace('photo_000', 'another'))
+    assert describe_met(small_cfg, store, path) is None

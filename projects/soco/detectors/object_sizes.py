@@ -1,9 +1,11 @@
 """Large and small objects: which proposals and views fit them, and a sentence if others fit better."""
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
+import torch
 from mmengine.config import Config
+from torchvision.ops import box_iou
 
 from ..annotations.read import read_json
 from ..annotations.values import as_number
@@ -178,10 +180,10 @@ def advise_by_annotations(path: Path, objects: str, resolution: Resolution | Non
         str | None: The numbers and the option to give; None if what the run uses fits, or nothing is
         known.
     """
-    table = _annotated_sizes(read_json(path))
+    table = _annotated(path)[1]
     if not len(table) or resolution is None:
         return None
-    width, height, regions = table[:, 0], table[:, 1], table[:, [2, 2, 3, 4]]
+    width, height, regions = table[:, 0], table[:, 1], table[:, 2:]
     zoom = np.array([zoom_of(w, h, resolution.scale, resolution.keep_ratio) for w, h in table[:, :2]])
     seen = regions * np.tile(zoom, 2)
     fits = {
@@ -205,23 +207,56 @@ def advise_by_annotations(path: Path, objects: str, resolution: Resolution | Non
             f'those of --objects {other} of {fits[other]:.0%}. Try --objects {other}.')
 
 
-def _annotated_sizes(content: Any) -> np.ndarray:
-    """Return width and height of the photo, and x, width and height of each object, (n, 5)."""
+def describe_met(cfg: Config, store: ProposalStore, path: Path) -> str | None:
+    """Return a sentence on how many annotated objects the proposals meet that a config uses.
+
+    Args:
+        cfg (Config): A pretraining config.
+        store (ProposalStore): The proposals.
+        path (Path): COCO json; entries that cannot be read are not counted.
+
+    Returns:
+        str | None: The share of the objects that a proposal meets with an IoU of at least 0.5; None if
+        there are no objects in the photos of the store.
+    """
+    load = plain(transform_in(cfg, 'LoadProposals'))
+    loading = LoadProposals(**{key: value for key, value in load.items() if key != 'type'})
+    names, table = _annotated(path)
+    boxes = torch.from_numpy(np.concatenate([table[:, 2:4], table[:, 2:4] + table[:, 4:]], axis=1))
+    rows: dict[str, list[int]] = {}
+    for i, name in enumerate(names):
+        rows.setdefault(name, []).append(i)
+    met = total = 0
+    for photo in store:
+        if photo.image in rows:
+            theirs = boxes[rows[photo.image]]
+            ours = torch.from_numpy(loading.select(photo)['proposals']).double()
+            met += int((box_iou(theirs, ours) >= 0.5).any(dim=1).sum())
+            total += len(theirs)
+    if not total:
+        return None
+    return (f'A proposal that is used meets {met / total:.1%} of the {total} annotated objects (IoU of '
+            'at least 0.5).')
+
+
+def _annotated(path: Path) -> tuple[list[str], np.ndarray]:
+    """Return each object's photo; and width and height of the photo, x, y, width and height, (n, 6)."""
+    content = read_json(path)
     images, annotations = (
         [row for row in content.get(key) or [] if isinstance(row, dict)]
         if isinstance(content, dict) and isinstance(content.get(key), list) else []
         for key in ('images', 'annotations'))
-    photos = {str(row.get('id')): (as_number(row.get('width')), as_number(row.get('height')))
-              for row in images}
-    found = []
+    photos = {str(row.get('id')): row for row in images}
+    names, found = [], []
     for row in annotations:
-        size, box = photos.get(str(row.get('image_id'))), row.get('bbox')
-        if size is None or not isinstance(box, list) or len(box) != 4:
+        photo, box = photos.get(str(row.get('image_id'))), row.get('bbox')
+        if photo is None or not isinstance(box, list) or len(box) != 4:
             continue
-        values = (*size, 0, as_number(box[2]), as_number(box[3]))
-        if all(value is not None and value >= 0 for value in values) and min(size) > 0:
+        values = [as_number(value) for value in (photo.get('width'), photo.get('height'), *box)]
+        if None not in values and min(values[:2]) > 0 and min(values[4:]) >= 0:
+            names.append(str(photo.get('file_name')))
             found.append(values)
-    return np.array(found, dtype=np.float64).reshape(-1, 5)
+    return names, np.array(found, dtype=np.float64).reshape(-1, 6)
 
 
 def advise_by_proposals(store: ProposalStore, samples: int = 1000) -> str | None:
