@@ -199,7 +199,7 @@ def test_few_large_proposals_suggest_small_objects(tmp_path, sides, suggested):
 
 
 def test_the_share_of_annotated_objects_that_proposals_meet(small_cfg, tmp_path):
-    """Of 60 pixels, which is met; of 90, to which the box of 60 is too far; of 220, which is left out."""
+    """Of 60 pixels, which is met; of 90, for which 60 is too small; of 220, which is left out."""
     store = write_store(tmp_path / 'store.arrow', [60, 220], (400, 300))
     path = coco(tmp_path / 'a.json', [60, 90, 220, 0], (400, 300))
     assert describe_met(small_cfg, store, path) == (
