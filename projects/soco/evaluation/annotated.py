@@ -67,8 +67,8 @@ def first_view(cfg: Config) -> dict:
     photos, so that objects have about the sizes of training.
     """
     transform = transform_in(cfg, 'ProposalViews')
-    size = min(transform_in(cfg, 'LoadProposals').seen_at.scale) if transform.get('tile') else None
-    return {**transform.views[0], **(dict(size=size) if size else {})}
+    seen_at = transform_in(cfg, 'LoadProposals').get('seen_at') if transform.get('tile') else None
+    return {**transform.views[0], **(dict(size=min(seen_at.scale)) if seen_at else {})}
 
 
 def read_labelled(path: str | Path, source: ImageSource, view_size: int,
