@@ -44,12 +44,12 @@ def detector(scale=(1333, 800), keep_ratio: bool | None = True, wrapped: bool = 
 
 
 def write_store(path: Path, sides: list[int], size: tuple[int, int] = (400, 300),
-                photos: int = 2, **metadata) -> ProposalStore:
-    """A store whose photos have a box of each side, in a row."""
-    corners = np.cumsum([0, *sides])[:-1] % max(1, size[0] - max(sides))
-    regions = np.stack([corners, np.zeros_like(corners), sides, sides], axis=1)
+                at: float = 0.5, **metadata) -> ProposalStore:
+    """A store of two photos with a box of each side, at a share of the room: in the middle, or at 0."""
+    regions = np.array([[round((size[0] - side) * at), round((size[1] - side) * at), side, side]
+                        for side in sides])
     with StoreWriter(path, dict(rules=['all'], **metadata)) as writer:
-        for i in range(photos):
+        for i in range(2):
             writer.add(f'photo_{i:03}.png', *size, regions, 'all')
     return ProposalStore.open(path)
 
@@ -199,9 +199,9 @@ def test_few_large_proposals_suggest_small_objects(tmp_path, sides, suggested):
 
 
 def test_the_share_of_annotated_objects_that_proposals_meet(small_cfg, tmp_path):
-    """Of 60 pixels, which is met; of 90, for which 60 is too small; of 220, which is left out."""
-    store = write_store(tmp_path / 'store.arrow', [60, 220], (400, 300))
-    path = coco(tmp_path / 'a.json', [60, 90, 220, 0], (400, 300))
+    """Of 60 pixels, which is met; of 90, for which 60 is too small; of 290, which is left out."""
+    store = write_store(tmp_path / 'store.arrow', [60, 290], at=0)
+    path = coco(tmp_path / 'a.json', [60, 90, 290, 0], (400, 300))
     assert describe_met(small_cfg, store, path) == (
         'A proposal that is used meets 25.0% of the 4 annotated objects (IoU of at least 0.5).')
     path.write_text(path.read_text().replace('photo_000', 'another'))

@@ -19,6 +19,7 @@ LARGE, SMALL = 'large', 'small'  # values of --objects
 OFFICIAL = 'ratio3size0308post'
 TILE = 256  # side of a tile in pixels; objects of up to 0.8 of it, as the paper's of the photo
 MIN_SIDE = 16  # four cells of a level of stride 4, as the detector sees the object
+TRIES = 20  # draws of a tile and its windows, until both views of each pair show an object
 # A store has this share of its boxes within the official limits: 0.17 to 0.26 on photos of ImageNet.
 RARE = 0.125
 
@@ -102,6 +103,7 @@ def choose_proposals(cfg: Config, objects: str, resolution: Resolution | None) -
         load.keep = OFFICIAL
         return
     views.tile = views.views[0].size
+    views.max_tries = TRIES
     load.update(
         keep=small_limits(views.tile),
         seen_at=dict(scale=resolution.scale, keep_ratio=resolution.keep_ratio),
