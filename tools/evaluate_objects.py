@@ -151,9 +151,11 @@ def labels(names: list[str]) -> list[str]:
     return short if len(set(short)) == len(short) else names
 
 
-def make_proposals(args: argparse.Namespace, folder: str) -> tuple[Path, list[str]]:
+def make_proposals(args: argparse.Namespace, cfg: Config, folder: str) -> tuple[Path, list[str]]:
     """Run selective search on the photos that are used; return the store and the skipped photos."""
+    from projects.soco.datasets.transforms import transform_in
     from projects.soco.proposals.executors import SerialExecutor
+    from projects.soco.proposals.filters import get_filter
     from projects.soco.proposals.generate import GenerateOptions, generate
     from projects.soco.proposals.selective_search import compile_kernels
     from projects.soco.proposals.sources import open_source
@@ -161,11 +163,13 @@ def make_proposals(args: argparse.Namespace, folder: str) -> tuple[Path, list[st
     names = source.names()
     rows = np.linspace(0, len(names) - 1, min(args.num_photos or NUM_PHOTOS, len(names))).astype(int)
     out = Path(folder) / 'proposals.arrow'
+    own_filter = transform_in(cfg, 'LoadProposals').get('keep') is not None
+    options = GenerateOptions(box_filter=get_filter('all') if own_filter else None)
     with console.status('selective search: compiling kernels, once'):
-        compile_kernels(GenerateOptions().generator.setting)
+        compile_kernels(options.generator.setting)
     with progress() as bar:
         task = bar.add_task('selective search', total=len(rows))
-        summary = generate(source, out, GenerateOptions(), SerialExecutor(),
+        summary = generate(source, out, options, SerialExecutor(),
                            names=[names[i] for i in rows],
                            report=lambda images, bad, before: bar.update(task, advance=images))
     return out, [f'{image}: {reason}' for image, reason in summary.skipped]
@@ -187,9 +191,9 @@ def judge_views(args: argparse.Namespace, cfg: Config) -> dict[str, Any]:
         proposals, left_out = args.proposals, []
         if proposals is None:
             folder = stack.enter_context(tempfile.TemporaryDirectory())
-            proposals, left_out = make_proposals(args, folder)
+            proposals, left_out = make_proposals(args, cfg, folder)
         dataset = held_out_dataset(cfg, args.images, proposals)
-        empty = int((dataset.store.box_counts() == 0).sum())
+        empty = int((dataset.box_counts() == 0).sum())
         left_out += [f'{empty} photos without boxes'] * bool(empty)
         scores: dict[str, ObjectScore] = {}
         ranks: dict[str, dict[str, FeatureRank]] = {}

@@ -85,10 +85,11 @@ def parse_args() -> argparse.Namespace:
                       help='named filter (default: for selective search ratio3size0308post, the '
                       'official one; for other sources "all", which keeps every box)')
     keep.add_argument('--min-side', type=float, help='smallest width and height in pixels')
+    keep.add_argument('--max-side', type=float, help='largest width and height in pixels')
     keep.add_argument('--max-ratio', type=float, help='largest ratio of the longer to the shorter side')
     keep.add_argument('--min-size', type=float, help='smallest sqrt(box area / image area)')
     keep.add_argument('--max-size', type=float, help='largest sqrt(box area / image area)')
-    keep.add_argument('--fallback', action='store_true', help='with the four flags above: an image '
+    keep.add_argument('--fallback', action='store_true', help='with the five flags above: an image '
                       'left without boxes keeps those within --max-ratio, or else all of at least '
                       '--min-side')
     args = parser.parse_args()
@@ -136,8 +137,8 @@ def make_generator(args: argparse.Namespace) -> Any:
 
 def make_filter(args: argparse.Namespace) -> Any:
     from projects.soco.proposals.filters import custom_filter, get_filter
-    limits = dict(min_side=args.min_side, max_ratio=args.max_ratio, min_size=args.min_size,
-                  max_size=args.max_size)
+    limits = dict(min_side=args.min_side, max_side=args.max_side, max_ratio=args.max_ratio,
+                  min_size=args.min_size, max_size=args.max_size)
     limits = {key: value for key, value in limits.items() if value is not None}
     if limits and args.filter:
         raise ValueError(f'--keep {args.filter} cannot be combined with limits '

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from mmengine.config import Config
 
     from projects.soco.detectors.work_dir import WorkDir
+    from projects.soco.proposals.store import ProposalStore
 
 RECIPE = ROOT / 'configs/soco_effnetlite0_fpn_own_photos.py'
 
@@ -55,8 +56,12 @@ def parse_args() -> argparse.Namespace:
                         'processes on a machine without (default: %(default)s)')
     parser.add_argument('--resume', action='store_true', help='go on with the run in the work '
                         'directory')
+    parser.add_argument('--objects', choices=['large', 'small'], default='large', help='large: '
+                        'objects of 0.3 to 0.8 of the photo; small: views are tiles of the photo at '
+                        'the size at which the detector sees it (default: %(default)s)')
     add_options_argument(parser, 'model.backbone.depth=18')
-    parser.add_argument('--dry-run', action='store_true', help='stop after the table and the config')
+    parser.add_argument('--dry-run', action='store_true', help='stop after the table and the config '
+                        '(--objects small makes the proposals first)')
     return parser.parse_args()
 
 
@@ -71,14 +76,15 @@ def check_photos(photos: Path, root: Path | None, at_least: int) -> None:
             + ('Lower --batch-size.' if count > 1 else 'Give a folder with more photos.'))
 
 
-def make_proposals(photos: Path, root: Path | None, out: Path) -> int:
-    """Make the proposals of the photos, or use those of an earlier call; return their photos."""
+def make_proposals(photos: Path, root: Path | None, out: Path) -> 'ProposalStore':
+    """Make the proposals of the photos, or use those of an earlier call."""
     from projects.soco.proposals.sources import open_source
     from projects.soco.proposals.store import ProposalStore
     from projects.soco.proposals.store_check import check_store_fits
     if not out.exists():
         code = subprocess.run([sys.executable, str(ROOT / 'tools/generate_proposals.py'), str(photos),
-                               str(out), *(['--root', str(root)] if root else [])]).returncode
+                               str(out), '--keep', 'all',
+                               *(['--root', str(root)] if root else [])]).returncode
         if code:
             sys.exit(code)
     store, source = ProposalStore.open(out), open_source(photos, root)
@@ -92,7 +98,7 @@ def make_proposals(photos: Path, root: Path | None, out: Path) -> int:
     if count > len(store):
         print(f'{out} has boxes for {len(store)} of the {count} photos: the others could not be used, '
               'or were added since. Delete it to search all photos again.')
-    return len(store)
+    return store
 
 
 def train(cfg: 'Config', work: 'WorkDir', photos: int, gpus: int) -> Path:
@@ -156,10 +162,20 @@ def main() -> None:
     from projects.soco.detectors.build import build_detector
     from projects.soco.detectors.derive import derive, set_run
     from projects.soco.detectors.hand_over import hand_over
+    from projects.soco.detectors.object_sizes import (
+        SMALL,
+        advise_by_annotations,
+        advise_by_proposals,
+        choose_proposals,
+        describe_met,
+        fit_levels,
+        resolution_of,
+        view_sizes,
+    )
     from projects.soco.detectors.read import config_path, read_detector
     from projects.soco.detectors.start import check_start
     from projects.soco.detectors.table import format_table, part_rows
-    from projects.soco.detectors.work_dir import WorkDir, check_own, write_configs
+    from projects.soco.detectors.work_dir import WorkDir, check_own, write_config, write_detector
     from projects.soco.launch.checks import check_devices, check_work_dir
     from projects.soco.launch.configs import load_config, set_length
     name = f'{Path(args.detector.removeprefix("mmdet::")).stem}_{args.photos.resolve().stem}'
@@ -173,44 +189,61 @@ def main() -> None:
     if args.freeze is not None and args.weights is None:
         raise ValueError(f'--freeze {args.freeze}: without --weights, these stages would stay random. '
                          'Add --weights FILE, or omit --freeze.')
-    annotated = args.root is not None and args.photos.is_dir()
-    if annotated:  # written below, when the work directory is known to be ours
+    labels = args.root is not None and args.photos.is_dir()  # VOC XML or YOLO text files
+    if labels:  # written below, when the work directory is known to be ours
         read_as_coco(args.photos, args.root).accept()
     else:
         check_photos(args.photos, args.root, recipe.train_dataloader.batch_size * args.gpus)
 
+    resolution, small = resolution_of(detector), args.objects == SMALL
     try:
-        derived, parts = derive(detector, recipe, freeze=args.freeze)
+        derived, parts = derive(detector, recipe, view_sizes(recipe, resolution) if small else None,
+                                args.freeze)
     except ValueError as error:
         raise ValueError(f'{args.detector}: {error}') from error
+    choose_proposals(derived, args.objects, resolution)
     start = check_start(derived, args.weights) if args.weights else None
     cuda = torch.cuda.device_count()
     check_devices(derived if cuda else cpu_config(derived), args.gpus, cuda)
     model, whole = build_detector(detector)
+    check_work_dir(work.path)
+    write_detector(work, detector)
+    source = args.photos
+    if labels:
+        source = as_coco(args.photos, args.root, work.path)
+        check_photos(source, args.root, recipe.train_dataloader.batch_size * args.gpus)
+    annotated = source.suffix.lower() == '.json'
+    advice = advise_by_annotations(source, args.objects, resolution) if annotated else None
+    notes += [*parts.notes, *filter(None, [advice])]
+    if small:
+        store = make_proposals(source, args.root, work.proposals)
+        notes.append(fit_levels(derived, store))
+        if annotated and (met := describe_met(derived, store, source)):
+            notes.append(met)
     table = format_table(part_rows(model, parts))
     print(f'\n{table}\n')
     if start is not None:
         print(f'What of {args.weights} is loaded:\n\n{start.table()}\n')
     if not whole:
         print('Only these parts of the detector could be built here; the others stay as they are.')
-    for note in (*notes, *parts.notes):
+    for note in notes:
         print(f'- {note}')
-    check_work_dir(work.path)
     about = '\n'.join([
         f'Pretraining of {config_path(args.detector).name}, derived by tools/pretrain_detector.py:', '',
         f'  python tools/train.py {work.config} --work-dir {work.run}', '', *table.splitlines(), '',
-        *notes, *parts.notes])
-    if write_configs(work, detector, derived, about, args.resume):
+        *notes])
+    if write_config(work, derived, about, args.resume):
         print(f'- {work.config} differs from what would be derived now, and is used as it is.')
     print(f'\nThe pretraining config is {work.config}')
     if args.dry_run:
         return
-    source = args.photos
-    if annotated:
-        source = as_coco(args.photos, args.root, work.path)
-        check_photos(source, args.root, recipe.train_dataloader.batch_size * args.gpus)
-    photos = make_proposals(source, args.root, work.proposals)
-    checkpoint = train(load_config(str(work.config), {}), work, photos, args.gpus)
+    cfg = load_config(str(work.config), {})
+    if not small:
+        store = make_proposals(source, args.root, work.proposals)
+        met = describe_met(cfg, store, source) if annotated else None
+        for line in filter(None, [met, None if advice else advise_by_proposals(store)]):
+            print(f'- {line}')
+    checkpoint = train(cfg, work, len(store), args.gpus)
     done = hand_over(detector, parts, checkpoint, work.start)
     print(f'\n{len(done.arrived)} of {len(done.arrived)} tensors of {work.start} are in the detector, '
           f'equal bit by bit; {len(done.reasons)} others stay as the detector initialises them.')

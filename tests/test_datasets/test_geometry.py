@@ -1,3 +1,4 @@
+import mmcv
 import numpy as np
 import pytest
 from hypothesis import given
@@ -7,8 +8,11 @@ from projects.soco.datasets.geometry import (
     flip_boxes,
     jitter_boxes,
     overlaps,
+    sample_tile,
     sample_window,
+    shares_inside,
     to_view,
+    zoom_of,
 )
 
 sizes = st.integers(1, 700)
@@ -79,3 +83,54 @@ def test_jitter_stays_within_its_ratio_and_spares_some_boxes():
 def test_jitter_can_be_switched_off():
     boxes = np.array([[1, 2, 3, 4]], dtype=np.float32)
     assert (jitter_boxes(boxes, 0.0, 0.1, np.random.default_rng(0)) == boxes).all()
+
+
+@given(st.integers(20, 4000), st.integers(20, 4000), st.tuples(st.integers(64, 1400),
+                                                              st.integers(64, 1400)))
+def test_zoom_is_that_of_mmcv(width, height, scale):
+    expected = mmcv.image.rescale_size((width, height), scale)
+    zoom = zoom_of(width, height, scale)
+    assert zoom[0] == zoom[1]
+    np.testing.assert_allclose((width * zoom[0], height * zoom[1]), expected, atol=0.51)
+
+
+def test_zoom_without_keeping_the_ratio():
+    assert zoom_of(600, 400, (300, 300), keep_ratio=False) == (0.5, 0.75)
+
+
+boxes_in_unit = st.tuples(*[st.floats(0, 1)] * 4)
+
+
+@given(sizes, sizes, st.floats(0.5, 900), st.floats(0.5, 900), boxes_in_unit, st.integers(0, 10**6))
+def test_a_tile_lies_in_the_photo_and_contains_its_box(width, height, tile_w, tile_h, box, seed):
+    x1, x2 = sorted((box[0] * width, box[2] * width))
+    y1, y2 = sorted((box[1] * height, box[3] * height))
+    x, y, w, h = sample_tile(width, height, (tile_w, tile_h), np.random.default_rng(seed),
+                             np.array([x1, y1, x2, y2], dtype=np.float32))
+    assert x >= 0 and y >= 0 and w >= 1 and h >= 1 and x + w <= width and y + h <= height
+    for low, high, start, side in ((x1, x2, x, w), (y1, y2, y, h)):
+        if high - low + 1.01 <= side:  # a box that nearly fills the tile may stick out by a pixel
+            assert start <= low + 1e-3 and high <= start + side + 1e-3
+        else:
+            assert min(high, start + side) > max(low, start) - 1  # a part of it
+    if tile_w <= width and tile_h <= height:
+        assert (w, h) == (max(1, round(tile_w)), max(1, round(tile_h)))
+
+
+def test_tiles_reach_all_places_that_contain_the_box():
+    rng = np.random.default_rng(0)
+    tiles = np.array([sample_tile(500, 400, (100, 80), rng, np.array([200, 0, 230, 20]))
+                      for _ in range(600)])
+    assert set(tiles[:, 0].tolist()) == set(range(130, 201)) and (tiles[:, 1] == 0).all()
+    anywhere = np.array([sample_tile(500, 400, (100, 80), rng) for _ in range(600)])
+    assert anywhere[:, 0].min() < 20 and anywhere[:, 0].max() > 380 and anywhere[:, 1].max() > 300
+
+
+def test_a_tile_larger_than_the_photo_keeps_its_shape():
+    assert sample_tile(400, 50, (100, 100), np.random.default_rng(0))[1:] == (0, 50, 50)
+
+
+def test_shares_inside_by_hand():
+    boxes = np.array([[0, 0, 10, 10], [5, 0, 15, 10], [20, 20, 30, 30], [5, 5, 5, 9],
+                      [np.nan, 0, 9, 9]])
+    assert shares_inside(boxes, (0, 0, 10, 10)).tolist() == [1, 0.5, 0, 0, 0]

@@ -16,6 +16,7 @@ from projects.soco.datasets.transforms import (
     ProposalViews,
     cut_view,
 )
+from projects.soco.proposals.filters import get_filter
 from projects.soco.proposals.images import ImageError
 
 VIEWS = [dict(size=64), dict(size=64, area=(0.5, 1.0)), dict(size=32, area=(0.5, 1.0))]
@@ -101,6 +102,42 @@ class TestLoadProposals:
         bboxes = ProposalViews(VIEWS)(results)['bboxes']
         assert bboxes.shape == (2, 2, 4, 4) and np.isfinite(bboxes).all()
         assert len(np.unique(bboxes[0, 0], axis=0)) == 4
+
+
+class TestFilteredProposals:
+
+    @settings(max_examples=40, deadline=None)
+    @given(st.lists(st.tuples(*[st.integers(0, 300)] * 4), max_size=8))
+    def test_the_official_filter_keeps_what_the_generator_keeps(self, regions):
+        regions = np.array(regions, dtype=np.uint16).reshape(-1, 4)
+        regions[:, 2:] = np.minimum(regions[:, 2:], np.array([400, 300]) - regions[:, :2])
+        boxes = np.concatenate([regions[:, :2], regions[:, :2] + regions[:, 2:]], axis=1)
+        kept = LoadProposals(keep='ratio3size0308post').select(row(boxes, 400, 300))['proposals']
+        expected = get_filter('ratio3size0308post')(regions, 400, 300)[0]
+        assert np.array_equal(kept[:, :2], expected[:, :2])
+        assert np.array_equal(kept[:, 2:] - kept[:, :2], expected[:, 2:])
+
+    @pytest.mark.parametrize('scale, keep_ratio, kept', [
+        ((500, 300), True, [1, 2]),  # 10 x 10, 30 x 30, 60 x 60 and 80 x 20 pixels, as they are
+        ((1000, 600), True, [0, 1]),
+        ((250, 150), True, [2]),
+        ((500, 900), False, [3]),  # 10 x 30, 30 x 90, 60 x 180 and 80 x 60 pixels
+    ])
+    def test_pixels_are_those_that_the_detector_sees(self, scale, keep_ratio, kept):
+        boxes = [[0, 0, 10, 10], [5, 5, 35, 35], [50, 50, 110, 110], [10, 0, 90, 20]]
+        load = LoadProposals(keep=dict(min_side=20, max_side=80, max_ratio=2),
+                             seen_at=dict(scale=scale, keep_ratio=keep_ratio))
+        found = load.select(row(boxes, 500, 300))
+        assert found['proposals'].tolist() == [boxes[i] for i in kept]
+        assert found['zoom'] == (scale[0] / 500, scale[1] / 300)
+
+    @pytest.mark.parametrize('wrong', [
+        dict(keep='ratio'), dict(keep=dict(min_sides=3)), dict(keep=dict(min_side=9, max_side=3)),
+        dict(seen_at=dict(scale=(0, 10))), dict(seen_at=dict(keep_ratio=True)),
+        dict(seen_at=dict(scale=(10, 10), ratio=1))])
+    def test_refuses_what_is_no_filter(self, wrong):
+        with pytest.raises(ValueError, match='filter|seen_at'):
+            LoadProposals(**wrong)
 
 
 def smooth(width: int, height: int) -> np.ndarray:
@@ -238,6 +275,61 @@ class TestProposalViews:
         assert np.isfinite(bboxes).all() and bboxes.min() >= 0
         assert (bboxes[..., :2] <= bboxes[..., 2:]).all()
         assert bboxes[:, 0].max() <= 64 and bboxes[1, 1].max() <= 32
+
+    @settings(max_examples=60, deadline=None)
+    @given(st.lists(st.tuples(st.integers(0, 380), st.integers(0, 280), st.integers(4, 20),
+                              st.integers(4, 20)), min_size=1, max_size=12),
+           st.sampled_from([(1.0, 1.0), (2.0, 2.0), (0.5, 0.5), (2.0, 1.0)]), st.integers(0, 10**6))
+    def test_tiles_show_objects_as_the_detector_sees_them(self, regions, zoom, seed):
+        """Mapped back, rows of all views are proposals in one tile, and view 1 has the resolution."""
+        whole = np.array([[x, y, x + w, y + h] for x, y, w, h in regions], dtype=np.float32)
+        cut = ProposalViews(VIEWS, jitter_prob=0.0, flip_prob=0.0, tile=64)
+        windows, _, bboxes = cut.choose(dict(
+            row=row(whole, 400, 300), proposals=whole, zoom=zoom, rng=np.random.default_rng(seed)))
+        x, y, w, h = windows[0]
+        assert (w, h) == (64 / zoom[0], 64 / zoom[1])  # half a pixel of the photo at most, elsewhere
+        for a, b, c, d in windows[1:]:
+            assert x <= a and y <= b and a + c <= x + w and b + d <= y + h
+        seen = np.concatenate([whole[:, :2] - [x, y], whole[:, 2:] - [x, y]], axis=1) * (zoom * 2)
+        in_tile = np.clip(seen, 0, 64)
+        assert (in_tile == seen).all(axis=1).any()  # a proposal is in the tile as a whole
+        for p, (first, other) in enumerate(bboxes):
+            if (first == [0, 0, 64, 64]).all():  # the crop shares none with the tile
+                continue
+            size = VIEWS[p + 1]['size']
+            a, b, c, d = windows[p + 1]
+            for k in range(4):
+                rows = np.flatnonzero(np.isclose(in_tile, first[k], atol=1e-3).all(axis=1))
+                clipped = np.clip(whole[rows], [a, b, a, b], [a + c, b + d, a + c, b + d])
+                moved = (clipped - [a, b, a, b]) * ([size / c, size / d] * 2)
+                rows = rows[np.isclose(moved, other[k], atol=1e-3).all(axis=1)]
+                assert len(rows)
+                for box, factor in ((first[k], np.prod(zoom)), (other[k], size / c * size / d)):
+                    area = (whole[rows, 2:] - whole[rows, :2]).prod(axis=1) * factor
+                    assert ((box[2:] - box[:2]).prod() >= 0.499 * area).all()
+
+    def test_tiles_go_where_proposals_are_and_differ_between_epochs(self):
+        boxes = np.array([[900, 700, 920, 715], [100, 80, 130, 100]], dtype=np.float32)
+        cut = ProposalViews(VIEWS, tile=64)
+
+        def tile(epoch: int) -> tuple:
+            rng = np.random.default_rng([0, epoch, 0])
+            return cut.choose(dict(row=row(boxes, 1000, 800), proposals=boxes, zoom=(1.0, 1.0),
+                                   rng=rng))[0][0]
+
+        tiles = [tile(epoch) for epoch in range(60)]
+        assert tiles == [tile(epoch) for epoch in range(60)] and len(set(tiles)) > 40
+        inside = np.array([[x <= a and y <= b and c <= x + w and d <= y + h for a, b, c, d in boxes]
+                           for x, y, w, h in tiles])
+        assert inside.any(axis=1).all() and inside[:, 0].sum() > 15 and inside[:, 1].sum() > 15
+
+    def test_a_tile_of_a_photo_without_proposals(self):
+        results = ProposalViews(VIEWS, tile=64)(dict(sample([], seed=1), zoom=(1.0, 1.0)))
+        assert (results['bboxes'][:, 0] == [0, 0, 64, 64]).all() and len(results['views']) == 3
+
+    def test_refuses_a_tile_of_no_pixels(self):
+        with pytest.raises(ValueError, match='tile of ProposalViews'):
+            ProposalViews(VIEWS, tile=0)
 
     @pytest.mark.parametrize('views', [
         [dict(size=64)], [dict(size=64), dict(area=(0.5, 1.0))],

@@ -1,4 +1,5 @@
 """tools/pretrain_detector.py: from a detector and photos to what the detector starts from."""
+import json
 import os
 import re
 import subprocess
@@ -96,6 +97,33 @@ def test_a_dry_run_writes_configs_only(folder):
     assert cfg.train_dataloader.batch_size == 2 and cfg.model.frozen == [
         'neck.fpn_convs.3', 'neck.fpn_convs.4']
     assert cfg.train_dataloader.dataset.data_root == str(folder / 'photos')
+
+
+def test_small_objects_are_suggested_and_then_cut_from_tiles(folder):
+    make_store(folder / 'proposals.arrow', folder / 'photos')
+    coco = dict(images=[dict(id=1, file_name='photo_000.png', width=96, height=72),
+                        dict(id=2, file_name='photo_001.png', width=96, height=72)],
+                annotations=[dict(id=i, image_id=1 + i % 2, category_id=1, bbox=[i, i, 12, 10])
+                             for i in range(4)], categories=[dict(id=1, name='blob')])
+    (folder / 'train.json').write_text(json.dumps(coco))
+    arguments = ['tiny.py', 'train.json', '--root', 'photos', '--batch-size', '2', '--work-dir', 'work',
+                 '--dry-run']
+    code, output = run(folder, *arguments)
+    assert code == 0, output
+    advice = 'train.json annotates 4 objects, with a median size of 13% of the photo, 122 pixels'
+    assert advice in output and 'Try --objects small.' in output
+    (folder / 'proposals.arrow').rename(folder / 'work/proposals.arrow')
+    (folder / 'work/pretraining.py').unlink()
+    code, output = run(folder, *arguments, '--objects', 'small')
+    assert code == 0, output
+    assert 'Views are tiles of 256 pixels' in output and 'Try --objects' not in output
+    assert re.search(r'meets .*% of the 4 annotated objects', output)
+    text = (folder / 'work/pretraining.py').read_text()
+    assert text.startswith('# Pretraining of tiny.py') and '# Views are tiles of 256 pixels' in text
+    load, views = Config.fromfile(folder / 'work/pretraining.py', import_custom_modules=False
+                                  ).train_dataloader.dataset.pipeline[:2]
+    assert load.seen_at == dict(scale=(1333, 800), keep_ratio=True) and load.scaled_side == 800
+    assert load['keep'] == dict(min_side=16, max_side=205, max_ratio=3) and views.tile == 256
 
 
 @pytest.mark.parametrize('arguments, message', [

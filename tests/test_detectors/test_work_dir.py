@@ -2,7 +2,7 @@
 import pytest
 from mmengine.config import Config
 
-from projects.soco.detectors.work_dir import WorkDir, check_own, write_configs
+from projects.soco.detectors.work_dir import WorkDir, check_own, write_config, write_detector
 
 
 def detector(depth: int = 18) -> Config:
@@ -16,7 +16,8 @@ def derived(epochs: int = 20) -> Config:
 
 def write(work: WorkDir, epochs: int = 20, resume: bool = False) -> bool:
     check_own(work, detector())
-    return write_configs(work, detector(), derived(epochs), 'Made by a test:\n\n  command', resume)
+    write_detector(work, detector())
+    return write_config(work, derived(epochs), 'Made by a test:\n\n  command', resume)
 
 
 def test_both_configs_are_written_and_written_again(tmp_path):

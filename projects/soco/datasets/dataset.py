@@ -14,6 +14,7 @@ from ..proposals.images import MAX_PIXELS, ImageError
 from ..proposals.sources import open_source
 from ..proposals.store import ProposalStore
 from ..proposals.store_check import check_store_fits
+from .transforms import LoadProposals
 
 STAND_INS = 8  # replacements tried per photo; if 1 % of the photos are bad, 9 in a row are no chance
 WAYS_OUT = ('Restore the files, or generate the proposals again, which skips such files and lists '
@@ -110,6 +111,13 @@ class SoCoDataset(Dataset):
     def image_name(self, key: SampleKey) -> str:
         """Return the name of a sample's photo in the store."""
         return self.store[key.index % len(self.store)].image
+
+    def box_counts(self) -> np.ndarray:
+        """Return the number of proposals of each photo that the pipeline's filter keeps, (n,) int64."""
+        load = next((t for t in self.pipeline.transforms if isinstance(t, LoadProposals)), None)
+        if load is None or load.filter is None:
+            return self.store.box_counts()
+        return np.array([len(load.select(photo)['proposals']) for photo in self.store], dtype=np.int64)
 
     def fingerprint(self) -> str:
         """Return `data_fingerprint` of this data set."""

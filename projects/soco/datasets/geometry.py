@@ -38,6 +38,65 @@ def sample_window(width: int, height: int, area: tuple[float, float],
     return (width - w) // 2, (height - h) // 2, w, h
 
 
+def zoom_of(width: int, height: int, scale: tuple[float, float],
+            keep_ratio: bool = True) -> tuple[float, float]:
+    """Return the factors by which a detector's pipeline enlarges a photo (as mmcv's `Resize`).
+
+    Args:
+        width (int): Width of the photo in pixels.
+        height (int): Height of the photo in pixels.
+        scale (tuple[float, float]): Width and height that the photo is resized to, in pixels.
+        keep_ratio (bool): Whether the photo keeps its shape: then its long side is at most the larger,
+            and its short side at most the smaller number of `scale`. Defaults to True.
+
+    Returns:
+        tuple[float, float]: Factors of the width and of the height.
+    """
+    if not keep_ratio:
+        return scale[0] / width, scale[1] / height
+    factor = min(max(scale) / max(width, height), min(scale) / min(width, height))
+    return factor, factor
+
+
+def sample_tile(width: int, height: int, sides: tuple[float, float], rng: np.random.Generator,
+                anchor: np.ndarray | None = None) -> Window:
+    """Draw a tile of a photo, uniformly among those that contain a box.
+
+    Args:
+        width (int): Width of the photo in pixels.
+        height (int): Height of the photo in pixels.
+        sides (tuple[float, float]): Width and height of the tile in pixels of the photo. If it does
+            not fit into the photo, the largest tile of this shape is drawn.
+        rng (np.random.Generator): Source of randomness.
+        anchor (np.ndarray, optional): (4, ) box that is in the tile; of a side that is longer than the
+            tile's, a part. Defaults to None: the tile may be anywhere in the photo.
+
+    Returns:
+        Window: `(x, y, w, h)`.
+    """
+    fit = min(1, width / sides[0], height / sides[1])
+    corner, shape = [], []
+    for axis, whole in enumerate((width, height)):
+        side = min(whole, max(1, round(sides[axis] * fit)))
+        low, high = 0, whole - side
+        if anchor is not None:
+            ends = anchor[axis], anchor[axis + 2] - side  # the tile begins at one, or ends at the other
+            low = min(max(math.ceil(min(ends)), low), high)
+            high = max(min(math.floor(max(ends)), high), low)
+        corner.append(int(rng.integers(low, high + 1)))
+        shape.append(side)
+    return corner[0], corner[1], shape[0], shape[1]
+
+
+def shares_inside(boxes: np.ndarray, window: Window) -> np.ndarray:
+    """Return the share (n,) of the area of each box (n, 4) that is in a window; 0 for empty boxes."""
+    x, y, w, h = window
+    edges = np.clip(boxes, (x, y, x, y), (x + w, y + h, x + w, y + h))
+    inside = (edges[:, 2:] - edges[:, :2]).prod(axis=1)
+    area = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
+    return np.divide(inside, area, out=np.zeros(len(boxes)), where=area > 0)
+
+
 def overlaps(boxes: np.ndarray, window: Window) -> np.ndarray:
     """Return a bool array (n,) that marks the boxes (n, 4) that share area with a window."""
     x, y, w, h = window

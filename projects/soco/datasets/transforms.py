@@ -17,13 +17,26 @@ from mmcv.transforms import BaseTransform
 from mmengine.config import Config, ConfigDict
 from mmselfsup.registry import TRANSFORMS
 
+from ..proposals.filters import BoxFilter, custom_filter, get_filter
 from ..proposals.images import MAX_PIXELS, ImageError
+from ..proposals.store import ImageProposals
 from .colours import PhotometricPolicy
 from .decoding import decode_photo
-from .geometry import Window, flip_boxes, jitter_boxes, overlaps, sample_window, to_view
+from .geometry import (
+    Window,
+    flip_boxes,
+    jitter_boxes,
+    overlaps,
+    sample_tile,
+    sample_window,
+    shares_inside,
+    to_view,
+    zoom_of,
+)
 
 # keys of a view that are not arguments of `PhotometricPolicy`
 GEOMETRY = {'size', 'area', 'ratio', 'same_window_as', 'finest_level'}
+MIN_INSIDE = 0.5  # least share of a proposal's area that views of a tile show of it
 
 
 def transform_in(cfg: Config, kind: str) -> ConfigDict:
@@ -53,11 +66,18 @@ class LoadProposals(BaseTransform):
     Required keys: `bytes` (content of the file), `img_path`, `row` (of the `ProposalStore`). Optional
     key: `max_pixels` (the largest photo that is decoded, width x height; by default the generator's).
     Added keys: `img` ((H, W, 3) uint8, BGR, upright), `reduction` (width of a pixel of `img` in pixels
-    of the photo; 1 unless `scaled_side` is set), `proposals` ((n, 4) float32, within the photo; empty
-    if the store has none). Removed key: `bytes`.
+    of the photo; 1 unless `scaled_side` is set), `zoom` (factors by which a detector enlarges width and
+    height; 1 and 1 unless `seen_at` is set), `proposals` ((n, 4) float32, within the photo; empty if
+    the store has none). Removed key: `bytes`.
 
     Args:
         max_proposals (int, optional): Number of boxes to keep, from the first. Defaults to None: all.
+        keep (str | Mapping[str, Any], optional): Filter of the boxes: a name of `get_filter`, or
+            arguments of `custom_filter`. Its pixels are those of `seen_at`. Defaults to None: all boxes
+            of the store.
+        seen_at (Mapping[str, Any], optional): Size at which a detector sees the photo: `scale` (width
+            and height in pixels) and `keep_ratio` of mmcv's `Resize`, see `zoom_of`. Defaults to None:
+            the photo's own.
         scaled_side (int, optional): Let libjpeg decode a JPEG at 1/2, 1/4 or 1/8 of its size, as long
             as the short side keeps this many pixels; about 1.4 times the largest view is enough. Use
             it for large photos; below about 640 pixels it gains nothing. Pixels differ slightly,
@@ -65,29 +85,67 @@ class LoadProposals(BaseTransform):
 
     Raises:
         ImageError: If the photo cannot be used, see `decode_photo`.
-        ValueError: If `scaled_side` is below 1.
+        ValueError: If `scaled_side` is below 1, or `keep` or `seen_at` is not understood.
     """
 
-    def __init__(self, max_proposals: int | None = None,
-                 scaled_side: int | None = None) -> None:
+    def __init__(self, max_proposals: int | None = None, scaled_side: int | None = None,
+                 keep: str | Mapping[str, Any] | None = None,
+                 seen_at: Mapping[str, Any] | None = None) -> None:
         if scaled_side is not None and scaled_side < 1:
             raise ValueError(f'scaled_side must be at least 1 pixel, or None, not {scaled_side}.')
         self.max_proposals = max_proposals
         self.scaled_side = scaled_side
+        self.filter = None if keep is None else read_filter(keep)
+        self.seen_at = None if seen_at is None else dict(seen_at)
+        if self.seen_at is not None and (
+                not self.seen_at.keys() <= {'scale', 'keep_ratio'} or
+                len(self.seen_at.get('scale', ())) != 2 or min(self.seen_at['scale']) < 1):
+            raise ValueError(f'seen_at = {self.seen_at}: set `scale` to a width and a height of at '
+                             'least 1 pixel, and `keep_ratio` to True or False.')
 
     def transform(self, results: dict) -> dict:
-        """Replace `bytes` by `img`, `reduction` and `proposals`."""
+        """Replace `bytes` by `img`, `reduction`, `zoom` and `proposals`."""
         row, content = results['row'], results.pop('bytes')
         try:
             img, reduction = decode_photo(content, (row.width, row.height),
                                           results.get('max_pixels', MAX_PIXELS), self.scaled_side)
         except ImageError as error:
             raise ImageError(error.reason, results['img_path']) from error
-        boxes = row.boxes[:self.max_proposals]
-        limits = np.array([row.width, row.height] * 2, dtype=np.float32)
-        results.update(img=img, reduction=reduction,
-                       proposals=np.clip(boxes, 0, limits).astype(np.float32))
+        results.update(img=img, reduction=reduction, **self.select(row))
         return results
+
+    def select(self, row: ImageProposals) -> dict[str, Any]:
+        """Return `zoom` and `proposals` of a row of the store, without reading pixels."""
+        zoom = (1.0, 1.0) if self.seen_at is None else zoom_of(row.width, row.height, **self.seen_at)
+        limits = np.array([row.width, row.height] * 2, dtype=np.float32)
+        boxes = np.clip(row.boxes, 0, limits).astype(np.float32)
+        if self.filter is not None:
+            regions = np.concatenate([boxes[:, :2], np.maximum(boxes[:, 2:] - boxes[:, :2], 0)], axis=1)
+            kept = self.filter.marks(regions * (zoom * 2), row.width * zoom[0], row.height * zoom[1])
+            boxes = boxes[kept]
+        return dict(zoom=zoom, proposals=boxes[:self.max_proposals])
+
+
+def read_filter(keep: str | Mapping[str, Any]) -> BoxFilter:
+    """Return the filter that `LoadProposals.keep` describes.
+
+    Args:
+        keep (str | Mapping[str, Any]): A name of `get_filter`, or arguments of `custom_filter`.
+
+    Returns:
+        BoxFilter: The filter.
+
+    Raises:
+        ValueError: If there is no such filter.
+    """
+    if isinstance(keep, str):
+        return get_filter(keep)
+    try:
+        return custom_filter(**keep)
+    except TypeError as error:
+        raise ValueError(f'LoadProposals: keep = {dict(keep)} is not a filter: {error}. Use the name '
+                         'of a filter, or min_side, max_side, max_ratio, min_size, max_size and '
+                         'fallback.') from error
 
 
 @TRANSFORMS.register_module()
@@ -100,9 +158,14 @@ class ProposalViews(BaseTransform):
     repeated; a pair that shares none gets the whole views as boxes. Row i of a pair's two box lists is
     the same object. The first view's boxes are jittered. Each view is mirrored at random.
 
-    Required keys: `img`, `reduction`, `row`, `proposals`, `rng`. Added keys: `views` (list of
-    (H_v, W_v, 3) uint8), `bboxes` ((P, 2, K, 4) float32, pixels of the view), `policy` (the
-    `PhotometricPolicy` of all views) and `finest_levels` (list of V integers).
+    With `tile`, a tile of the photo takes the place of the whole photo, for small objects: it contains
+    a proposal of the photo, drawn uniformly, at a uniform position, and is drawn again with the
+    windows. A pair then shares the proposals of which both of its views show at least half (our
+    choice).
+
+    Required keys: `img`, `reduction`, `row`, `proposals`, `rng`, with `tile` also `zoom`. Added keys:
+    `views` (list of (H_v, W_v, 3) uint8), `bboxes` ((P, 2, K, 4) float32, pixels of the view), `policy`
+    (the `PhotometricPolicy` of all views) and `finest_levels` (list of V integers).
 
     Args:
         views (Sequence[Mapping[str, Any]]): One dict per view with all of its settings. `size` (int,
@@ -120,6 +183,9 @@ class ProposalViews(BaseTransform):
         flip_prob (float): Probability that a view is mirrored, within [0, 1]. Defaults to 0.5.
         min_shared (int): Number of proposals that each pair should share. Defaults to 2.
         max_tries (int): Largest number of draws of the windows. Defaults to 5.
+        tile (int, optional): Side of the tile in pixels of the photo as a detector sees it
+            (`LoadProposals.seen_at`); a photo of smaller sides is enlarged. Defaults to None: the whole
+            photo.
 
     Raises:
         ValueError: If a view's dict has none of the three forms, there are fewer than two views, or
@@ -133,7 +199,8 @@ class ProposalViews(BaseTransform):
                  jitter_ratio: float = 0.1,
                  flip_prob: float = 0.5,
                  min_shared: int = 2,
-                 max_tries: int = 5) -> None:
+                 max_tries: int = 5,
+                 tile: int | None = None) -> None:
         if len(views) < 2:
             raise ValueError(f'ProposalViews compares views and needs at least 2, not {len(views)}.')
         for v, view in enumerate(views):
@@ -145,9 +212,9 @@ class ProposalViews(BaseTransform):
             if view.get('finest_level', 0) < 0:
                 raise ValueError(f'views[{v}]: finest_level must be at least 0, not '
                                  f'{view["finest_level"]}.')
-        if num_proposals < 1 or max_tries < 1:
-            raise ValueError('num_proposals and max_tries must be at least 1, not '
-                             f'{num_proposals} and {max_tries}.')
+        if num_proposals < 1 or max_tries < 1 or (tile is not None and tile < 1):
+            raise ValueError('num_proposals, max_tries and the tile of ProposalViews must be at least '
+                             f'1, not {num_proposals}, {max_tries} and {tile}.')
         self.views = [dict(view) for view in views]
         self.finest_levels = [view.get('finest_level', 0) for view in views]
         self.policy = PhotometricPolicy.of_views(
@@ -158,6 +225,7 @@ class ProposalViews(BaseTransform):
         self.flip_prob = flip_prob
         self.min_shared = min_shared
         self.max_tries = max_tries
+        self.tile = tile
 
     def transform(self, results: dict) -> dict:
         """Add `views`, `bboxes`, `policy` and `finest_levels`."""
@@ -172,7 +240,8 @@ class ProposalViews(BaseTransform):
     def choose(self, results: dict) -> tuple[list[Window], np.ndarray, np.ndarray]:
         """Draw the windows, flips (V,) and boxes (P, 2, K, 4) of the views without reading pixels."""
         row, rng = results['row'], results['rng']
-        windows, picks = self._draw_windows(results['proposals'], row.width, row.height, rng)
+        sides = None if self.tile is None else tuple(self.tile / factor for factor in results['zoom'])
+        windows, picks = self._draw_windows(results['proposals'], row.width, row.height, rng, sides)
         bboxes = self._view_boxes(results['proposals'], windows, picks, rng)
         flips = rng.random(len(self.views)) < self.flip_prob
         for v, view in enumerate(self.views):
@@ -182,24 +251,33 @@ class ProposalViews(BaseTransform):
         return windows, flips, bboxes
 
     def _draw_windows(self, proposals: np.ndarray, width: int, height: int,
-                      rng: np.random.Generator) -> tuple[list[Window], list[np.ndarray]]:
+                      rng: np.random.Generator, sides: tuple[float, float] | None = None
+                      ) -> tuple[list[Window], list[np.ndarray]]:
         """Draw all windows and, for each pair, the K rows of `proposals` to compare.
 
-        The rows of a pair that shares no proposal are empty.
+        The windows are within the photo, or within a tile of it with these sides, in pixels of the
+        photo. The rows of a pair that shares no proposal are empty.
         """
         wanted = self.min_shared
+        frame = (0, 0, width, height)
+        anchors = proposals if sides is None else proposals[overlaps(proposals, frame)]
         for _ in range(self.max_tries):
+            if sides is not None:
+                anchor = anchors[rng.integers(len(anchors))] if len(anchors) else None
+                frame = sample_tile(width, height, sides, rng, anchor)
             windows: list[Window] = []
             for view in self.views:
                 if 'same_window_as' in view:
                     windows.append(windows[view['same_window_as']])
                 elif 'area' in view:
-                    windows.append(sample_window(width, height, view['area'],
-                                                 view.get('ratio', (3 / 4, 4 / 3)), rng))
+                    x, y, w, h = sample_window(*frame[2:], view['area'],
+                                               view.get('ratio', (3 / 4, 4 / 3)), rng)
+                    windows.append((frame[0] + x, frame[1] + y, w, h))
                 else:
-                    windows.append((0, 0, width, height))
-            first = overlaps(proposals, windows[0])
-            shared = [np.flatnonzero(first & overlaps(proposals, w)) for w in windows[1:]]
+                    windows.append(frame)
+            shown = [overlaps(proposals, w) if sides is None else
+                     shares_inside(proposals, w) >= MIN_INSIDE for w in windows]
+            shared = [np.flatnonzero(shown[0] & other) for other in shown[1:]]
             if all(len(rows) >= wanted for rows in shared):
                 break
             wanted = max(wanted // 2, 1)

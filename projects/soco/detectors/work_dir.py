@@ -60,12 +60,21 @@ def check_own(work: WorkDir, detector: Config) -> None:
                          f'{work.detector}). Choose another --work-dir, or delete that folder.')
 
 
-def write_configs(work: WorkDir, detector: Config, derived: Config, about: str, resume: bool) -> bool:
-    """Write the two configs of a work directory, whose edited files are kept when a run is resumed.
+def write_detector(work: WorkDir, detector: Config) -> None:
+    """Write the config of the detector, which says whose work directory it is.
+
+    Args:
+        work (WorkDir): The directory, after `check_own`.
+        detector (Config): The output of `read_detector`.
+    """
+    write_whole(work.detector, detector.pretty_text.encode())
+
+
+def write_config(work: WorkDir, derived: Config, about: str, resume: bool) -> bool:
+    """Write the pretraining config of a work directory; an edited one is kept when a run is resumed.
 
     Args:
         work (WorkDir): The directory.
-        detector (Config): The output of `read_detector`.
         derived (Config): The output of `derive`.
         about (str): Comment at the top of the pretraining config.
         resume (bool): Whether an existing run goes on.
@@ -84,7 +93,6 @@ def write_configs(work: WorkDir, detector: Config, derived: Config, about: str, 
                f'contains {work.config.name}, which was edited or made with other options')
         raise ValueError(f'{work.path} {why}. Add --resume to go on with what is there (the config in '
                          'the folder then counts, not the options), or choose another --work-dir.')
-    write_whole(work.detector, detector.pretty_text.encode())
     if not differs:
         write_whole(work.config, text.encode())
     return differs

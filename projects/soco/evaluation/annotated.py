@@ -61,8 +61,14 @@ class _Object(NamedTuple):
 
 
 def first_view(cfg: Config) -> dict:
-    """Return a pretraining config's first view; whole photos are resized to its size."""
-    return transform_in(cfg, 'ProposalViews').views[0]
+    """Return a pretraining config's first view, with the size that whole photos are resized to.
+
+    It is the view's own, or, if views are cut from tiles, the short side at which the detector sees
+    photos, so that objects have about the sizes of training.
+    """
+    transform = transform_in(cfg, 'ProposalViews')
+    seen_at = transform_in(cfg, 'LoadProposals').get('seen_at') if transform.get('tile') else None
+    return {**transform.views[0], **(dict(size=min(seen_at.scale)) if seen_at else {})}
 
 
 def read_labelled(path: str | Path, source: ImageSource, view_size: int,

@@ -117,10 +117,10 @@ def held_out_dataset(cfg: Config, images: str | Path, proposals: str | Path,
             transform['prob'] = 0.0
     with DefaultScope.overwrite_default_scope(cfg.default_scope):
         built = DATASETS.build(dataset)
-    if not built.store.box_counts().any():
-        raise ValueError(f'{proposals} contains no box for any of its {len(built.store)} photos. '
-                         f'Generate it again with a filter that keeps some boxes: python '
-                         f'tools/generate_proposals.py {images} OUT.arrow --keep all')
+    if not built.box_counts().any():
+        raise ValueError(f'{proposals} contains no box that the config uses for any of its '
+                         f'{len(built.store)} photos. Generate it again with a filter that keeps some '
+                         f'boxes: python tools/generate_proposals.py {images} OUT.arrow --keep all')
     return built
 
 
@@ -217,7 +217,7 @@ def held_out_batches(model: SoCo, dataset: SoCoDataset, num_photos: int, draw: i
     Raises:
         ValueError: If a photo cannot be read.
     """
-    usable = torch.from_numpy(dataset.store.box_counts()).nonzero().flatten()
+    usable = torch.from_numpy(dataset.box_counts()).nonzero().flatten()
     rows = usable[torch.linspace(0, len(usable) - 1, min(num_photos, len(usable))).long()]
     # Batches of nearly equal size: a small last batch would have different BN statistics.
     for part in rows.tensor_split(math.ceil(len(rows) / batch_size)):

@@ -18,6 +18,7 @@ class Rule:
         max_ratio (float): Largest ratio of the longer to the shorter side. Defaults to inf: any.
         min_size (float): Smallest sqrt(w·h) / sqrt(W·H), in [0, 1]. Defaults to 0.
         max_size (float): Largest sqrt(w·h) / sqrt(W·H). Defaults to inf: any.
+        max_side (float): Largest width and height in pixels. Defaults to inf: any.
     """
 
     name: str
@@ -25,25 +26,27 @@ class Rule:
     max_ratio: float = math.inf
     min_size: float = 0.
     max_size: float = math.inf
+    max_side: float = math.inf
 
-    def keeps(self, boxes: np.ndarray, width: int, height: int) -> np.ndarray:
+    def keeps(self, boxes: np.ndarray, width: float | np.ndarray,
+              height: float | np.ndarray) -> np.ndarray:
         """Return for each box whether it satisfies the rule.
 
         Args:
             boxes (np.ndarray): (n, 4) x, y, w, h in pixels.
-            width (int): Width of the image in pixels.
-            height (int): Height of the image in pixels.
+            width (float | np.ndarray): Width of the image in pixels, or (n,) of the image of each box.
+            height (float | np.ndarray): Height of the image in pixels, or (n,).
 
         Returns:
             np.ndarray: (n,) bool.
         """
         w, h = boxes[:, 2].astype(np.float64), boxes[:, 3].astype(np.float64)
-        kept = (w >= self.min_side) & (h >= self.min_side)
+        kept = (np.minimum(w, h) >= self.min_side) & (np.maximum(w, h) <= self.max_side)
         if self.max_ratio < math.inf:
             ratio = np.divide(w, h, out=np.full_like(w, math.inf), where=h > 0)
             kept &= (1. / self.max_ratio <= ratio) & (ratio <= self.max_ratio)
         if self.min_size > 0 or self.max_size < math.inf:
-            size = np.sqrt(w * h) / math.sqrt(width * height)
+            size = np.sqrt(w * h) / np.sqrt(width * height)
             kept &= (self.min_size <= size) & (size <= self.max_size)
         return kept
 
@@ -72,11 +75,19 @@ class BoxFilter:
             tuple[np.ndarray, str]: The boxes kept, in their order, and the name of the rule that was
             applied, or `'nothing'` if no rule keeps a box.
         """
+        kept, rule = self._apply(boxes, width, height)
+        return boxes[kept], rule
+
+    def marks(self, boxes: np.ndarray, width: float, height: float) -> np.ndarray:
+        """Return for each of the regions of one image whether it is kept, (n,) bool; see `__call__`."""
+        return self._apply(boxes, width, height)[0]
+
+    def _apply(self, boxes: np.ndarray, width: float, height: float) -> tuple[np.ndarray, str]:
         for rule in self.rules:
             kept = rule.keeps(boxes, width, height)
             if kept.any():
-                return boxes[kept], rule.name
-        return boxes[:0], NOTHING
+                return kept, rule.name
+        return np.zeros(len(boxes), dtype=bool), NOTHING
 
     def describe(self) -> dict:
         """Return the filter as JSON values, for the metadata of a store."""
@@ -127,7 +138,8 @@ def get_filter(name: str) -> BoxFilter:
 
 
 def custom_filter(min_side: float = 32, max_ratio: float = math.inf, min_size: float = 0.,
-                  max_size: float = math.inf, fallback: bool = False) -> BoxFilter:
+                  max_size: float = math.inf, fallback: bool = False,
+                  max_side: float = math.inf) -> BoxFilter:
     """Build a filter from limits.
 
     Args:
@@ -137,6 +149,7 @@ def custom_filter(min_side: float = 32, max_ratio: float = math.inf, min_size: f
         max_size (float): Largest sqrt(w·h) / sqrt(W·H). Defaults to inf.
         fallback (bool): Whether an image left without boxes keeps those within `max_ratio`, or else
             all with sides of at least `min_side`. Defaults to False.
+        max_side (float): Largest width and height in pixels. Defaults to inf.
 
     Returns:
         BoxFilter: The filter, named `custom`.
@@ -144,11 +157,11 @@ def custom_filter(min_side: float = 32, max_ratio: float = math.inf, min_size: f
     Raises:
         ValueError: If a number is out of range.
     """
-    if min_side < 0 or max_ratio < 1 or not 0 <= min_size <= max_size:
-        raise ValueError(f'a filter needs min_side >= 0, max_ratio >= 1 and '
-                         f'0 <= min_size <= max_size, not min_side={min_side}, '
+    if not 0 <= min_side <= max_side or max_ratio < 1 or not 0 <= min_size <= max_size:
+        raise ValueError(f'a filter needs 0 <= min_side <= max_side, max_ratio >= 1 and '
+                         f'0 <= min_size <= max_size, not min_side={min_side}, max_side={max_side}, '
                          f'max_ratio={max_ratio}, min_size={min_size}, max_size={max_size}.')
-    rules = [Rule('custom', min_side, max_ratio, min_size, max_size)]
+    rules = [Rule('custom', min_side, max_ratio, min_size, max_size, max_side)]
     if fallback:
         rules += [Rule('ratio', min_side, max_ratio), Rule('side', min_side)]
     return BoxFilter('custom', tuple(rules))
