@@ -68,10 +68,14 @@ def load_official(model: torch.nn.Module, data: dict) -> None:
                          f'missing {missing[:5]}, extra {unexpected[:5]}')
 
 
-def compare(path: Path) -> list[Difference]:
+def compare(path: Path, channels_last: bool = True) -> list[Difference]:
     """Run the comparison for one parity file and return all differences."""
     data = reference.load_parity(path)
     model = build_model(data['kind'], data['arch'])
+    assert model.memory_format == torch.channels_last  # of the recipes
+    if not channels_last:
+        model.memory_format = torch.contiguous_format
+        model.to(memory_format=model.memory_format)
     load_official(model, data)
     views = reference.fill_views(data['sizes'], data['batch'], data['seed'])
     model.eval()
@@ -135,9 +139,12 @@ def compare_training(model: torch.nn.Module, views: list[torch.Tensor],
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('files', nargs='+', type=Path, help='parity files (JSON)')
+    parser.add_argument('--contiguous', action='store_true', help="compare in torch's default memory "
+                        'format (default: channels_last, as in the recipes)')
+    args = parser.parse_args()
     failed = 0
-    for path in parser.parse_args().files:
-        rows = compare(path)
+    for path in args.files:
+        rows = compare(path, not args.contiguous)
         print(f'{path}\n  {"":32}{"official":>14}{"ours":>14}{"difference":>12}{"allowed":>10}')
         for row in rows:
             bad = not row.difference <= row.tolerance

@@ -43,7 +43,8 @@ def derive(detector: Config, recipe: Config,
         neck=parts.neck,
         roi_head=parts.roi_head,
         projector=projector,
-        head=head)
+        head=head,
+        channels_last=cfg.model.get('channels_last', False))
     if cfg.model.get('regulariser'):
         model['regulariser'] = plain(cfg.model.regulariser)
     if parts.frozen:
