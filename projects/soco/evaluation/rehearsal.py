@@ -18,6 +18,7 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode, unset_fake
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map, tree_map_only
 
+from ..models.sync_bn import drop_empty_check
 from .step import AMP_TYPES, made_up_data
 
 DEVICE = torch.device('cuda')
@@ -33,7 +34,7 @@ class Rehearsal(NamedTuple):
         losses (dict[str, torch.dtype]): Name of each output of the model to its type.
         weights (int): Bytes of the weights of both networks, the gradients and the optimiser's buffers.
         buckets (int): Bytes of the gradients' second copy, which several GPUs need.
-        saved (int): Bytes that the forward pass keeps for the backward pass, views included.
+        saved (int): Bytes of the views, and of what the forward pass keeps for the backward pass.
         batch_size (int): Images in the batch.
     """
 
@@ -88,6 +89,7 @@ def rehearse(cfg: Config, amp: str, batch_size: int | None = None) -> Rehearsal:
     kept = _Kept()
     with DefaultScope.overwrite_default_scope(cfg.default_scope), torch.device('meta'):
         model = MODELS.build(cfg.model).train()
+    drop_empty_check(model)  # as the Runner does
     with pretend_gpu(amp) as fake:
         _move_to_gpu(model)
         weights = {id(t.untyped_storage()): t.untyped_storage().nbytes()
@@ -96,6 +98,8 @@ def rehearse(cfg: Config, amp: str, batch_size: int | None = None) -> Rehearsal:
         inputs = _watch_inputs(model)
         with HostTensors(fake):
             prepared = model.data_preprocessor(data, True)
+            for view in prepared['inputs']:  # the step holds them to its end
+                kept.pack(view)
             with torch.autograd.graph.saved_tensors_hooks(kept.pack, lambda t: t):
                 losses = model.loss(**prepared)
         gradients = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
