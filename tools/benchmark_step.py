@@ -39,7 +39,7 @@ def parse_args() -> argparse.Namespace:
                         '(default: fp16 on CUDA, as in the configs; no on a CPU)')
     parser.add_argument('--channels-last', choices=['yes', 'no'], help='memory format of weights and '
                         'views of all contenders (default: that of the first config)')
-    parser.add_argument('--compile', choices=['yes', 'no'], help='whether the configs\' backbone and '
+    parser.add_argument('--compile', choices=['yes', 'no'], help="whether the configs' backbone and "
                         'neck are compiled (default: as in the first config)')
     parser.add_argument('--steps', type=int, default=7, help='timed steps (default 7)')
     parser.add_argument('--warmup', type=int, default=3, help='warm-up steps, at least 2 (default 3)')
@@ -140,7 +140,8 @@ def main() -> None:
     name = torch.cuda.get_device_name() if args.device == 'cuda' else platform.processor()
     console.print(f'{name or "CPU"}, {torch.get_num_threads()} CPU threads, torch '
                   f'{torch.__version__}, batch {args.batch}, precision: {args.amp}'
-                  f'{", channels_last" if args.channels_last else ""}{", compiled" if args.compile else ""}')
+                  f'{", channels_last" if args.channels_last else ""}'
+                  f'{", compiled" if args.compile else ""}')
     with Progress(console=console, transient=True) as progress:
         bar = progress.add_task('steps', total=len(builders) * (args.steps + 1))
         found = measure_steps(builders, data, device, args.steps, args.warmup,

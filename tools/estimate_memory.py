@@ -42,7 +42,8 @@ def main() -> None:
         register_modules(cfg)
         found = rehearse(cfg, args.amp, args.batch)
         table.add_row(name, str(found.batch_size), *(
-            f'{count / 2**30:.1f}' for count in (found.weights, found.buckets, found.saved, found.total)),
+            f'{count / 2**30:.1f}'
+            for count in (found.weights, found.buckets, found.saved, found.total)),
             *(str(found.largest_batch(size * 1e9)) for size in SIZES))
     Console().print(table)
 

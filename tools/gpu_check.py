@@ -34,8 +34,8 @@ def describe_machine(device: str) -> dict[str, str]:
     """Return what the machine is, or raise an error if it has no such device."""
     import torch
     if device == 'cuda' and not torch.cuda.is_available():
-        raise ValueError('There is no CUDA device here that this torch can use. To try the check without '
-                         'one: bash tools/gpu_check.sh --device cpu --tiny')
+        raise ValueError('There is no CUDA device here that this torch can use. To try the check '
+                         'without one: bash tools/gpu_check.sh --device cpu --tiny')
     return dict(device=device, name=torch.cuda.get_device_name() if device == 'cuda' else
                 platform.processor() or 'CPU', torch=torch.__version__, date=time.strftime('%Y-%m-%d'))
 
@@ -72,8 +72,8 @@ def main() -> None:
     console.print(table)
     bad = [row['name'] for row in rows if row['state'] in (FAILED, LATE)]
     if bad:
-        raise ValueError(f'{len(bad)} of {len(rows)} parts did not end well: {"; ".join(bad)}. The ends '
-                         f'of their outputs are in {args.out}.')
+        raise ValueError(f'{len(bad)} of {len(rows)} parts did not end well: {"; ".join(bad)}. The '
+                         f'ends of their outputs are in {args.out}.')
 
 
 if __name__ == '__main__':

@@ -76,8 +76,10 @@ def test_a_level_that_no_box_falls_on_still_has_a_gradient():
 
 
 def test_only_images_with_a_box_on_a_level_are_converted(monkeypatch):
-    feats = tuple(torch.rand(3, 4, 224 // s, 224 // s).bfloat16().requires_grad_() for s in (4, 8, 16, 32))
-    boxes = torch.tensor([[2, 10, 10, 30, 30], [0, 0, 0, 200, 200], [2, 4, 4, 50, 40], [1, 0, 0, 60, 60.]])
+    feats = tuple(torch.rand(3, 4, 224 // s, 224 // s).bfloat16().requires_grad_()
+                  for s in (4, 8, 16, 32))
+    boxes = torch.tensor([[2, 10, 10, 30, 30], [0, 0, 0, 200, 200], [2, 4, 4, 50, 40],
+                          [1, 0, 0, 60, 60.]])
     converted, convert = [], torch.Tensor.float
     monkeypatch.setattr(torch.Tensor, 'float', lambda t: converted.append(t.shape) or convert(t))
     pooled = extractor()(feats, boxes)

@@ -134,8 +134,8 @@ def make_photos(folder: Path, count: int) -> None:
             for box, colour in zip(np.hstack([corner, side]).tolist(), rng.integers(0, 256, (8, 3))):
                 x, y, w, h = box
                 cv2.rectangle(photo, (x, y), (x + w, y + h), colour.tolist(), -1)
-                annotations.append(dict(id=len(annotations) + 1, image_id=i + 1, category_id=1, bbox=box,
-                                        area=w * h, iscrowd=0))
+                annotations.append(dict(id=len(annotations) + 1, image_id=i + 1, category_id=1,
+                                        bbox=box, area=w * h, iscrowd=0))
             name = f'{i:03}.jpg'
             if not cv2.imwrite(str(folder / 'photos' / name), photo):
                 raise OSError(f'{folder / "photos" / name} could not be written.')
@@ -239,7 +239,8 @@ def read_data(path: Path) -> dict[str, Any]:
     found = json.loads(path.read_text())
     return {**{f'images/s per core, {name}': round(row['rate'], 1)
                for name, row in found['contenders'].items()},
-            **{f'images/s, {count} workers': round(rate, 1) for count, rate in found['workers'].items()}}
+            **{f'images/s, {count} workers': round(rate, 1)
+               for count, rate in found['workers'].items()}}
 
 
 def read_resume(run: Path, again: Path) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """A training step's forward pass as on a GPU, without one: precision, host waits and memory.
 
-Tensors of the device are fake: they have a shape, a type and a device, but no values, so a recipe at its
-full batch takes seconds and no memory. What a data loader leaves on the CPU is real. The backward pass
-and the optimiser cannot run this way.
+Tensors of the device are fake: they have a shape, a type and a device, but no values, so a recipe at
+its full batch takes seconds and no memory. What a data loader leaves on the CPU is real. The backward
+pass and the optimiser cannot run this way.
 """
 import copy
 from collections.abc import Iterator

@@ -8,7 +8,7 @@ from .roi_heads import SoCoBBoxHead, SoCoC4RoIHead, SoCoRoIExtractor, SoCoRoIHea
 from .soco import SoCo, assign_levels, feature_spread
 
 __all__ = [
-    'ForeachBYOL', 'ImageViewsPreprocessor', 'SoCo', 'SoCoBBoxHead', 'SoCoC4RoIHead', 'SoCoDataPreprocessor',
-    'SoCoFPN', 'SoCoRoIExtractor', 'SoCoRoIHead', 'VarianceCovariance', 'assign_levels',
+    'ForeachBYOL', 'ImageViewsPreprocessor', 'SoCo', 'SoCoBBoxHead', 'SoCoC4RoIHead',
+    'SoCoDataPreprocessor', 'SoCoFPN', 'SoCoRoIExtractor', 'SoCoRoIHead', 'VarianceCovariance', 'assign_levels',
     'feature_spread'
 ]

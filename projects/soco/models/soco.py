@@ -55,7 +55,8 @@ class SoCo(BaseModel):
     def __init__(self, backbone: dict, roi_head: dict, projector: dict, head: dict,
                  neck: dict | list | None = None, data_preprocessor: dict | None = None,
                  regulariser: dict | None = None, channels_last: bool = False,
-                 compile_features: bool = False, frozen: Sequence[str] = (), init_cfg: dict | None = None) -> None:
+                 compile_features: bool = False, frozen: Sequence[str] = (),
+                 init_cfg: dict | None = None) -> None:
         super().__init__(backbone=backbone, neck=neck, head=head,
                          data_preprocessor=data_preprocessor, init_cfg=init_cfg)
         self.roi_head = MODELS.build(roi_head)
