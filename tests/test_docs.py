@@ -22,7 +22,7 @@ from small import ROOT, make_photos, make_store, tiny_config
 
 from projects.soco.runs.record import describe_session
 
-NEEDS = {'several GPUs', 'a cluster', 'a data set', 'a compiler', 'a browser'}
+NEEDS = {'a GPU', 'several GPUs', 'a cluster', 'a data set', 'a compiler', 'a browser'}
 PAGES = [ROOT / 'README.md', *sorted((ROOT / 'docs').rglob('*.md'))]
 PAGE_NAMES = [path.relative_to(ROOT).as_posix() for path in PAGES]
 

@@ -9,6 +9,6 @@ from .soco import SoCo, assign_levels, feature_spread
 
 __all__ = [
     'ForeachBYOL', 'ImageViewsPreprocessor', 'SoCo', 'SoCoBBoxHead', 'SoCoC4RoIHead',
-    'SoCoDataPreprocessor', 'SoCoFPN', 'SoCoRoIExtractor', 'SoCoRoIHead', 'VarianceCovariance', 'assign_levels',
-    'feature_spread'
+    'SoCoDataPreprocessor', 'SoCoFPN', 'SoCoRoIExtractor', 'SoCoRoIHead', 'VarianceCovariance',
+    'assign_levels', 'feature_spread'
 ]
