@@ -72,10 +72,8 @@ def compare(path: Path, channels_last: bool = True) -> list[Difference]:
     """Run the comparison for one parity file and return all differences."""
     data = reference.load_parity(path)
     model = build_model(data['kind'], data['arch'])
-    assert model.memory_format == torch.channels_last  # of the recipes
-    if not channels_last:
-        model.memory_format = torch.contiguous_format
-        model.to(memory_format=model.memory_format)
+    model.memory_format = torch.channels_last if channels_last else torch.contiguous_format
+    model.to(memory_format=model.memory_format)
     load_official(model, data)
     views = reference.fill_views(data['sizes'], data['batch'], data['seed'])
     model.eval()

@@ -2,10 +2,11 @@
 import numpy as np
 import pytest
 import torch
-from mmselfsup.registry import MODELS
 
 from projects.soco.datasets.colours import PhotometricPolicy
+from projects.soco.evaluation.rehearsal import HostTensors, pretend_gpu
 from projects.soco.models import fused_colours
+from projects.soco.models.data_preprocessor import SoCoDataPreprocessor
 from projects.soco.models.fused_colours import FusedColours
 from projects.soco.models.photometric import Plan, augment, mix
 
@@ -59,19 +60,21 @@ def test_plain_torch_takes_over(batch, warnings, monkeypatch, compiled, reason):
     assert len(warnings) == 1 and reason in warnings[0] and 'compile_colours=False' in warnings[0]
 
 
-def test_only_training_on_a_gpu_compiles(batch, monkeypatch):
+@pytest.mark.parametrize('device', ['cpu', 'cuda'])
+def test_only_training_on_a_gpu_compiles(device, monkeypatch):
     calls = []
     monkeypatch.setattr(FusedColours, '__call__', lambda self, *args: calls.append(1) or mix(*args))
-    cfg = dict(type='SoCoDataPreprocessor', mean=[0.] * 3, std=[1.] * 3)
+    monkeypatch.setattr(SoCoDataPreprocessor, 'is_compiled', staticmethod(lambda images: False))
     data = dict(cutouts=torch.zeros(2, 1, 1, 4), colours=dict(
         weights=torch.tensor([1., 0, 0]).repeat(2, 1, 7, 1), shifts=torch.zeros(2, 1),
         sigmas=torch.zeros(2, 1), solarize=torch.zeros(2, 1, dtype=torch.bool)))
-    images = torch.zeros(2, 3, 4, 4, dtype=torch.uint8)
-    for changes, mode, on_cpu, expected in ((dict(), True, False, 1), (dict(), False, False, 0),
-                                            (dict(), True, True, 0),
-                                            (dict(compile_colours=False), True, False, 0)):
-        preprocessor = MODELS.build(dict(cfg, **changes)).train(mode)
-        monkeypatch.setattr(preprocessor, 'is_compiled', lambda images, on_cpu=on_cpu: on_cpu)
+    for changes, training in ((dict(), True), (dict(), False), (dict(compile_colours=False), True)):
+        preprocessor = SoCoDataPreprocessor(mean=[0.] * 3, std=[1.] * 3, **changes).train(training)
         calls.clear()
-        preprocessor.prepare(images, 0, data, torch.empty(2, 3, 4, 4))
-        assert len(calls) == expected, (changes, mode, on_cpu)
+        with pretend_gpu() as fake, HostTensors(fake):
+            images, out = (torch.zeros(2, 3, 4, 4, dtype=dtype, device=device)
+                           for dtype in (torch.uint8, torch.float32))
+            for name in ('mean', 'scale'):
+                setattr(preprocessor, name, torch.ones(1, 3, 1, 1, device=device))
+            preprocessor.prepare(images, 0, data, out)
+        assert len(calls) == (device == 'cuda' and training and not changes), (changes, training)

@@ -43,8 +43,7 @@ def derive(detector: Config, recipe: Config,
         neck=parts.neck,
         roi_head=parts.roi_head,
         projector=projector,
-        head=head,
-        channels_last=cfg.model.get('channels_last', False))
+        head=head)
     if cfg.model.get('regulariser'):
         model['regulariser'] = plain(cfg.model.regulariser)
     if parts.frozen:

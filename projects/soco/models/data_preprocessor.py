@@ -82,7 +82,8 @@ class SoCoDataPreprocessor(BaseDataPreprocessor):
         if self.is_compiled(images):
             paint_on_cpu(images.flip(1), plan, self.mean, self.scale, prepared)
         else:
-            pixels = augment(self.to_float(images), plan, self.mixer if self.training else mix)
+            fused = self.training and images.is_cuda
+            pixels = augment(self.to_float(images), plan, self.mixer if fused else mix)
             torch.sub(pixels, self.mean, out=prepared).mul_(self.scale)
         keep = self.outside(data['cutouts'][:, view], images)
         if keep is not None:
