@@ -16,13 +16,9 @@ from projects.soco.launch.configs import load_config
 MACHINE = dict(device='cpu', name='made up')
 
 
-@pytest.fixture(autouse=True)
-def quick_python(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gpu_check.sys, 'executable', PYTHON)
-
-
 @pytest.mark.slow
-def test_a_step_is_measured_and_written(tmp_path: Path):
+def test_a_step_is_measured_and_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(gpu_check.sys, 'executable', PYTHON)
     part = next(part for part in plan_parts(ROOT, tmp_path, 'cpu', tiny=True)
                 if part.name == 'step, batch 2, without channels_last')
     told: list[str] = []
@@ -51,6 +47,7 @@ def test_a_part_that_fails_or_hangs_does_not_stop_the_others(tmp_path: Path):
     parts[3] = parts[3]._replace(reason='not today')
     out, seen = tmp_path / 'out.json', []
     started = time.monotonic()
+    # the tool's own Python: the processes of `scripts.PYTHON` do not end with it
     rows = run_parts([parts[2]._replace(minutes=0.2)], ROOT, tmp_path, 1, out, MACHINE, seen.append)
     assert time.monotonic() - started < 30 and rows[0]['state'] == 'time ran out'
     rows = run_parts(parts[:2] + parts[3:], ROOT, tmp_path, 10, out, MACHINE,

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import pytest
 import syncs
 import torch
+from mmcv.cnn import build_norm_layer
 from torch import Tensor, nn
 from torch.nn.modules import _functions
 
@@ -159,9 +160,10 @@ def test_the_host_waits_in_torchs_and_not_in_this(monkeypatch, cuda_ops):
 
 
 def test_layers_are_changed_in_place():
-    model = nn.Sequential(nn.SyncBatchNorm(3), nn.Sequential(nn.SyncBatchNorm(3), nn.BatchNorm2d(3)))
+    built = build_norm_layer(dict(type='SyncBN'), 3)[1]  # what configs name is a class that inherits
+    model = nn.Sequential(built, nn.Sequential(nn.SyncBatchNorm(3), nn.BatchNorm2d(3)))
     before, weight = list(model.state_dict()), model[0].weight
-    assert drop_empty_check(model) == 2
+    assert drop_empty_check(model) == 2 and drop_empty_check(model) == 0
     assert type(model[0]) is type(model[1][0]) is NonEmptySyncBN and type(model[1][1]) is nn.BatchNorm2d
     assert list(model.state_dict()) == before and model[0].weight is weight
     x = torch.rand(4, 3, 2, 2)

@@ -60,7 +60,8 @@ def drop_empty_check(model: nn.Module) -> int:
     Returns:
         int: Number of layers that were changed.
     """
-    layers = [layer for layer in model.modules() if type(layer) is nn.SyncBatchNorm]
+    layers = [layer for layer in model.modules()  # MMEngine's 'SyncBN' is a class that inherits
+              if isinstance(layer, nn.SyncBatchNorm) and not isinstance(layer, NonEmptySyncBN)]
     for layer in layers:
         layer.__class__ = NonEmptySyncBN
     return len(layers)
