@@ -45,6 +45,7 @@ def test_a_part_that_fails_or_hangs_does_not_stop_the_others(tmp_path: Path):
     parts = parts_of(tmp_path, 'print(1)', 'print("the reason"); exit(3)',
                      'import time; print("begun", flush=True); time.sleep(60)', 'print(2)')
     parts[3] = parts[3]._replace(reason='not today')
+    parts.append(parts[0]._replace(read=lambda: dict(number=[][0])))
     out, seen = tmp_path / 'out.json', []
     started = time.monotonic()
     # the tool's own Python: the processes of `scripts.PYTHON` do not end with it
@@ -52,7 +53,8 @@ def test_a_part_that_fails_or_hangs_does_not_stop_the_others(tmp_path: Path):
     assert time.monotonic() - started < 30 and rows[0]['state'] == 'time ran out'
     rows = run_parts(parts[:2] + parts[3:], ROOT, tmp_path, 10, out, MACHINE,
                      lambda line: seen.append(len(json.loads(out.read_text())['parts'])))
-    assert [row['state'] for row in rows] == ['ok', 'failed', 'left out'] and seen[1:] == [1, 2, 3]
+    assert [row['state'] for row in rows] == ['ok', 'failed', 'left out', 'failed']
+    assert seen[1:] == [1, 2, 3, 4] and 'IndexError' in rows[3]['output']
     assert rows[0]['figures'] == {'number': 0} and rows[1]['figures'] == {}
     assert 'exit code 3' in rows[1]['output'] and 'the reason' in rows[1]['output']
     assert rows[2]['output'] == 'not today'

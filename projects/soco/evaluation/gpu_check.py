@@ -176,7 +176,10 @@ def run_parts(parts: list[Part], root: Path, folder: Path, minutes: float, out: 
             row['state'], row['output'] = run_commands(part.commands, root, limit, environment)
             row['seconds'] = round(time.monotonic() - started, 1)
             if row['state'] == OK:
-                row['figures'] = part.read()
+                try:
+                    row['figures'] = part.read()
+                except (OSError, ValueError, LookupError) as error:  # the other parts are still run
+                    row['state'], row['output'] = FAILED, f'{type(error).__name__}: {error}'
         rows.append(row)
         with whole_file(out) as file:
             json.dump(dict(machine, parts=rows), file, indent=1)
@@ -208,9 +211,11 @@ def run_commands(commands: list[list[str]], root: Path, seconds: float,
                                    start_new_session=True)
         try:
             output, _ = process.communicate(timeout=left)
-        except subprocess.TimeoutExpired:
+        except BaseException as error:  # Ctrl-C does not reach another session
             os.killpg(process.pid, signal.SIGKILL)
             output, _ = process.communicate()
+            if not isinstance(error, subprocess.TimeoutExpired):
+                raise
             return LATE, output[-TAIL:]
         if process.returncode:
             return FAILED, f'exit code {process.returncode}\n{output[-TAIL:]}'
