@@ -20,12 +20,13 @@ class SoCoDataPreprocessor(BaseDataPreprocessor):
         bgr_to_rgb (bool): Whether the network's input is RGB; otherwise it is BGR, as photos are
             read. Colours are changed in RGB in both cases. Defaults to True.
         compile_colours (bool): Whether the colours of a training batch on a GPU are changed by compiled
-            kernels, see `FusedColours`. It takes a while in the first iteration. Defaults to True.
+            kernels, see `FusedColours`. It takes a while in the first iteration, and its gain is not
+            measured. Defaults to False.
         non_blocking (bool): Whether to copy to the device without waiting. Defaults to True.
     """
 
     def __init__(self, mean: Sequence[float], std: Sequence[float],
-                 bgr_to_rgb: bool = True, compile_colours: bool = True,
+                 bgr_to_rgb: bool = True, compile_colours: bool = False,
                  non_blocking: bool = True) -> None:
         super().__init__(non_blocking=non_blocking)
         order = slice(None) if bgr_to_rgb else slice(None, None, -1)
