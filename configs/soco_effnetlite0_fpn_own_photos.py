@@ -15,7 +15,7 @@ _base_ = [
 ]
 colours = dict(
     brightness=0.2, contrast=0.2, saturation=0.1, hue=0.05, grey_prob=0.05, blur_sigma=(0.1, 1.0))
-model = dict(regulariser=dict(type='VarianceCovariance'), channels_last=True)
+model = dict(regulariser=dict(type='VarianceCovariance'))
 
 train_dataloader = dict(
     batch_size=16,

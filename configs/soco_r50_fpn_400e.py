@@ -13,7 +13,6 @@
 #
 # To save memory, add --cfg-options model.backbone.with_cp=True (gradient checkpointing: stages are
 # recomputed in the backward pass, and BN updates its running statistics twice per step).
-# model.channels_last=True may be faster.
 #
 # With accumulation, SyncBN normalises over 1024 images instead of 2048. For another total batch, add
 # --auto-scale-lr (lr = 8.0 x batch / 2048).

@@ -1,5 +1,4 @@
 """The step benchmark, and the correctness and cost of its reference."""
-import json
 import subprocess
 import time
 
@@ -148,17 +147,7 @@ def test_steps_of_both_are_timed_in_turn(amp: str):
         assert len(contender.optim_wrapper.optimizer.state) == len(weights)
 
 
-@pytest.mark.slow
-def test_the_tool_writes_its_figures(tmp_path):
-    tool = ROOT / 'tools/benchmark_step.py'
-    run = subprocess.run(
-        [PYTHON, tool, ROOT / 'configs/soco_r18_fpn_quickstart.py', '--device', 'cpu',
-         '--batch', '2', '--steps', '1', '--channels-last', 'no', '--json', tmp_path / 'step.json'],
-        capture_output=True, text=True, cwd=ROOT, check=True)
-    assert 'images/s' in run.stdout and 'GFLOP' in run.stdout
-    figures = json.loads((tmp_path / 'step.json').read_text())
-    assert figures['batch'] == 2 and figures['channels_last'] is False
-    assert figures['found']['soco_r18_fpn_quickstart']['gflop'] > 0
-    wrong = subprocess.run([PYTHON, tool, '--batch', '1'], capture_output=True, text=True,
-                           cwd=ROOT)
+def test_a_batch_of_one_is_refused():
+    wrong = subprocess.run([PYTHON, ROOT / 'tools/benchmark_step.py', '--batch', '1'],
+                           capture_output=True, text=True, cwd=ROOT)
     assert wrong.returncode == 2 and '--batch' in wrong.stderr

@@ -6,10 +6,11 @@ from small import ROOT
 FILES = ROOT / 'tests/data/parity'
 
 
-@pytest.mark.parametrize('name', [
-    'fpn_r18', 'fpn_star_r18', pytest.param('c4_r50', marks=pytest.mark.slow)])
-def test_parity(name):
-    rows = parity.compare(FILES / f'{name}.json')
+@pytest.mark.parametrize('name, channels_last', [
+    ('fpn_r18', False), ('fpn_r18', True), ('fpn_star_r18', False),
+    pytest.param('c4_r50', False, marks=pytest.mark.slow)])
+def test_parity(name, channels_last):
+    rows = parity.compare(FILES / f'{name}.json', channels_last)
     assert len(rows) >= 10
     assert [row for row in rows if not row.difference <= row.tolerance] == []
 

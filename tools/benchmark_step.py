@@ -40,6 +40,8 @@ def parse_args() -> argparse.Namespace:
                         '(default: fp16 on CUDA, as in the configs; no on a CPU)')
     parser.add_argument('--channels-last', choices=['yes', 'no'], help='memory format of weights and '
                         'views of all contenders (default: that of the first config)')
+    parser.add_argument('--compile', choices=['yes', 'no'], help="whether the configs' backbone and "
+                        'neck are compiled (default: as in the first config)')
     parser.add_argument('--steps', type=int, default=7, help='timed steps (default 7)')
     parser.add_argument('--warmup', type=int, default=3, help='warm-up steps, at least 2 (default 3)')
     parser.add_argument('--json', type=Path, metavar='OUT', help='also write all figures to this file')
@@ -64,7 +66,8 @@ def set_device(args: argparse.Namespace) -> None:
 
 def gather_builders(args: argparse.Namespace, configs: dict, device: torch.device) -> dict:
     from projects.soco.evaluation.step import project_contender
-    builders = {name: lambda cfg=cfg: project_contender(cfg, device, args.amp, args.channels_last)
+    builders = {name: lambda cfg=cfg: project_contender(cfg, device, args.amp, args.channels_last,
+                                                       args.compile)
                 for name, cfg in configs.items()}
     if args.reference:
         if not (ROOT / 'tests/official_step.py').is_file():
@@ -133,12 +136,15 @@ def main() -> None:
     data = made_up_data(first, args.batch, pin=args.device == 'cuda')
     args.channels_last = (first.model.get('channels_last', False) if args.channels_last is None else
                           args.channels_last == 'yes')
+    args.compile = (first.model.get('compile_features', False) if args.compile is None else
+                    args.compile == 'yes')
     builders = gather_builders(args, configs, device)
     console = Console()
     name = torch.cuda.get_device_name() if args.device == 'cuda' else platform.processor()
     console.print(f'{name or "CPU"}, {torch.get_num_threads()} CPU threads, torch '
                   f'{torch.__version__}, batch {args.batch}, precision: {args.amp}'
-                  f'{", channels_last" if args.channels_last else ""}')
+                  f'{", channels_last" if args.channels_last else ""}'
+                  f'{", compiled" if args.compile else ""}')
     with Progress(console=console, transient=True) as progress:
         bar = progress.add_task('steps', total=len(builders) * (args.steps + 1))
         found = measure_steps(builders, data, device, args.steps, args.warmup,

@@ -4,6 +4,7 @@ import warnings
 from pathlib import Path
 
 import pytest
+import torch
 from mmengine.config import Config
 from mmengine.logging import print_log
 from mmengine.runner import Runner
@@ -112,3 +113,12 @@ def test_warnings_while_a_runner_is_built_reach_the_log(tmp_path: Path,
     log, details = (read_one(tmp_path / 'work', f'*/{name}') for name in ('*.log', DETAILS))
     assert 'the norm is odd' in log and 'the norm is odd' in details
     assert 'only for those who look' in details and 'only for' not in log
+
+
+@pytest.mark.parametrize('scope, layer', [('mmselfsup', 'NonEmptySyncBN'), ('mmdet', 'SyncBatchNorm')])
+def test_sync_bn_in_pretraining_does_not_wait(scope: str, layer: str, monkeypatch: pytest.MonkeyPatch):
+    runner = SummaryRunner.__new__(SummaryRunner)
+    runner.cfg, runner._distributed = Config(dict(default_scope=scope)), True
+    monkeypatch.setattr(Runner, 'wrap_model', lambda self, wrapper, model: model)
+    model = runner.wrap_model(None, torch.nn.Sequential(torch.nn.SyncBatchNorm(3)))
+    assert type(model[0]).__name__ == layer

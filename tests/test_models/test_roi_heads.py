@@ -1,15 +1,20 @@
 import math
+import sys
 
 import pytest
 import torch
+from mmcv.ops import RoIAlign
 from mmengine.registry import init_default_scope
 from torchvision.ops import roi_align
 
+from projects.soco.models.necks import SoCoFPN
 from projects.soco.models.roi_heads import (
     SoCoBBoxHead,
+    SoCoC4RoIHead,
     SoCoRoIExtractor,
     SoCoRoIHead,
     bboxes_to_rois,
+    use_torchvision,
 )
 
 
@@ -70,6 +75,43 @@ def test_a_level_that_no_box_falls_on_still_has_a_gradient():
         assert feat.grad is not None and feat.grad.abs().sum() == 0
 
 
+def test_only_images_with_a_box_on_a_level_are_converted(monkeypatch):
+    feats = tuple(torch.rand(3, 4, 224 // s, 224 // s).bfloat16().requires_grad_()
+                  for s in (4, 8, 16, 32))
+    boxes = torch.tensor([[2, 10, 10, 30, 30], [0, 0, 0, 200, 200], [2, 4, 4, 50, 40],
+                          [1, 0, 0, 60, 60.]])
+    converted, convert = [], torch.Tensor.float
+    monkeypatch.setattr(torch.Tensor, 'float', lambda t: converted.append(t.shape) or convert(t))
+    pooled = extractor()(feats, boxes)
+    monkeypatch.undo()
+    assert [shape[0] for shape in converted if len(shape) == 4] == [1, 1, 0, 1]
+    grad = torch.rand(pooled.shape)
+    pooled.backward(grad)
+    for level, (feat, rows) in enumerate(zip(feats, ([0, 2], [3], [], [1]), strict=True)):
+        alone = feat.detach().float().requires_grad_()
+        expected = roi_align(alone, boxes[rows], 7, 1 / (4 * 2**level), 0, True)
+        assert torch.equal(pooled[rows], expected)
+        expected.backward(grad[rows])
+        assert torch.equal(feat.grad, alone.grad.bfloat16())
+
+
+def test_output_and_gradient_are_written_once(monkeypatch):
+    init_default_scope('mmselfsup')
+
+    def fail(*args, **kwargs):
+        raise AssertionError("MMCV's function, which fills them with zeros")
+
+    monkeypatch.setattr(sys.modules[RoIAlign.__module__], 'roi_align', fail)
+    head = SoCoC4RoIHead(dict(type='mmdet.SingleRoIExtractor', out_channels=4, featmap_strides=[16],
+                              roi_layer=dict(type='RoIAlign', output_size=2, sampling_ratio=0)),
+                         dict(type='mmdet.ResLayer', depth=18, stage=3, stride=2))
+    head.shared_head = torch.nn.Identity()
+    assert head((torch.rand(1, 4, 8, 8), ), torch.tensor([[[0, 0, 60., 60]]])).shape == (1, 4)
+    most = torch.nn.ModuleList([RoIAlign(2, pool_mode='max')])  # torchvision takes the mean only
+    use_torchvision(most)
+    assert not most[0].use_torchvision and extractor().roi_layers[3].use_torchvision
+
+
 def test_rois_carry_the_index_of_their_image():
     rois = bboxes_to_rois(torch.arange(24.).view(2, 3, 4))
     assert rois[:, 0].tolist() == [0, 0, 0, 1, 1, 1]
@@ -102,3 +144,22 @@ def test_a_head_pools_from_chosen_maps_and_brings_them_to_one_width():
     assert features.shape == (2, 4)
     features.sum().backward()
     assert all(p.grad is not None for p in head.parameters())
+
+
+@pytest.mark.parametrize('autocast', [False, True])
+def test_the_pyramid_is_merged_in_the_precision_of_its_maps(autocast):
+    neck = SoCoFPN([3, 4, 5], 4)
+    neck.lateral_convs = torch.nn.ModuleList(torch.nn.Conv2d(n, 4, 1) for n in (3, 4, 5))
+    seen = []
+    for conv in neck.fpn_convs:
+        conv.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
+    maps = [torch.rand(2, n, s, s) for n, s in ((3, 8), (4, 4), (5, 2))]
+    with torch.autocast('cpu', torch.bfloat16, enabled=autocast):
+        laterals = [conv(x) for conv, x in zip(neck.lateral_convs, maps)]
+        neck(maps)
+    expected = laterals[2]
+    for level, lateral in zip(seen, reversed(laterals), strict=True):
+        if level is not seen[0]:
+            expected = lateral + expected.repeat_interleave(2, 2).repeat_interleave(2, 3)
+        assert level.dtype == (torch.bfloat16 if autocast else torch.float32)
+        assert torch.equal(level, expected)

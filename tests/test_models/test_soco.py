@@ -19,8 +19,8 @@ from projects.soco.weights.convert import from_official
 WIDTHS = dict(fpn_channels=16, head_channels=12, fc_channels=24, hidden=20, projection=8)
 
 
-def build(model: dict = MappingProxyType({}), **backbone) -> torch.nn.Module:
-    """Build the R50-FPN config with ResNet-18, the narrow widths above and the given settings."""
+def build_config(**backbone) -> dict:
+    """Return the R50-FPN model with ResNet-18, the narrow widths above and the given settings."""
     init_default_scope('mmselfsup')
     cfg = cpu_config(Config.fromfile(ROOT / 'configs/soco_r50_fpn_400e.py')).model
     cfg.backbone.update(depth=18, **backbone)
@@ -29,9 +29,14 @@ def build(model: dict = MappingProxyType({}), **backbone) -> torch.nn.Module:
     cfg.roi_head.bbox_head.update(in_channels=16, conv_out_channels=12, fc_out_channels=24)
     cfg.projector.update(in_channels=24, hid_channels=20, out_channels=8)
     cfg.head.predictor.update(in_channels=8, hid_channels=20, out_channels=8)
-    model = MODELS.build({**cfg, **model})
-    model.init_weights()
-    return model
+    return cfg
+
+
+def build(model: dict = MappingProxyType({}), **backbone) -> torch.nn.Module:
+    """Build and initialise the model of `build_config` with the given settings."""
+    built = MODELS.build({**build_config(**backbone), **model})
+    built.init_weights()
+    return built
 
 
 def boxes_on_all_levels(n: int, sizes: list[int], k: int = 4) -> torch.Tensor:
@@ -288,7 +293,7 @@ def test_recomputed_stages_give_the_same_gradients(inputs):
 
 
 def test_channels_last_is_the_same_step(inputs):
-    plain, last = build().train(), build(model=dict(channels_last=True)).train()
+    plain, last = (build(model=dict(channels_last=on)).train() for on in (False, True))
     last.load_state_dict(plain.state_dict())
     weight = last.target.backbone.layer1[0].conv1.weight
     assert weight.is_contiguous(memory_format=torch.channels_last) and not weight.is_contiguous()
@@ -300,6 +305,22 @@ def test_channels_last_is_the_same_step(inputs):
     for (name, a), b in zip(last.named_parameters(), plain.parameters(), strict=True):
         if a.requires_grad:
             assert (a.grad - b.grad).norm() <= 2e-2 * b.grad.norm() + 1e-5, name
+
+
+def test_backbone_and_neck_of_both_networks_are_compiled(monkeypatch):
+    """A compiler takes too long here; `tools/gpu_check.sh` has one."""
+    compiled = []
+    monkeypatch.setattr(torch.nn.Module, 'compile', lambda self, **settings: compiled.append(
+        (self, settings)))
+    with torch.device('meta'):
+        plain = MODELS.build(build_config())
+        assert compiled == []
+        model = MODELS.build(dict(build_config(), compile_features=True))
+    parts = [getattr(model, name) for name in ('backbone', 'neck')]
+    parts += [model.target[name] for name in ('backbone', 'neck')]
+    assert [module for module, _ in compiled] == parts
+    assert all(settings == dict(dynamic=False) for _, settings in compiled)  # once for each size
+    assert list(model.state_dict()) == list(plain.state_dict())
 
 
 def test_a_level_without_boxes_keeps_its_gradients():

@@ -3,7 +3,7 @@
 _base_ = 'soco_r18.py'
 model = dict(
     _delete_=True,
-    type='BYOL',
+    type='ForeachBYOL',
     base_momentum=0.99,
     data_preprocessor=dict(
         type='ImageViewsPreprocessor',

@@ -4,7 +4,7 @@ _base_ = 'soco_r50.py'
 norm_cfg = dict(type='SyncBN', requires_grad=True)
 model = dict(
     _delete_=True,
-    type='BYOL',
+    type='ForeachBYOL',
     base_momentum=0.99,
     data_preprocessor=dict(
         type='ImageViewsPreprocessor',

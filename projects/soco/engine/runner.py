@@ -55,6 +55,17 @@ class SummaryRunner(Runner):
         self._building.enter_context(_only_details(logger, self._details))
         return logger
 
+    def wrap_model(self, model_wrapper_cfg: dict | None, model: torch.nn.Module) -> torch.nn.Module:
+        """Move the model to its device and wrap it; SyncBN in pretraining does not wait for the device.
+
+        On every rank, a pretraining batch has the same number of views of the same sizes, so that no
+        layer's input is empty. A detector's may be.
+        """
+        if self.distributed and self.cfg.get('default_scope') == 'mmselfsup':
+            from ..models.sync_bn import drop_empty_check  # detectors do not need the models
+            drop_empty_check(model)
+        return super().wrap_model(model_wrapper_cfg, model)
+
     def build_train_loop(self, loop: BaseLoop | dict) -> BaseLoop:
         """Build the loop with its data set, then log the summary of the training."""
         with self._quiet_libraries():

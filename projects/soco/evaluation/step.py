@@ -187,7 +187,7 @@ def made_up_data(cfg: Config, batch_size: int, pin: bool = False) -> dict:
 
 
 def project_contender(cfg: Config, device: torch.device, amp: str,
-                      channels_last: bool = False) -> Contender:
+                      channels_last: bool = False, compiled: bool = False) -> Contender:
     """Build the model of a pretraining config and its optimiser.
 
     Args:
@@ -196,12 +196,13 @@ def project_contender(cfg: Config, device: torch.device, amp: str,
         amp (str): Precision: 'no', 'fp16' or 'bf16'.
         channels_last (bool): Whether weights and views use the channels-last memory format. Defaults
             to False.
+        compiled (bool): Whether backbone and neck are compiled. Defaults to False.
 
     Returns:
         Contender: The model, its preprocessor and its optimiser.
     """
     cfg = cpu_config(cfg) if device.type == 'cpu' else copy.deepcopy(cfg)
-    cfg.model.channels_last = channels_last
+    cfg.model.update(channels_last=channels_last, compile_features=compiled)
     with DefaultScope.overwrite_default_scope(cfg.default_scope):
         model = MODELS.build(cfg.model)  # no `init_weights`: times do not depend on the weights
         model.to(device).train()

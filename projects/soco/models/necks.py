@@ -1,5 +1,6 @@
 """The feature pyramid that SoCo pretrains, with the same keys as a detector's."""
 
+import torch
 import torch.nn.functional as F
 from mmdet.models.necks import FPN
 from mmengine.config import ConfigDict
@@ -39,7 +40,14 @@ class SoCoFPN(FPN):
         level, levels = None, []
         for i in range(self.num_ins - 1, finest - 1, -1):
             lateral = self.lateral_convs[i](inputs[i])
-            level = lateral if level is None else lateral + F.interpolate(
-                level, size=lateral.shape[2:], **self.upsample_cfg)
+            level = lateral if level is None else self.merge(level, lateral)
             levels.append(self.fpn_convs[i](level))
         return tuple(reversed(levels))
+
+    def merge(self, coarse: Tensor, lateral: Tensor) -> Tensor:
+        """Return the sum of the upsampled coarser level and a lateral map, in their precision.
+
+        Autocast would upsample in float32, and each finer level would be merged in float32.
+        """
+        with torch.autocast(lateral.device.type, enabled=False):
+            return lateral + F.interpolate(coarse, size=lateral.shape[2:], **self.upsample_cfg)

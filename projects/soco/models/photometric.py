@@ -101,7 +101,7 @@ def adjust_hue(images: Tensor, shifts: Tensor) -> Tensor:
     # fall around 2 and 4
     for channel, (centre, base, slope) in enumerate([(3, low, 1), (2, value, -1), (4, value, -1)]):
         share = (sixths - centre).abs_().sub_(1).clamp_(0, 1)
-        torch.addcmul(base, chroma, share, value=slope, out=images[:, channel])
+        images[:, channel] = torch.addcmul(base, chroma, share, value=slope)
     return images
 
 
@@ -136,13 +136,29 @@ def _to_device(values: np.ndarray, device: str | torch.device) -> Tensor:
     return torch.from_numpy(values).to(device, non_blocking=True)
 
 
-def augment(images: Tensor, plan: Plan) -> Tensor:
-    """Apply a plan to images (N, 3, H, W) in place and return them."""
+def mix(images: Tensor, plan: Plan) -> Tensor:
+    """Apply the operations of a plan before the blur to images (N, 3, H, W), in place; return them."""
     for place, (own, grey, mean) in enumerate(plan.mixes.any(axis=0).tolist()):
         if place == 3 and plan.hue.any():
             adjust_hue(images, plan.shifts)
         if own or grey or mean:
             blend(images, plan.weights[:, place], grey, mean)
+    return images
+
+
+def augment(images: Tensor, plan: Plan,
+            mixer: Callable[[Tensor, Plan], Tensor] = mix) -> Tensor:
+    """Apply a plan to images in place and return them.
+
+    Args:
+        images (Tensor): (N, 3, H, W) float.
+        plan (Plan): Operations on the images.
+        mixer (Callable): What applies the operations before the blur. Defaults to `mix`.
+
+    Returns:
+        Tensor: `images`, (N, 3, H, W).
+    """
+    images = mixer(images, plan)
     _change(images, plan.blur, gaussian_blur, plan.sigmas)
     return _change(images, plan.solarize, solarize)
 

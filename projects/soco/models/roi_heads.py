@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 from mmcv.cnn import ConvModule
+from mmcv.ops import RoIAlign
 from mmdet.models.backbones.resnet import BasicBlock, Bottleneck
 from mmdet.models.roi_heads.roi_extractors import SingleRoIExtractor
 from mmengine.model import BaseModule
@@ -38,6 +39,7 @@ class SoCoRoIExtractor(SingleRoIExtractor):
             raise ValueError(f'level_sizes must contain {self.num_inputs - 1} increasing sizes, one '
                              f'for every level but the last, not {tuple(level_sizes)}.')
         self.level_sizes = tuple(level_sizes)
+        use_torchvision(self.roi_layers)
 
     def map_roi_levels(self, rois: Tensor, num_levels: int) -> Tensor:
         """Return the level (k,) of each RoI (k, 5) among the `num_levels` coarsest, finest = 0."""
@@ -62,15 +64,33 @@ class SoCoRoIExtractor(SingleRoIExtractor):
         levels = self.map_roi_levels(rois, len(feats))
         order = levels.argsort()
         counts = torch.bincount(levels, minlength=len(feats)).tolist()
-        by_level = send(rois[order].float(), feats[0].device).split(counts)
+        rois = rois[order].float()  # a copy
+        # Few images have a box on the finest levels, which have most of the pixels: only those images
+        # are converted to float32, and only their gradients are written.
+        used = []
+        for part in rois.split(counts):
+            images, part[:, 0] = part[:, 0].unique(return_inverse=True)
+            used.append(images.long())
+        by_level = send(rois, feats[0].device).split(counts)
+        images_by_level = send(torch.cat(used), feats[0].device).split([len(i) for i in used])
         layers = self.roi_layers[self.num_inputs - len(feats):]
         with torch.autocast(feats[0].device.type, enabled=False):
             # A level without boxes stays in the graph, so that all ranks have the same gradients.
             pooled = torch.cat([
-                layer(feat.float(), part) if len(part) else
-                feat.sum() * feat.new_zeros(0, feat.shape[1], *layer.output_size, dtype=torch.float32)
-                for layer, feat, part in zip(layers, feats, by_level)])
+                layer(feat.index_select(0, images).float(), part)
+                for layer, feat, images, part in zip(layers, feats, images_by_level, by_level)])
         return pooled[send(order.argsort(), pooled.device)]
+
+
+def use_torchvision(roi_layers: nn.ModuleList) -> None:
+    """Let RoIAlign layers call torchvision directly.
+
+    The operator is the same. Through MMCV's function, output and gradient are first filled with zeros
+    and then copied.
+    """
+    for layer in roi_layers:
+        if isinstance(layer, RoIAlign) and layer.pool_mode == 'avg':
+            layer.use_torchvision = True
 
 
 def send(tensor: Tensor, device: torch.device) -> Tensor:
@@ -218,6 +238,7 @@ class SoCoC4RoIHead(BaseModule):
                  init_cfg: dict | None = None) -> None:
         super().__init__(init_cfg)
         self.bbox_roi_extractor = MODELS.build(bbox_roi_extractor)
+        use_torchvision(self.bbox_roi_extractor.roi_layers)
         self.shared_head = MODELS.build(shared_head)
 
     def init_weights(self) -> None:
