@@ -12,10 +12,12 @@ from mmengine.config import Config, ConfigDict
 from mmengine.registry import DefaultScope
 from mmengine.utils import get_installed_path
 
+from ..compat.host import host_name
 from ..launch.configs import apply_option, dicts_in, imports_of
 
 SCOPE = 'mmdet'
 SHIPPED = 'mmdet::'
+_HAS_MMPRETRAIN = host_name() == 'onedl'
 _EXAMPLE = 'mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py'
 
 
@@ -71,7 +73,8 @@ def read_detector(name: str, options: Mapping[str, Any] | None = None) -> tuple[
     model = plain(cfg.get('model'))
     _check_kind(model, path)
     notes = _import_modules(cfg, path)
-    notes += sorted(set(_serve_mmpretrain(model, path)))
+    if not _HAS_MMPRETRAIN:
+        notes += sorted(set(_serve_mmpretrain(model, path)))
     kind = _find_class(model['type'])
     if kind is None or not issubclass(kind, BaseDetector):
         what = 'is not installed' if kind is None else 'is not a detector of MMDetection'
@@ -107,10 +110,10 @@ def _check_kind(model: Any, path: Path) -> None:
 
 
 def _import_modules(cfg: Config, path: Path) -> list[str]:
-    """Import the modules that the config asks for, and remove those of mmpretrain from it."""
+    """Import the modules that the config asks for; remove those of mmpretrain where it is not there."""
     imports, notes = imports_of(cfg), []
     for name in imports:
-        if name.split('.')[0] == 'mmpretrain':
+        if name.split('.')[0] == 'mmpretrain' and not _HAS_MMPRETRAIN:
             notes.append(f'custom_imports of {name} was passed over: MMClassification 1.0 has the '
                          'same backbones.')
             continue

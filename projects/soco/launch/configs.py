@@ -11,7 +11,7 @@ from mmengine.utils import import_modules_from_strings
 
 from .options import MISSING, read_value, set_value
 
-SCOPES = ('mmengine', 'mmcv', 'mmdet', 'mmcls', 'mmselfsup')
+SCOPES = ('mmengine', 'mmcv', 'mmdet', 'mmcls', 'mmselfsup', 'mmpretrain')
 # Keys that a Runner accepts although the configs do not list them; `Runner.__init__` cannot be asked
 # without the import of torch.
 RUNNER_KEYS = {
