@@ -54,8 +54,8 @@ def check_torchvision() -> None:
     from packaging.requirements import Requirement
     from packaging.version import Version
     torch, vision = installed_version('torch'), installed_version('torchvision')
-    way_out = ('Install a pair that belongs together, from one index, such as torch 2.14.1 and torchvision '
-               '0.29.1, or create an environment that has it: bash tools/setup_env.sh')
+    way_out = ('Install a pair that belongs together, from one index, such as torch 2.14.1 and '
+               'torchvision 0.29.1, or create an environment that has it: bash tools/setup_env.sh')
     if torch is None or vision is None:
         absent = 'torchvision' if torch else 'torch'
         raise ValueError(f'{sys.prefix} has no {absent}. {way_out}')
@@ -123,7 +123,7 @@ def _child_registries(scope: str, locations: dict[str, list[str]]) -> dict[str, 
                                   locations=locations.get(name, []))
         root = theirs._get_root_registry()
         if root is not theirs:
-            root._add_child(children[name])  # names with a scope, such as mmcls.ResNet, are sought there
+            root._add_child(children[name])  # where mmcls.ResNet is sought from another scope
     return children
 
 
@@ -132,7 +132,7 @@ def _mmselfsup_registry() -> dict[str, Any]:
 
 
 def _mmselfsup_models() -> dict[str, Any]:
-    """Return the classes of MMSelfSup that behave differently in MMPretrain, with MMSelfSup's behaviour.
+    """Return the classes that behave differently in MMPretrain, with MMSelfSup's behaviour.
 
     Parameters have the same names in both.
     """

@@ -32,8 +32,9 @@ def tested_ranges(host: str) -> dict[str, str]:
     try:
         lines = requires('mmsoco') or []
     except PackageNotFoundError:
-        raise ValueError('The package mmsoco is not installed in this environment, so its requirements '
-                         'are unknown. Install it from the checkout: pip install --no-deps -e .') from None
+        raise ValueError('The package mmsoco is not installed in this environment, so the versions that '
+                         'it was tested with are unknown. Install it from the checkout: '
+                         'pip install --no-deps -e .') from None
     ranges = {}
     for needed in map(Requirement, lines):
         if needed.marker is None or needed.marker.evaluate({'extra': EXTRAS[host]}):
@@ -99,7 +100,7 @@ def describe_installation() -> tuple[str, str]:
         tuple[str, str]: A table, and a paragraph on what is outside the tested versions, or ''.
 
     Raises:
-        ValueError: If nothing can work: two hosts in one environment, or a torch without its torchvision.
+        ValueError: If nothing can work: two hosts in one environment, a torch without its torchvision.
     """
     from ..compat.host import host_name
     host = host_name()
@@ -115,7 +116,7 @@ def describe_installation() -> tuple[str, str]:
     lines = [f'{name:<18} {value:<18} {tested}'.rstrip() for name, value, tested in rows]
     told = ''
     if outside:
-        told = (f'Outside the versions that were seen to work: {"; ".join(outside)}. The project may work '
-                'or fail with them. Install versions within the ranges, or the exact set that is tested: '
-                'bash tools/setup_env.sh')
+        told = (f'Outside the versions that were seen to work: {"; ".join(outside)}. The project may '
+                'work or fail with them. Install versions within the ranges, or the exact set that is '
+                'tested: bash tools/setup_env.sh')
     return '\n'.join(lines), told
