@@ -66,8 +66,8 @@ def shipped() -> set[str]:
     """Return the files that `.mim` of a wheel must contain."""
     files = {path.relative_to(ROOT).as_posix() for name in ('configs', 'tools')
              for path in (ROOT / name).rglob('*') if path.is_file() and '__pycache__' not in path.parts}
-    of_a_checkout = {f'tools/{name}' for name in ('setup_env.sh', 'run_tests.sh', 'quickstart.sh',
-                                                  'quickstart.py')}
+    of_a_checkout = {f'tools/{name}' for name in ('setup_env.sh', 'run_tests.sh', 'test_matrix.sh',
+                                                  'quickstart.sh', 'quickstart.py')}
     assert of_a_checkout < files
     return files - of_a_checkout | {'model-index.yml'}
 

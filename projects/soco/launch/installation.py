@@ -32,8 +32,8 @@ def tested_ranges(host: str) -> dict[str, str]:
     try:
         lines = requires('mmsoco') or []
     except PackageNotFoundError:
-        raise ValueError('The package mmsoco is not installed in this environment, so the versions that '
-                         'it was tested with are unknown. Install it from the checkout: '
+        raise ValueError('The package mmsoco is not installed in this environment, so the versions '
+                         'that it was tested with are unknown. Install it from the checkout: '
                          'pip install --no-deps -e .') from None
     ranges = {}
     for needed in map(Requirement, lines):
