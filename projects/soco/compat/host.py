@@ -120,7 +120,7 @@ def _child_registries(scope: str, locations: dict[str, list[str]]) -> dict[str, 
     for name in registry.__all__:
         theirs = getattr(registry, name)
         children[name] = Registry(theirs.name, parent=theirs, scope=scope,
-                                  locations=locations.get(name, []))
+                                  locations=locations.get(name, theirs._locations))
         root = theirs._get_root_registry()
         if root is not theirs:
             root._add_child(children[name])  # where mmcls.ResNet is sought from another scope
