@@ -73,8 +73,7 @@ def read_detector(name: str, options: Mapping[str, Any] | None = None) -> tuple[
     model = plain(cfg.get('model'))
     _check_kind(model, path)
     notes = _import_modules(cfg, path)
-    if not _HAS_MMPRETRAIN:
-        notes += sorted(set(_serve_mmpretrain(model, path)))
+    notes += sorted(set(_serve_mmpretrain(model, path)))
     kind = _find_class(model['type'])
     if kind is None or not issubclass(kind, BaseDetector):
         what = 'is not installed' if kind is None else 'is not a detector of MMDetection'
@@ -130,10 +129,19 @@ def _import_modules(cfg: Config, path: Path) -> list[str]:
 
 
 def _serve_mmpretrain(node: Any, path: Path) -> Iterator[str]:
-    """Replace the types of mmpretrain by mmcls's classes of that name, and say so."""
+    """Replace the types of mmpretrain by mmcls's classes of that name, and say so.
+
+    Where MMPretrain is the host, nothing is replaced.
+    """
     for part in typed(node):
         scope, dot, name = str(part['type']).partition('.')
         if not dot or scope != 'mmpretrain':
+            continue
+        if _HAS_MMPRETRAIN:
+            if _find_class(part['type']) is None:
+                raise ValueError(
+                    f'{path} needs {part["type"]}, and the installed MMPretrain has no {name}. Use another '
+                    'backbone, such as mmdet.ResNet or mmpretrain.TIMMBackbone, which offers those of timm.')
             continue
         if _find_class(f'mmcls.{name}') is None:
             raise ValueError(
