@@ -140,8 +140,9 @@ def _serve_mmpretrain(node: Any, path: Path) -> Iterator[str]:
         if _HAS_MMPRETRAIN:
             if _find_class(part['type']) is None:
                 raise ValueError(
-                    f'{path} needs {part["type"]}, and the installed MMPretrain has no {name}. Use another '
-                    'backbone, such as mmdet.ResNet or mmpretrain.TIMMBackbone, which offers those of timm.')
+                    f'{path} needs {part["type"]}, and the installed MMPretrain has no {name}. Use '
+                    'another backbone, such as mmdet.ResNet or mmpretrain.TIMMBackbone, which offers '
+                    'those of timm.')
             continue
         if _find_class(f'mmcls.{name}') is None:
             raise ValueError(
