@@ -300,3 +300,15 @@ def test_threads_read_configs_one_after_another(monkeypatch):
     with ThreadPoolExecutor(4) as pool:
         configs = list(pool.map(lambda _: load_config(QUICKSTART, {}, register=False), range(8)))
     assert overlaps == [0] * 8 and all(cfg.model.type == 'SoCo' for cfg in configs)
+
+
+@pytest.mark.parametrize('backend, package', [
+    ('TensorboardVisBackend', 'tensorboard'), ('mmengine.WandbVisBackend', 'wandb'),
+    ('MLflowVisBackend', 'mlflow')])
+def test_the_package_of_a_logger_is_named_before_the_start(
+        backend: str, package: str, monkeypatch: pytest.MonkeyPatch):
+    cfg = load_config(QUICKSTART, {}, register=False)
+    cfg.visualizer.vis_backends.append(dict(type=backend))
+    monkeypatch.setattr('projects.soco.launch.checks.importlib.util.find_spec', lambda name: None)
+    with pytest.raises(ValueError, match=f'{backend}, which needs the package {package}.*pip install'):
+        check_inputs(cfg)
