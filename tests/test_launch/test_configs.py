@@ -312,3 +312,9 @@ def test_the_package_of_a_logger_is_named_before_the_start(
     monkeypatch.setattr('projects.soco.launch.checks.importlib.util.find_spec', lambda name: None)
     with pytest.raises(ValueError, match=f'{backend}, which needs the package {package}.*pip install'):
         check_inputs(cfg)
+
+
+def test_a_config_whose_package_is_missing(tmp_path: Path):
+    (tmp_path / 'config.py').write_text("_base_ = 'mmpose::_base_/default_runtime.py'\n")
+    with pytest.raises(ValueError, match='config.py cannot be read.*mmpose.*setup_env.sh --host'):
+        load_config(str(tmp_path / 'config.py'), {})

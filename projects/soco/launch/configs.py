@@ -62,6 +62,11 @@ def load_config(path: str, options: dict[str, Any], register: bool = True,
         raise ValueError(f'{path} cannot be read as a config: {type(error).__name__}: {error}. '
                          'Check the line that it names, and the keys of its _base_ files.'
                          ) from error
+    except ModuleNotFoundError as error:
+        raise ValueError(f'{path} cannot be read as a config, because a package that it or its _base_ '
+                         f'names is missing: {error}. The forks of OpenMMLab do not have the configs of '
+                         "mmcls; create an environment with OpenMMLab's own releases for it: "
+                         'bash tools/setup_env.sh --host openmmlab') from error
     if any(key.startswith('default_hooks.pretrained.') for key in options):
         use_our_loading(cfg)
     for key, value in options.items():
