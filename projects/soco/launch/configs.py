@@ -64,7 +64,7 @@ def load_config(path: str, options: dict[str, Any], register: bool = True,
                          ) from error
     except ModuleNotFoundError as error:
         raise ValueError(f'{path} cannot be read as a config, because a package that it or its _base_ '
-                         f'names is missing: {error}. The forks of OpenMMLab do not have the configs of '
+                         f'names is missing: {error}. The forks of OpenMMLab have no configs of '
                          "mmcls; create an environment with OpenMMLab's own releases for it: "
                          'bash tools/setup_env.sh --host openmmlab') from error
     if any(key.startswith('default_hooks.pretrained.') for key in options):
