@@ -18,11 +18,10 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     parse_args()
-    from projects.soco.launch.installation import describe_installation
+    from projects.soco.launch.installation import describe_installation, refuse_untested
     table, outside = describe_installation()
     print(table, flush=True)
-    if outside:
-        raise ValueError(outside)
+    refuse_untested(outside)
 
 
 if __name__ == '__main__':

@@ -93,11 +93,11 @@ def _gigabytes(count: int) -> str:
     return f'{count / 2**30:.1f} GiB'
 
 
-def describe_installation() -> tuple[str, str]:
+def describe_installation() -> tuple[str, list[str]]:
     """Describe this machine's installation.
 
     Returns:
-        tuple[str, str]: A table, and a paragraph on what is outside the tested versions, or ''.
+        tuple[str, list[str]]: A table, and what is outside the tested versions.
 
     Raises:
         ValueError: If nothing can work: two hosts in one environment, a torch without its torchvision.
@@ -114,9 +114,20 @@ def describe_installation() -> tuple[str, str]:
     if not (3, 11) <= sys.version_info[:2] <= (3, 13):
         outside.append(f'Python {platform.python_version()} (tested: 3.11 to 3.13)')
     lines = [f'{name:<18} {value:<18} {tested}'.rstrip() for name, value, tested in rows]
-    told = ''
+    return '\n'.join(lines), outside
+
+
+def refuse_untested(outside: list[str]) -> None:
+    """Refuse versions outside the tested ranges.
+
+    Args:
+        outside (list[str]): The second value of `describe_installation`.
+
+    Raises:
+        ValueError: If it is not empty.
+    """
     if outside:
-        told = (f'Outside the versions that were seen to work: {"; ".join(outside)}. The project may '
-                'work or fail with them. Install versions within the ranges, or the exact set that is '
-                'tested: bash tools/setup_env.sh')
-    return '\n'.join(lines), told
+        raise ValueError(
+            f'Outside the versions that were seen to work: {"; ".join(outside)}. The project may work '
+            'or fail with them. Install versions within the ranges, or the exact set that is tested: '
+            'bash tools/setup_env.sh')
