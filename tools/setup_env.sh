@@ -9,7 +9,8 @@ usage: bash tools/setup_env.sh [--host openmmlab|onedl] [--mmcv lite|source]
 
 Creates a virtual environment with the packages of requirements/, in the versions of
 requirements/constraints.txt, and this package. It asks nothing. If the environment is already
-complete, this takes seconds. uv installs the packages if it is on the PATH, else pip.
+complete, this takes seconds. uv installs the packages if it is on the PATH, with its own settings
+(UV_DEFAULT_INDEX and others), else pip.
 
   --host openmmlab  OpenMMLab's own last releases (default)
   --host onedl      the maintained forks, onedl-mmengine and others
@@ -210,7 +211,7 @@ build_mmcv() {
 # are.
 install() {
     if command -v uv >/dev/null; then
-        uv pip install --python "$SOCO_VENV/bin/python" --link-mode copy "$@"
+        uv pip install --python "$SOCO_VENV/bin/python" "$@"
     else
         "$SOCO_VENV/bin/python" -m pip install --no-compile "$@"
     fi
