@@ -36,6 +36,7 @@ PY
         "$SOCO_ROOT/configs/soco_r18_fpn_quickstart.py" --work-dir run --epochs 1 --cfg-options \
         train_dataloader.dataset.data_root=photos train_dataloader.dataset.proposals=photos.arrow \
         train_dataloader.dataset.repeat=1 train_dataloader.batch_size=2 \
+        train_dataloader.num_workers=0 train_dataloader.persistent_workers=False \
         default_hooks.logger.interval=1 >train.txt || return
     printf 'parity %s, losses %s\n' \
         "$(awk '/largest/ && $NF > most {most = $NF} END {print most}' parity.txt)" \
