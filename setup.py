@@ -10,7 +10,7 @@ ROOT = Path(__file__).resolve().parent
 MIM = Path('projects/soco/.mim')
 SHIPPED = ('configs', 'tools', 'model-index.yml')
 # Files that are useful only in a checkout: environment set-up, tests and the demonstration.
-OF_A_CHECKOUT = ('setup_env.sh', 'run_tests.sh', 'quickstart.sh', 'quickstart.py')
+OF_A_CHECKOUT = ('setup_env.sh', 'run_tests.sh', 'test_matrix.sh', 'quickstart.sh', 'quickstart.py')
 
 
 class BuildWithMim(build_py):

@@ -137,7 +137,8 @@ def workers_end_with_their_run(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(autouse=True)
 def configs_without_layout(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave the text of configs as it is: yapf searches a second for the best breaks of long paths."""
-    monkeypatch.setattr('mmengine.config.config.FormatCode', warm_python.as_it_is)
+    # the forks' MMEngine imports the name at each call
+    monkeypatch.setattr('mmengine.config.config.FormatCode', warm_python.as_it_is, raising=False)
 
 
 @pytest.fixture(autouse=True)

@@ -1,4 +1,5 @@
 """The package outside its repository, and its versions, citation, linter and type checks."""
+import email
 import os
 import re
 import shutil
@@ -10,7 +11,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from small import ROOT, make_photos, make_store
+from packaging.requirements import Requirement
+from small import ROOT, make_photos
 
 from projects.soco import __version__
 
@@ -64,8 +66,8 @@ def shipped() -> set[str]:
     """Return the files that `.mim` of a wheel must contain."""
     files = {path.relative_to(ROOT).as_posix() for name in ('configs', 'tools')
              for path in (ROOT / name).rglob('*') if path.is_file() and '__pycache__' not in path.parts}
-    of_a_checkout = {f'tools/{name}' for name in ('setup_env.sh', 'run_tests.sh', 'quickstart.sh',
-                                                  'quickstart.py')}
+    of_a_checkout = {f'tools/{name}' for name in ('setup_env.sh', 'run_tests.sh', 'test_matrix.sh',
+                                                  'quickstart.sh', 'quickstart.py')}
     assert of_a_checkout < files
     return files - of_a_checkout | {'model-index.yml'}
 
@@ -85,6 +87,35 @@ def test_the_wheel_holds_package_configs_and_tools_and_nothing_else(wheel: Path)
     names = {name for name in zipfile.ZipFile(wheel).namelist() if '.dist-info/' not in name}
     assert {name.removeprefix(MIM) for name in names if name.startswith(MIM)} == shipped()
     assert {name for name in names if not name.startswith(MIM)} == package_files()
+
+
+# The newest versions on the package index on 2026-11-28, for Python 3.12.
+NEWEST = dict(torch='2.15.0', torchvision='0.29.2', numpy='2.5.5', scipy='1.18.1', pillow='13.0.0',
+              pyarrow='26.0.1', matplotlib='3.11.2', numba='0.68.1', pycocotools='2.0.11',
+              **{'opencv-python': '5.0.0.93'})
+HOSTS = {'mmengine', 'mmcv', 'mmcv-lite', 'mmdet', 'mmcls', 'mmselfsup', 'onedl-mmengine', 'onedl-mmcv',
+         'onedl-mmpretrain', 'setuptools'}
+
+
+@pytest.mark.slow
+def test_the_wheel_accepts_the_newest_versions_and_leaves_the_host_to_its_extras(wheel: Path):
+    archive = zipfile.ZipFile(wheel)
+    (name, ) = (name for name in archive.namelist() if name.endswith('.dist-info/METADATA'))
+    metadata = email.message_from_bytes(archive.read(name))
+    needed = [Requirement(line) for line in metadata.get_all('Requires-Dist')]
+    base = {one.name: one.specifier for one in needed if one.marker is None}
+    assert NEWEST.keys() <= base.keys() and not base.keys() & HOSTS
+    assert all(base[name].contains(version) for name, version in NEWEST.items())
+    assert all(base[name].contains(version) for name, version in  # the oldest that was seen to work
+               dict(torch='2.11.0', torchvision='0.26.0', numpy='2.4.6', scipy='1.17.1').items())
+    assert not any(base['torch'].contains(version) for version in ('2.10.0', '2.16.0'))
+    extras = {
+        extra: {one.name for one in needed if one.marker and one.marker.evaluate({'extra': extra})}
+        for extra in ('lite', 'frozen', 'onedl')}
+    assert extras['lite'] - {'mmcv-lite'} == extras['frozen'] == {
+        'mmengine', 'mmdet', 'mmcls', 'mmselfsup', 'setuptools'}
+    assert not extras['lite'] & extras['onedl'] and 'onedl-mmpretrain' in extras['onedl']
+    assert metadata['Requires-Python'] == '<3.14,>=3.11'
 
 
 @pytest.mark.slow
@@ -128,13 +159,17 @@ def test_the_wheel_works_outside_of_the_repository_beside_another_project(
     assert Path(place).is_relative_to(installed) and (version, name) == (__version__, 'another project')
 
     mim = Path(place) / '.mim'
-    for tool in ('train.py', 'generate_proposals.py'):
-        assert 'usage:' in run(python, mim / 'tools' / tool, '--help', cwd=tmp_path)
+    assert 'usage:' in run(python, mim / 'tools/train.py', '--help', cwd=tmp_path)
+    command = installed / 'bin/mmsoco'
+    listed = run(command, '--help', cwd=tmp_path)
+    assert '  pretrain  ' in listed and str(mim / 'configs') in listed
+    assert 'usage: mmsoco proposals' in run(command, 'proposals', '--help', cwd=tmp_path)
     assert run(python, '-c', 'from projects.soco.runs.config_changes import CONFIGS; print(CONFIGS)',
                cwd=tmp_path).strip() == str(mim / 'configs')
 
     make_photos(tmp_path / 'photos', 2)
-    make_store(tmp_path / 'photos.arrow', tmp_path / 'photos')
+    run(command, 'proposals', 'photos', 'photos.arrow', '--source', 'random', '--workers', '1',
+        cwd=tmp_path)
     printed = run(
         'bash', mim / 'tools/dist_train.sh', mim / 'configs/soco_r18_fpn_quickstart.py', 1,
         '--cfg-options', 'train_dataloader.dataset.data_root=photos',
@@ -174,7 +209,7 @@ def test_pre_commit_runs_the_pinned_linter_and_type_checker():
     config = yaml.safe_load((ROOT / '.pre-commit-config.yaml').read_text())
     local = [hook for repo in config['repos'] if repo['repo'] == 'local' for hook in repo['hooks']]
     assert {hook['entry'].split()[0] for hook in local} == {'ruff', 'mypy', 'lint-imports'}
-    pins = (ROOT / 'requirements/tests.txt').read_text()
+    pins = (ROOT / 'requirements/constraints.txt').read_text()
     assert {'ruff', 'mypy', 'import-linter'} <= set(re.findall(r'^([\w-]+)==', pins, re.M))
 
 

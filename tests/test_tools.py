@@ -91,6 +91,24 @@ def test_devices_are_hidden_before_anything_looks_for_them():
     assert done.stdout.split() == ['hidden'] * 5 + ['3'] * 2, done.stderr
 
 
+def test_mmsoco_lists_the_tools_and_runs_them_without_anything_that_takes_long():
+    from projects.soco.command import COMMANDS
+    module = 'projects.soco.command'
+    names = [name for name, (tool, _) in COMMANDS.items() if (ROOT / 'tools' / tool).is_file()]
+    assert len(names) >= len(COMMANDS) - 1  # all, but for a tool that a later version has
+    python = [name for name in names if COMMANDS[name][0].endswith('.py')]
+    commands = [[module, '--help'], [module], [module, 'nothing'],
+                *([module, name, '--help'] for name in python),
+                [module, 'pretrain', 'x', '--no-such-flag']]
+    listed, bare, unknown, *helps, wrong = outputs(commands, {*HEAVY, 'mmengine', 'pyarrow', 'PIL'})
+    assert all(f' {name} ' in listed for name in names) and listed.endswith('ended with 0')
+    assert bare.removesuffix('2') == listed.removesuffix('0')
+    assert "no command 'nothing'; mmsoco --help" in unknown and unknown.endswith('ended with 2')
+    for name, told in zip(python, helps):
+        assert f'usage: mmsoco {name} ' in told and told.endswith('ended with 0'), told
+    assert 'usage: mmsoco pretrain ' in wrong and wrong.endswith('ended with 2')
+
+
 def test_wrong_input_is_refused_without_torch(tmp_path: Path):
     make_photos(tmp_path / 'photos', 2)
     store = str(make_store(tmp_path / 'store.arrow', tmp_path / 'photos'))

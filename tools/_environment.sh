@@ -21,12 +21,12 @@ soco_fail() {
 }
 
 # Sets SOCO_PYTHON to the python of the environment, or else to one on the PATH that has mmdet and
-# mmselfsup.
+# mmselfsup, or mmpretrain in its place.
 soco_find_python() {
     local candidate
     for candidate in "$SOCO_VENV/bin/python" python python3; do
         if "$candidate" -c 'import sys; from importlib.util import find_spec as f
-sys.exit(not (f("mmdet") and f("mmselfsup")))' 2>/dev/null; then
+sys.exit(not (f("mmdet") and (f("mmselfsup") or f("mmpretrain"))))' 2>/dev/null; then
             SOCO_PYTHON=$(command -v "$candidate")
             return
         fi

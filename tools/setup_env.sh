@@ -5,50 +5,80 @@ source "$(dirname "${BASH_SOURCE[0]}")/_environment.sh"
 
 usage() {
     cat <<'HELP'
-usage: bash tools/setup_env.sh [--mmcv lite|source]
+usage: bash tools/setup_env.sh [--host openmmlab|onedl] [--mmcv lite|source]
 
-Creates a virtual environment with the pinned packages of requirements/ and this package.
-If the environment is already complete, this takes seconds.
+Creates a virtual environment with the packages of requirements/, in the versions of
+requirements/constraints.txt, and this package. It asks nothing. If the environment is already
+complete, this takes seconds. uv installs the packages if it is on the PATH, with its own settings
+(UV_DEFAULT_INDEX and others), else pip.
 
-  --mmcv lite    mmcv-lite; torchvision provides nms, RoIAlign and sigmoid focal loss (default)
-  --mmcv source  builds MMCV with all its ops: with CUDA if nvcc and a GPU are found, else for the CPU
+  --host openmmlab  OpenMMLab's own last releases (default)
+  --host onedl      the maintained forks, onedl-mmengine and others
+  --mmcv lite       mmcv-lite; torchvision provides nms, RoIAlign and sigmoid focal loss (default)
+  --mmcv source     builds MMCV with all its ops: with CUDA if nvcc and a GPU are found, else for the
+                    CPU; for --host openmmlab
 
-Without --mmcv, an existing environment keeps its MMCV.
+Without --host and --mmcv, an existing environment keeps its own.
 
 environment variables:
   SOCO_VENV      folder of the environment (default: .venv in the project)
   SOCO_TORCH_INDEX  address of another index to take torch from, for an older driver or card
                  (docs/install.md, One GPU); an existing environment keeps its torch
-  PYTHON         Python 3.11 or 3.12 to create it with (default: searched on the PATH)
+  PYTHON         Python 3.11, 3.12 or 3.13 to create it with (default: searched on the PATH)
 HELP
 }
 
 say() { printf '%s\n' "$*"; }
 
-MODE=''
+MODE='' HOST=''
 while [ $# -gt 0 ]; do
     case "$1" in
-        --mmcv) MODE=${2:-}; shift; [ $# -eq 0 ] || shift ;;
-        --mmcv=*) MODE=${1#*=}; shift ;;
+        --mmcv) MODE=${2:-none}; shift; [ $# -eq 0 ] || shift ;;
+        --mmcv=*) MODE=${1#*=}; MODE=${MODE:-none}; shift ;;
+        --host) HOST=${2:-none}; shift; [ $# -eq 0 ] || shift ;;
+        --host=*) HOST=${1#*=}; HOST=${HOST:-none}; shift ;;
         -h | --help) usage; exit 0 ;;
         *) usage >&2; soco_fail "Unknown argument: $1" ;;
     esac
-    case "$MODE" in
-        lite | source) ;;
-        *) soco_fail "--mmcv takes 'lite' or 'source', not '$MODE'." ;;
-    esac
 done
+
+case "$MODE" in
+    '' | lite | source) ;;
+    *) soco_fail "--mmcv takes 'lite' or 'source', not '${MODE/#none/}'." ;;
+esac
+case "$HOST" in
+    '' | openmmlab | onedl) ;;
+    *) soco_fail "--host takes 'openmmlab' or 'onedl', not '${HOST/#none/}'." ;;
+esac
+[ "$HOST $MODE" != 'onedl source' ] || soco_fail "--mmcv source is for --host openmmlab: the MMCV of" \
+    "the forks is installed without its ops, and torchvision provides those that SoCo needs."
 
 LOCK=$SOCO_VENV/.soco-lock     # also marks a folder that this script may empty
 STAMP=$SOCO_VENV/.soco-stamp   # what the finished environment was made from
 LINK=$SOCO_VENV/.soco-project  # which checkout the installed package points to
 LOG=$SOCO_VENV/setup.log
 ASKED=$MODE
+ASKED_HOST=$HOST
 
-# Sets MODE to the requested MMCV, or else to that of the environment.
+# Sets HOST and MODE to the requested ones, or else to those of the environment.
 choose_mode() {
+    HOST=${ASKED_HOST:-openmmlab}
     MODE=${ASKED:-lite}
-    if [ -z "$ASKED" ] && grep -qs '^mmcv source$' "$STAMP"; then MODE=source; fi
+    # Asking for an MMCV means asking for the host that has two of them.
+    if [ -z "$ASKED_HOST$ASKED" ] && grep -qs '^host onedl$' "$STAMP"; then HOST=onedl; fi
+    if [ -z "$ASKED" ] && [ "$HOST" = openmmlab ] && grep -qs '^mmcv source$' "$STAMP"; then
+        MODE=source
+    fi
+}
+
+# Prints the requirement files of the environment, one a line.
+lists() {
+    printf '%s\n' runtime quickstart tests docs cluster datasets own_photos
+    case "$HOST $MODE" in
+        onedl*) echo onedl ;;
+        'openmmlab lite') printf '%s\n' openmmlab mmcv_lite ;;
+        *) echo openmmlab ;;
+    esac
 }
 
 # Where pip also looks for torch: what the environment was made with, unless told otherwise.
@@ -56,35 +86,37 @@ TORCH_INDEX=${SOCO_TORCH_INDEX:-$(sed -n 's/^torch from //p' "$STAMP" 2>/dev/nul
 
 # Prints the stamp for a given Python: everything that the environment depends on.
 stamp_text() {
+    say "host $HOST"
     say "mmcv $MODE"
     [ -z "$TORCH_INDEX" ] || say "torch from $TORCH_INDEX"
     "$1" -c 'import sys; print("python", sys.version.split()[0])' 2>/dev/null || say 'python none'
-    cat "$SOCO_ROOT"/requirements/{runtime,"mmcv_$MODE",quickstart,tests,docs,cluster,datasets,own_photos}.txt | sha256sum
+    (cd "$SOCO_ROOT/requirements" &&
+        cat constraints.txt mmcv_source.txt onedl_no_deps.txt $(lists | sed 's/$/.txt/')) | sha256sum
 }
 
 is_complete() {
     [ -f "$STAMP" ] && [ "$(stamp_text "$SOCO_VENV/bin/python")" = "$(cat "$STAMP")" ]
 }
 
-# Sets BASE_PYTHON to the first Python 3.11 or 3.12 that runs and can create environments.
+# Sets BASE_PYTHON to the first Python 3.11, 3.12 or 3.13 that runs and can create environments.
 find_base_python() {
     local candidate answer seen=''
-    local names=(python3.12 python3.11 python3 python)
+    local names=(python3.12 python3.11 python3.13 python3 python)
     [ -z "${PYTHON:-}" ] || names=("$PYTHON")
     while read -r candidate; do
         # An activated environment is on the PATH, and is about to be emptied.
         [[ $candidate != "$SOCO_VENV"/* ]] || continue
         answer=$("$candidate" -c 'import sys
 print("{}.{}".format(*sys.version_info))
-import ensurepip, venv' 2>/dev/null) && [[ $answer == 3.11 || $answer == 3.12 ]] &&
+import ensurepip, venv' 2>/dev/null) && [[ $answer == 3.1[123] ]] &&
             BASE_PYTHON=$candidate && return
         case "$answer" in
-            3.11 | 3.12) seen+=" $candidate ($answer, without the modules venv and ensurepip);" ;;
+            3.1[123]) seen+=" $candidate ($answer, without the modules venv and ensurepip);" ;;
             '') ;;
             *) seen+=" $candidate ($answer);" ;;
         esac
     done < <(type -aP "${names[@]}")
-    soco_fail "Python 3.11 or 3.12 is needed, with its modules venv and ensurepip." \
+    soco_fail "Python 3.11, 3.12 or 3.13 is needed, with its modules venv and ensurepip." \
         "Found${PYTHON:+ for PYTHON=$PYTHON}:${seen:- none that runs;}" \
         "none of these is suitable. Install one (on Debian and Ubuntu:" \
         "apt-get install python3 python3-venv), or set its path:" \
@@ -149,17 +181,20 @@ check_machine() {
 
 is_linked() { [ "$(cat "$LINK" 2>/dev/null)" = "$SOCO_ROOT" ]; }
 
+STEP=0 STEPS=1
+
 # Runs a step quietly; on failure, prints the end of the log and its path.
 step() {
     local what=$1 started=$SECONDS
     shift
-    say "  $what"
+    STEP=$((STEP + 1))
+    say "  $STEP/$STEPS  $what"
     if ! "$@" >>"$LOG" 2>&1; then
         tail -n 8 "$LOG" | sed 's/^/    | /' >&2
         soco_fail "Set-up failed at this step: $what. The lines above are the end of" \
             "$LOG. Fix the cause, then run the same command again: it starts from the beginning."
     fi
-    say "    done in $((SECONDS - started)) s"
+    say "       done in $((SECONDS - started)) s"
 }
 
 # MMCV requests C++14, which the headers of current PyTorch reject; the last -std applies.
@@ -179,28 +214,54 @@ build_mmcv() {
         --no-binary mmcv -r "$SOCO_ROOT/requirements/mmcv_source.txt"
 }
 
+# Installs packages with uv or pip; modules are compiled when they are first imported, which most never
+# are.
+install() {
+    if command -v uv >/dev/null; then
+        uv pip install --python "$SOCO_VENV/bin/python" "$@"
+    else
+        "$SOCO_VENV/bin/python" -m pip install --no-compile "$@"
+    fi
+}
+
+# `pip check`, but for the one dependency that onedl_no_deps.txt leaves out.
+check_versions() {
+    local found
+    found=$("$SOCO_VENV/bin/python" -m pip check 2>&1) && return
+    if [ "$HOST" = onedl ]; then
+        found=$(grep -v 'requires imaug, which is not installed' <<<"$found") || return 0
+    fi
+    say "$found"
+    return 1
+}
+
 make_environment() {
     local bin=$SOCO_VENV/bin list files=()
     find "$SOCO_VENV" -mindepth 1 -maxdepth 1 ! -name .soco-lock -exec rm -rf {} +
     # Inside the folder, so that the next set-up removes what an interrupted one leaves behind.
     export TMPDIR=$SOCO_VENV/tmp
     mkdir "$TMPDIR"
+    STEPS=5
+    [ "$HOST $MODE" = 'openmmlab lite' ] || STEPS=6
     step "virtual environment with $BASE_PYTHON" "$BASE_PYTHON" -m venv "$SOCO_VENV"
-    for list in runtime quickstart tests docs cluster datasets own_photos; do
+    for list in $(lists); do
         files+=(-r "$SOCO_ROOT/requirements/$list.txt")
     done
-    [ "$MODE" = source ] || files+=(-r "$SOCO_ROOT/requirements/mmcv_lite.txt")
-    # A version such as 2.11.0+cu126 fulfils the pin 2.11.0, and comes before it.
-    [ -z "$TORCH_INDEX" ] || export PIP_EXTRA_INDEX_URL="$TORCH_INDEX ${PIP_EXTRA_INDEX_URL:-}"
-    step 'pinned packages (about 2 minutes: 3 GB to download)' \
-        "$bin/python" -m pip install "${files[@]}"
-    if [ "$MODE" = source ]; then
+    # A version such as 2.14.1+cu126 fulfils the pin 2.14.1, and comes before it.
+    [ -z "$TORCH_INDEX" ] || export PIP_EXTRA_INDEX_URL="$TORCH_INDEX ${PIP_EXTRA_INDEX_URL:-}" \
+        UV_INDEX="$TORCH_INDEX ${UV_INDEX:-}" UV_INDEX_STRATEGY=unsafe-best-match
+    step 'pinned packages (3 GB to download; most of the time, some minutes)' \
+        install "${files[@]}" -c "$SOCO_ROOT/requirements/constraints.txt"
+    if [ "$HOST" = onedl ]; then
+        step 'MMDetection of the forks, without OpenCV of its own' \
+            install --no-deps -r "$SOCO_ROOT/requirements/onedl_no_deps.txt"
+    elif [ "$MODE" = source ]; then
         step 'MMCV from source (about 10 minutes on 2 cores; several times that with CUDA)' \
             build_mmcv
     fi
     install_package
-    step 'check that all versions are compatible' "$bin/python" -m pip check
-    step 'check that mmdet and mmselfsup import' "$bin/python" -W ignore -c \
+    step 'check that all versions are compatible' check_versions
+    step 'check that the packages import' "$bin/python" -W ignore -c \
         'import projects.soco.compat, mmdet.models, mmselfsup.models'
     rm -rf "$TMPDIR"
     unset TMPDIR
@@ -216,35 +277,18 @@ install_package() {
 }
 
 show_table() {
-    "$SOCO_VENV/bin/python" -W ignore - "$SOCO_VENV" <<'PY'
-import sys
+    say "$(printf -- '-%.0s' {1..72})"
+    "$SOCO_VENV/bin/python" -W ignore "$SOCO_ROOT/tools/check_install.py" || return
+    say "$(printf -- '-%.0s' {1..72})"
+    "$SOCO_VENV/bin/python" -W ignore - <<'PY'
 import textwrap
-from importlib.metadata import PackageNotFoundError, version
 
 import torch
-from projects.soco.compat.ops import ops_backend
 from projects.soco.launch.driver import describe, read_driver, why_no_device
 
-rows = [('environment', sys.argv[1]), ('python', sys.version.split()[0])]
-for name in ('torch', 'torchvision', 'mmengine', 'mmcv', 'mmcv-lite', 'mmdet', 'mmselfsup',
-             'mmsoco'):
-    try:
-        rows.append((name, version(name)))
-    except PackageNotFoundError:
-        pass
-count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-device = f'{count} x {torch.cuda.get_device_name(0)}' if count else \
-    f'CPU, {torch.get_num_threads()} threads'
-rows.append(('device', device))
-rows.append(('ops backend', {'mmcv': 'mmcv (compiled, all ops)', 'torchvision':
-             'torchvision (nms, RoIAlign, sigmoid focal loss)'}[ops_backend()]))
-width = max(len(value) for _, value in rows)
-print('-' * (15 + width))
-for name, value in rows:
-    print(f'{name:<14} {value}')
-print('-' * (15 + width))
 cuda = torch.version.cuda
-print(textwrap.fill(f'GPU: {describe(read_driver(), cuda)[1] if count else why_no_device(cuda)}', 96))
+told = describe(read_driver(), cuda)[1] if torch.cuda.is_available() else why_no_device(cuda)
+print(textwrap.fill(f'GPU: {told}', 96))
 PY
 }
 
@@ -268,9 +312,10 @@ make_once() {
     if ! is_complete; then
         [ ! -e "$SOCO_VENV/pyvenv.cfg" ] ||
             say "The environment in $SOCO_VENV is incomplete or out of date; it is created again."
-        say "Setting up $SOCO_VENV, MMCV: $MODE. This takes a few minutes, once."
+        say "Setting up $SOCO_VENV, host: $HOST, MMCV: $MODE. This takes a few minutes, once."
         make_environment
     elif ! is_linked; then
+        STEP=0 STEPS=1
         install_package
     fi
     exec 9>&-

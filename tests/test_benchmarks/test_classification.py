@@ -16,6 +16,9 @@ from scripts import run_script, write_fake_srun
 from torch import Tensor, nn
 
 from projects.soco.compat.cpu import cpu_config, needs_cuda
+from projects.soco.compat.host import host_name
+
+pytestmark = pytest.mark.skipif(host_name() == 'onedl', reason='its base configs are those of MMCls')
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = ROOT / 'configs/benchmarks/classification'

@@ -335,3 +335,21 @@ def test_threads_read_configs_one_after_another(monkeypatch):
     with ThreadPoolExecutor(4) as pool:
         configs = list(pool.map(lambda _: load_config(QUICKSTART, {}, register=False), range(8)))
     assert overlaps == [0] * 8 and all(cfg.model.type == 'SoCo' for cfg in configs)
+
+
+@pytest.mark.parametrize('backend, package', [
+    ('TensorboardVisBackend', 'tensorboard'), ('mmengine.WandbVisBackend', 'wandb'),
+    ('MLflowVisBackend', 'mlflow')])
+def test_the_package_of_a_logger_is_named_before_the_start(
+        backend: str, package: str, monkeypatch: pytest.MonkeyPatch):
+    cfg = load_config(QUICKSTART, {}, register=False)
+    cfg.visualizer.vis_backends.append(dict(type=backend))
+    monkeypatch.setattr('projects.soco.launch.checks.importlib.util.find_spec', lambda name: None)
+    with pytest.raises(ValueError, match=f'{backend}, which needs the package {package}.*pip install'):
+        check_inputs(cfg)
+
+
+def test_a_config_whose_package_is_missing(tmp_path: Path):
+    (tmp_path / 'config.py').write_text("_base_ = 'mmpose::_base_/default_runtime.py'\n")
+    with pytest.raises(ValueError, match='config.py cannot be read.*mmpose.*setup_env.sh --host'):
+        load_config(str(tmp_path / 'config.py'), {})

@@ -1,6 +1,6 @@
 """Support for libraries that are older than this project's PyTorch.
 
-Importing this package provides the operators of mmcv that mmdet needs (see `ops`). Import it before
-`mmdet` or `mmcv.ops`.
+Importing this package provides the operators of mmcv that mmdet needs (see `ops`), and the names of
+MMSelfSup where its fork is installed (see `host`). Import it before anything of OpenMMLab.
 """
-from . import ops  # noqa: F401
+from . import host, ops  # noqa: F401  (host first: it checks what is installed before it is imported)

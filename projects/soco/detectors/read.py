@@ -12,10 +12,12 @@ from mmengine.config import Config, ConfigDict
 from mmengine.registry import DefaultScope
 from mmengine.utils import get_installed_path
 
+from ..compat.host import host_name
 from ..launch.configs import apply_option, dicts_in, imports_of
 
 SCOPE = 'mmdet'
 SHIPPED = 'mmdet::'
+_HAS_MMPRETRAIN = host_name() == 'onedl'
 _EXAMPLE = 'mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py'
 
 
@@ -107,10 +109,10 @@ def _check_kind(model: Any, path: Path) -> None:
 
 
 def _import_modules(cfg: Config, path: Path) -> list[str]:
-    """Import the modules that the config asks for, and remove those of mmpretrain from it."""
+    """Import the modules that the config asks for; remove those of mmpretrain where it is not there."""
     imports, notes = imports_of(cfg), []
     for name in imports:
-        if name.split('.')[0] == 'mmpretrain':
+        if name.split('.')[0] == 'mmpretrain' and not _HAS_MMPRETRAIN:
             notes.append(f'custom_imports of {name} was passed over: MMClassification 1.0 has the '
                          'same backbones.')
             continue
@@ -127,10 +129,20 @@ def _import_modules(cfg: Config, path: Path) -> list[str]:
 
 
 def _serve_mmpretrain(node: Any, path: Path) -> Iterator[str]:
-    """Replace the types of mmpretrain by mmcls's classes of that name, and say so."""
+    """Replace the types of mmpretrain by mmcls's classes of that name, and say so.
+
+    Where MMPretrain is the host, nothing is replaced.
+    """
     for part in typed(node):
         scope, dot, name = str(part['type']).partition('.')
         if not dot or scope != 'mmpretrain':
+            continue
+        if _HAS_MMPRETRAIN:
+            if _find_class(part['type']) is None:
+                raise ValueError(
+                    f'{path} needs {part["type"]}, and the installed MMPretrain has no {name}. Use '
+                    'another backbone, such as mmdet.ResNet or mmpretrain.TIMMBackbone, which offers '
+                    'those of timm.')
             continue
         if _find_class(f'mmcls.{name}') is None:
             raise ValueError(

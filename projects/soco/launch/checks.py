@@ -1,4 +1,5 @@
 """Checks of devices, data and folders before a run starts."""
+import importlib.util
 import os
 import tempfile
 from pathlib import Path
@@ -11,6 +12,12 @@ from ..proposals.store_check import check_store_fits
 from .annotations import TRAINING, settle_annotations
 from .data_files import check_layout
 from .driver import why_no_device
+
+# The package that a backend of MMEngine's visualizer imports when the run starts.
+_LOGGERS = {
+    'TensorboardVisBackend': 'tensorboard', 'WandbVisBackend': 'wandb', 'MLflowVisBackend': 'mlflow',
+    'ClearMLVisBackend': 'clearml', 'NeptuneVisBackend': 'neptune', 'DVCLiveVisBackend': 'dvclive',
+    'AimVisBackend': 'aim'}
 
 
 def check_work_dir(path: str | Path) -> None:
@@ -119,9 +126,10 @@ def check_inputs(cfg: Config, loaders: tuple[str, ...] = TRAINING) -> None:
 
     Raises:
         FileNotFoundError: If there is no proposal store, no photos or no data set.
-        ValueError: If the store cannot be read, or is for other images than those in `data_root`; or
-            if something in the annotations is refused.
+        ValueError: If the store cannot be read, or is for other images than those in `data_root`; if
+            something in the annotations is refused; or if the package of a logger is not installed.
     """
+    _check_loggers(cfg)
     dataset = cfg.get('train_dataloader', {}).get('dataset', {})
     if dataset.get('type', '').endswith('SoCoDataset'):
         store = ProposalStore.open(dataset.proposals)
@@ -130,6 +138,14 @@ def check_inputs(cfg: Config, loaders: tuple[str, ...] = TRAINING) -> None:
     else:
         check_layout(cfg)
         settle_annotations(cfg, loaders)
+
+
+def _check_loggers(cfg: Config) -> None:
+    for backend in (cfg.get('visualizer') or {}).get('vis_backends') or ():
+        package = _LOGGERS.get(str(backend.get('type')).split('.')[-1])
+        if package and importlib.util.find_spec(package) is None:
+            raise ValueError(f'visualizer.vis_backends has {backend["type"]}, which needs the package '
+                             f'{package}. Install it (pip install {package}), or remove the entry.')
 
 
 def default_work_dir(config: str, given: str | None, cfg: Config, pretrained: str | None = None) -> str:

@@ -14,7 +14,7 @@ from .options import MISSING, read_value, set_value
 # Loops that resume at the right data, in place of mmengine's.
 OUR_LOOPS = {'IterBasedTrainLoop': 'ResumableIterLoop',
              'EpochBasedTrainLoop': 'ResumableDetectorEpochLoop'}
-SCOPES = ('mmengine', 'mmcv', 'mmdet', 'mmcls', 'mmselfsup')
+SCOPES = ('mmengine', 'mmcv', 'mmdet', 'mmcls', 'mmselfsup', 'mmpretrain')
 # Keys that a Runner accepts although the configs do not list them; `Runner.__init__` cannot be asked
 # without the import of torch.
 RUNNER_KEYS = {
@@ -65,6 +65,11 @@ def load_config(path: str, options: dict[str, Any], register: bool = True,
         raise ValueError(f'{path} cannot be read as a config: {type(error).__name__}: {error}. '
                          'Check the line that it names, and the keys of its _base_ files.'
                          ) from error
+    except ModuleNotFoundError as error:
+        raise ValueError(f'{path} cannot be read as a config, because a package that it or its _base_ '
+                         f'names is missing: {error}. The forks of OpenMMLab have no configs of '
+                         "mmcls; create an environment with OpenMMLab's own releases for it: "
+                         'bash tools/setup_env.sh --host openmmlab') from error
     if any(key.startswith('default_hooks.pretrained.') for key in options):
         use_our_loading(cfg)
     for key, value in options.items():

@@ -19,7 +19,8 @@ if TYPE_CHECKING:  # a report reads a record without waiting for the import of t
     from mmengine.runner import Runner
 
 RECORD = 'run.json'
-PACKAGES = ('torch', 'torchvision', 'mmengine', 'mmcv', 'mmcv-lite', 'mmdet', 'mmselfsup', 'numpy')
+PACKAGES = ('torch', 'torchvision', 'mmengine', 'mmcv', 'mmcv-lite', 'mmdet', 'mmselfsup',
+            'onedl-mmengine', 'onedl-mmcv', 'onedl-mmdetection', 'onedl-mmpretrain', 'numpy')
 ROOT = Path(__file__).resolve().parents[3]
 # Keys and types that describe_session writes.
 KINDS = dict(started=str, config=str, known_configs=list, version=str, commit=str, processes=int,
