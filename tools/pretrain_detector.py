@@ -49,7 +49,11 @@ def parse_args() -> argparse.Namespace:
                         'for the backbone, such as 0.1 (default: that of the schedule)')
     parser.add_argument('--work-dir', metavar='DIR', type=Path, help='folder for everything that is '
                         'written (default: work_dirs/<detector>_<photos>)')
-    parser.add_argument('--epochs', metavar='N', type=int, help='length of the run (default: 20)')
+    parser.add_argument('--epochs', metavar='N', type=int, help='length of the run (default: 10,240 '
+                        'photos seen, at least 20 epochs)')
+    parser.add_argument('--localise', metavar='N', type=int, default=0, help='then train the detector '
+                        'itself for N epochs to find the proposals, as objects of one class, so that '
+                        'its RPN or dense head is pretrained too (default: %(default)s)')
     parser.add_argument('--batch-size', metavar='N', type=int, help='photos per step and process '
                         '(default: 16)')
     parser.add_argument('--gpus', metavar='N', type=int, default=1, help='number of GPUs, or of '
@@ -57,7 +61,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--resume', action='store_true', help='go on with the run in the work '
                         'directory')
     parser.add_argument('--objects', choices=['large', 'small'], default='large', help='large: '
-                        'objects of 0.3 to 0.8 of the photo; small: views are tiles of the photo at '
+                        'objects of 0.1 to 0.8 of the photo; small: views are tiles of the photo at '
                         'the size at which the detector sees it (default: %(default)s)')
     add_options_argument(parser, 'model.backbone.depth=18')
     parser.add_argument('--dry-run', action='store_true', help='stop after the table and the config '
@@ -65,26 +69,37 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def check_photos(photos: Path, root: Path | None, at_least: int) -> None:
-    """Check that there are photos, and enough for one step."""
+def check_photos(photos: Path, root: Path | None, at_least: int) -> int:
+    """Check that there are photos, and enough for one step; return their number."""
+    from projects.soco.annotations.formats import read_as_coco
     from projects.soco.proposals.sources import open_source
-    count = len(open_source(photos, root).names())
+    if is_labels(photos, root):
+        count = len(read_as_coco(photos, root).accept().content['images'])
+    else:
+        count = len(open_source(photos, root).names())
     if count < at_least:
         raise ValueError(
             f'{photos} contains {count or "no"} photos (looked for .jpg, .png, .webp and similar, also '
             f'in subfolders), and one step takes {at_least} (--batch-size × --gpus). '
             + ('Lower --batch-size.' if count > 1 else 'Give a folder with more photos.'))
+    return count
+
+
+def is_labels(photos: Path, root: Path | None) -> bool:
+    """Return whether PHOTOS is a folder of VOC XML or YOLO text files."""
+    return root is not None and photos.is_dir()
 
 
 def make_proposals(photos: Path, root: Path | None, out: Path) -> 'ProposalStore':
     """Make the proposals of the photos, or use those of an earlier call."""
+    from projects.soco.detectors.object_sizes import SEARCH
     from projects.soco.proposals.sources import open_source
     from projects.soco.proposals.store import ProposalStore
     from projects.soco.proposals.store_check import check_store_fits
     if not out.exists():
         code = subprocess.run([sys.executable, str(ROOT / 'tools/generate_proposals.py'), str(photos),
-                               str(out), '--keep', 'all',
-                               *(['--root', str(root)] if root else [])]).returncode
+                               str(out), *SEARCH, *(['--root', str(root)] if root else [])]
+                              ).returncode
         if code:
             sys.exit(code)
     store, source = ProposalStore.open(out), open_source(photos, root)
@@ -101,19 +116,26 @@ def make_proposals(photos: Path, root: Path | None, out: Path) -> 'ProposalStore
     return store
 
 
-def train(cfg: 'Config', work: 'WorkDir', photos: int, gpus: int) -> Path:
-    """Train, or go on with the training in the work directory; return the last checkpoint."""
+def train(config: Path, run: Path, steps: int, gpus: int, *options: str) -> Path:
+    """Train with a config, or go on with its run; return the last checkpoint.
+
+    Args:
+        config (Path): The config.
+        run (Path): Work directory of the run; its log is beside it.
+        steps (int): Iterations of the whole run.
+        gpus (int): Number of processes.
+        *options (str): More options of tools/train.py.
+    """
     import torch
     from rich.console import Console
 
     from projects.soco.runs.progress import run_with_bar
     from projects.soco.weights.read import find_newest_checkpoint, read_checkpoint
-    newest = find_newest_checkpoint(work.run)
-    epochs = cfg.train_cfg.max_epochs
-    if newest is not None and read_checkpoint(newest)['meta']['epoch'] >= epochs:
+    newest = find_newest_checkpoint(run)
+    if newest is not None and read_checkpoint(newest)['meta']['iter'] >= steps:
         print(f'The run is finished: {newest}')
         return newest
-    command = [str(ROOT / 'tools/train.py'), str(work.config), '--work-dir', str(work.run)]
+    command = [str(ROOT / 'tools/train.py'), str(config), '--work-dir', str(run), *options]
     if not torch.cuda.is_available():
         command.append('--cpu')
     if newest is not None:
@@ -121,11 +143,43 @@ def train(cfg: 'Config', work: 'WorkDir', photos: int, gpus: int) -> Path:
     if gpus > 1:
         command = ['-m', 'torch.distributed.run', f'--nproc_per_node={gpus}',
                    f'--master_port={_free_port()}', *command, '--launcher', 'pytorch']
-    steps = max(1, -(-photos // gpus) // cfg.train_dataloader.batch_size)
     paths = [str(ROOT), *filter(None, [os.environ.get('PYTHONPATH')])]
-    run_with_bar(Console(highlight=False), command, work.path / 'pretraining.log', 'pretraining',
-                 epochs * steps, dict(PYTHONPATH=os.pathsep.join(paths), OMP_WAIT_POLICY='PASSIVE'))
-    return find_newest_checkpoint(work.run)
+    run_with_bar(Console(highlight=False), command, config.with_suffix('.log'), config.stem, steps,
+                 dict(PYTHONPATH=os.pathsep.join(paths), OMP_WAIT_POLICY='PASSIVE'))
+    return find_newest_checkpoint(run)
+
+
+def localise(detector: 'Config', work: 'WorkDir', photos: Path, store: 'ProposalStore',
+             args: argparse.Namespace) -> None:
+    """Train the detector on the proposals, and write what it starts from."""
+    from mmengine.config import Config
+
+    from projects.soco.datasets.transforms import read_filter, transform_in
+    from projects.soco.detectors.localise import (
+        hand_over_localised,
+        localisation_config,
+        write_objects,
+    )
+    from projects.soco.detectors.read import plain
+    from projects.soco.files import write_whole
+    keep = transform_in(Config.fromfile(work.config), 'LoadProposals').keep
+    count = write_objects(store, read_filter(plain(keep)), work.objects)
+    cfg = localisation_config(detector, photos, work.objects.resolve(), len(store), args.localise,
+                              args.weights is None, args.gpus)
+    text = cfg.pretty_text.encode()
+    if work.localisation.exists() and work.localisation.read_bytes() != text and not args.resume:
+        raise ValueError(f'{work.localisation} was edited or made with other options. Add --resume to '
+                         'go on with it, or delete it and the folder beside it to start anew.')
+    if not (work.localisation.exists() and args.resume):
+        write_whole(work.localisation, text)
+    steps = Config.fromfile(work.localisation).train_cfg.max_iters
+    print(f'\nThe detector learns to find {count} proposals ({work.localisation}).')
+    checkpoint = train(work.localisation, work.localisation.with_suffix(''), steps, args.gpus,
+                       '--pretrained', str(work.contrastive))
+    arrived, left = hand_over_localised(detector, checkpoint, work.start)
+    print(f'\n{arrived} of {arrived} tensors of {work.start} are in the detector, equal bit by bit; '
+          f'{left} others depend on the classes and stay as the detector initialises them. '
+          f'{work.contrastive} has those before this step.')
 
 
 def _free_port() -> int:
@@ -157,11 +211,19 @@ def main() -> None:
     import torch
 
     import projects.soco.compat  # noqa: F401  (before any import of OpenMMLab)
-    from projects.soco.annotations.formats import as_coco, read_as_coco
+    from projects.soco.annotations.formats import as_coco
     from projects.soco.compat.cpu import cpu_config
     from projects.soco.detectors.build import build_detector
-    from projects.soco.detectors.derive import derive, set_run
+    from projects.soco.detectors.derive import (
+        LAYER_NORM_RATE,
+        default_epochs,
+        derive,
+        has_layer_norm,
+        set_backbone_rate,
+        set_run,
+    )
     from projects.soco.detectors.hand_over import hand_over
+    from projects.soco.detectors.localise import why_not
     from projects.soco.detectors.object_sizes import (
         SMALL,
         advise_by_annotations,
@@ -183,17 +245,19 @@ def main() -> None:
     detector, notes = read_detector(args.detector, args.cfg_options)
     check_own(work, detector)
     recipe = load_config(str(RECIPE), {})
+    if args.localise < 0:
+        raise ValueError(f'--localise must be at least 0, not {args.localise}.')
+    if args.localise and (reason := why_not(detector)):
+        raise ValueError(f'--localise: {args.detector} cannot learn it, since {reason}. Omit it.')
     set_length(recipe, args.epochs, None)
     set_run(recipe, (args.root or args.photos).resolve(), work.proposals.resolve(), args.batch_size,
             args.weights, args.backbone_rate)
     if args.freeze is not None and args.weights is None:
         raise ValueError(f'--freeze {args.freeze}: without --weights, these stages would stay random. '
                          'Add --weights FILE, or omit --freeze.')
-    labels = args.root is not None and args.photos.is_dir()  # VOC XML or YOLO text files
-    if labels:  # written below, when the work directory is known to be ours
-        read_as_coco(args.photos, args.root).accept()
-    else:
-        check_photos(args.photos, args.root, recipe.train_dataloader.batch_size * args.gpus)
+    count = check_photos(args.photos, args.root, recipe.train_dataloader.batch_size * args.gpus)
+    if args.epochs is None:
+        recipe.train_cfg.max_epochs = default_epochs(count)
 
     resolution, small = resolution_of(detector), args.objects == SMALL
     try:
@@ -206,12 +270,15 @@ def main() -> None:
     cuda = torch.cuda.device_count()
     check_devices(derived if cuda else cpu_config(derived), args.gpus, cuda)
     model, whole = build_detector(detector)
+    if args.weights and args.backbone_rate is None and has_layer_norm(model.backbone):
+        set_backbone_rate(derived, LAYER_NORM_RATE)
+        notes.append(f'backbone with LayerNorm: {LAYER_NORM_RATE} of the learning rate; '
+                     '--backbone-rate sets another factor')
     check_work_dir(work.path)
     write_detector(work, detector)
     source = args.photos
-    if labels:
+    if is_labels(args.photos, args.root):
         source = as_coco(args.photos, args.root, work.path)
-        check_photos(source, args.root, recipe.train_dataloader.batch_size * args.gpus)
     annotated = source.suffix.lower() == '.json'
     advice = advise_by_annotations(source, args.objects, resolution) if annotated else None
     notes += [*parts.notes, *filter(None, [advice])]
@@ -243,10 +310,13 @@ def main() -> None:
         met = describe_met(cfg, store, source) if annotated else None
         for line in filter(None, [met, None if advice else advise_by_proposals(store)]):
             print(f'- {line}')
-    checkpoint = train(cfg, work, len(store), args.gpus)
-    done = hand_over(detector, parts, checkpoint, work.start)
-    print(f'\n{len(done.arrived)} of {len(done.arrived)} tensors of {work.start} are in the detector, '
+    per_epoch = max(1, -(-len(store) // args.gpus) // cfg.train_dataloader.batch_size)
+    checkpoint = train(work.config, work.run, cfg.train_cfg.max_epochs * per_epoch, args.gpus)
+    done = hand_over(detector, parts, checkpoint, work.contrastive if args.localise else work.start)
+    print(f'\n{len(done.arrived)} of {len(done.arrived)} tensors of {done.path} are in the detector, '
           f'equal bit by bit; {len(done.reasons)} others stay as the detector initialises them.')
+    if args.localise:
+        localise(detector, work, (args.root or args.photos).resolve(), store, args)
     print_end(work, work.detector if args.cfg_options else config_path(args.detector),
               bool(detector.model.backbone.get('init_cfg')))
 

@@ -1,5 +1,5 @@
 # The recipe for own photos without its term, 6 epochs: the base of the runs from ImageNet weights.
-_base_ = '../../soco_effnetlite0_fpn_own_photos.py'
+_base_ = 'own_photos_20e.py'
 model = dict(regulariser=None)
 train_cfg = dict(max_epochs=6)
 _base_.param_scheduler[0].share = 1 / 6  # one epoch of warm-up

@@ -18,6 +18,9 @@ class WorkDir(NamedTuple):
         proposals (Path): The proposals of the photos.
         run (Path): Work directory of the training run: checkpoints, log, curves, report.
         start (Path): Weights that the detector starts from.
+        contrastive (Path): Those before localisation, where there is such a step.
+        objects (Path): Proposals as annotations, for localisation.
+        localisation (Path): Config of the localisation; its run is in the folder of the same name.
     """
 
     path: Path
@@ -26,12 +29,16 @@ class WorkDir(NamedTuple):
     proposals: Path
     run: Path
     start: Path
+    contrastive: Path
+    objects: Path
+    localisation: Path
 
     @classmethod
     def at(cls, path: Path) -> 'WorkDir':
         """Return the paths of the work directory at `path`."""
         return cls(path, path / 'detector.py', path / 'pretraining.py', path / 'proposals.arrow',
-                   path / 'run', path / 'detector_start.pth')
+                   path / 'run', path / 'detector_start.pth', path / 'contrastive_start.pth',
+                   path / 'objects.json', path / 'localisation.py')
 
 
 def check_own(work: WorkDir, detector: Config) -> None:
