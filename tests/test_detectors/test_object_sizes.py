@@ -80,7 +80,7 @@ def test_the_resolution_is_that_of_the_test_pipeline():
 
 
 @pytest.mark.parametrize('scale, sizes', [
-    ((1333, 800), [256, 256, 128]), ((300, 200), [192, 192, 96]), ((20, 10), [32, 32, 16])])
+    ((1333, 800), [256, 256, 160]), ((300, 200), [192, 192, 128]), ((20, 10), [32, 32, 32])])
 def test_tiles_are_not_larger_than_what_the_detector_sees(scale, sizes):
     recipe = load_config(str(RECIPE), {})
     assert view_sizes(recipe, resolution_of(detector(scale))) == sizes
@@ -95,10 +95,11 @@ def test_a_detector_without_a_scale_is_refused_for_small_objects_only():
 # the config
 
 
-def test_large_objects_have_the_official_proposals():
+def test_large_objects_are_seen_in_the_whole_photo():
     pipeline = derived(LARGE, detector()).train_dataloader.dataset.pipeline
-    assert pipeline[0] == dict(type='LoadProposals', keep='ratio3size0308post')
-    assert 'tile' not in pipeline[1] and [view.size for view in pipeline[1].views] == [128, 128, 64]
+    assert pipeline[0] == dict(type='LoadProposals', keep=dict(
+        min_side=8, max_ratio=3, min_size=0.1, max_size=0.8, fallback=True))
+    assert 'tile' not in pipeline[1] and [view.size for view in pipeline[1].views] == [96, 96, 64]
 
 
 def test_borders_follow_from_the_sizes_in_the_views(small_cfg, tmp_path):
@@ -136,7 +137,7 @@ def test_the_derived_config_trains_a_step_on_tiles(small_cfg, tmp_path):
         dataset, model = DATASETS.build(cfg.train_dataloader.dataset), MODELS.build(cfg.model)
     batch = default_collate([dataset[i] for i in range(2)])
     batch.pop('bad')
-    assert [view.shape[2] for view in batch['inputs']] == [96, 96, 48]
+    assert [view.shape[2] for view in batch['inputs']] == [96, 96, 64]
     zoom = 96 / 300
     first = batch['bboxes'][:, :, 0]
     size = (first[..., 2:] - first[..., :2]).prod(dim=-1).sqrt()

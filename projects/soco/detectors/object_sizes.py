@@ -78,7 +78,7 @@ def view_sizes(recipe: Config, resolution: Resolution | None) -> list[int]:
         resolution (Resolution | None): That of the detector.
 
     Returns:
-        list[int]: In proportion to those of the recipe; the first is that of a tile.
+        list[int]: In proportion to those of the recipe, multiples of 32; the first is that of a tile.
 
     Raises:
         ValueError: If the resolution is not known.
@@ -89,7 +89,7 @@ def view_sizes(recipe: Config, resolution: Resolution | None) -> list[int]:
             'config has no Resize with a scale in test_dataloader.dataset.pipeline. Add one, or use '
             f'--objects {LARGE}.')
     sizes = [view.size for view in transform_in(recipe, 'ProposalViews').views]
-    return [round(resolution.tile * size / sizes[0]) for size in sizes]
+    return [max(32, round(resolution.tile * size / sizes[0] / 32) * 32) for size in sizes]
 
 
 def choose_proposals(cfg: Config, objects: str, resolution: Resolution | None) -> None:

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from ..annotations.read import read_json
 from ..detectors.build import build_detector
+from ..detectors.derive import default_epochs
 from ..detectors.read import read_detector
 from ..files import write_whole
 from ..proposals.sources import open_source
@@ -21,9 +22,9 @@ DETECTORS = {
     'effnetlite0': 'EfficientNet-Lite0 at 288 × 192 pixels, the size at which a CPU takes minutes',
     'r18': 'ResNet-18 at 288 × 192 pixels',
     'r50': 'ResNet-50 at 1333 × 800 pixels, for a GPU'}
-EPOCHS, BATCH = 20, 16  # of the recipe for own photos
+BATCH = 16  # of the recipe for own photos
 ITERATIONS = 300  # of the detectors' configs; on a CPU, of all starts together
-IMAGES = 4500  # that pretraining sees on a CPU at most
+IMAGES = 6400  # that pretraining sees on a CPU at most
 PLAN = 'quickstart.json'
 _USE = ("Use ImageNet's weights of EfficientNet-Lite0 (python tools/benchmarks/imagenet_lite0.py "
         'OUT.pth)')
@@ -87,19 +88,19 @@ def choose_detector(weights: Path | None, cuda: bool) -> tuple[str, str]:
 def lengths(photos: int, starts: int, cuda: bool) -> tuple[int, int]:
     """Return the epochs of pretraining and the iterations of each detector.
 
-    With a GPU, they are those of the configs. On a CPU, they are shorter (our choice, to stay within a
-    quarter of an hour for 300 photos and three starts on two cores, judged by the seconds of the runs
-    in docs/results/collapse_cards.json): pretraining sees at most `IMAGES` images, and all detectors
-    share `ITERATIONS` iterations.
+    With a GPU, they are those of tools/pretrain_detector.py and of the detectors' configs. On a CPU,
+    they are shorter (our choice, to stay near a quarter of an hour for 300 photos and three starts on
+    two cores): pretraining sees at most `IMAGES` images, and all detectors share `ITERATIONS` iterations.
 
     Args:
         photos (int): Photos that pretraining sees, at least 1.
         starts (int): Starts that are compared, at least 1.
         cuda (bool): Whether there is a CUDA GPU.
     """
+    epochs = default_epochs(photos)
     if cuda:
-        return EPOCHS, ITERATIONS
-    return max(1, min(EPOCHS, IMAGES // photos)), ITERATIONS // starts
+        return epochs, ITERATIONS
+    return max(1, min(epochs, IMAGES // photos)), ITERATIONS // starts
 
 
 def unlabelled_photos(data: Annotations) -> tuple[list[str], int]:
