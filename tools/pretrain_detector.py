@@ -149,6 +149,12 @@ def train(config: Path, run: Path, steps: int, gpus: int, *options: str) -> Path
     return find_newest_checkpoint(run)
 
 
+def photo_folder(args: argparse.Namespace) -> Path:
+    """Return the folder that the names of photos are relative to."""
+    folder = args.root or (args.photos if args.photos.is_dir() else args.photos.parent)
+    return folder.resolve()
+
+
 def localise(detector: 'Config', work: 'WorkDir', photos: Path, store: 'ProposalStore',
              args: argparse.Namespace) -> None:
     """Train the detector on the proposals, and write what it starts from."""
@@ -247,6 +253,9 @@ def main() -> None:
     recipe = load_config(str(RECIPE), {})
     if args.localise < 0:
         raise ValueError(f'--localise must be at least 0, not {args.localise}.')
+    if args.localise and args.photos.suffix.lower() in ('.zip', '.tar'):
+        raise ValueError(f'--localise needs photos in a folder, and {args.photos} is an archive. '
+                         'Unpack it.')
     if args.localise and (reason := why_not(detector)):
         raise ValueError(f'--localise: {args.detector} cannot learn it, since {reason}. Omit it.')
     set_length(recipe, args.epochs, None)
@@ -316,7 +325,7 @@ def main() -> None:
     print(f'\n{len(done.arrived)} of {len(done.arrived)} tensors of {done.path} are in the detector, '
           f'equal bit by bit; {len(done.reasons)} others stay as the detector initialises them.')
     if args.localise:
-        localise(detector, work, (args.root or args.photos).resolve(), store, args)
+        localise(detector, work, photo_folder(args), store, args)
     print_end(work, work.detector if args.cfg_options else config_path(args.detector),
               bool(detector.model.backbone.get('init_cfg')))
 

@@ -83,9 +83,17 @@ def test_the_whole_way(folder, gpus):
     code, output = run(folder, *arguments)
     assert code == 2 and 'contains a run that has trained already' in output
     (folder / 'work/detector_start.pth').unlink()
-    code, output = run(folder, *arguments, '--resume')
-    assert code == 0 and 'The run is finished' in output
+    more = ['--localise', '1'] if gpus == '1' else []
+    code, output = run(folder, *arguments, '--resume', *more)
+    assert code == 0 and 'The run is finished' in output, output[-3000:]
     assert (folder / 'work/detector_start.pth').exists()
+    if more:
+        before = torch.load(folder / 'work/contrastive_start.pth', weights_only=True)['state_dict']
+        after = torch.load(folder / 'work/detector_start.pth', weights_only=True)['state_dict']
+        assert before.keys() == start.keys() and after.keys() == state.keys() - {
+            'bbox_head.retina_cls.weight', 'bbox_head.retina_cls.bias'}
+        assert not torch.equal(after['bbox_head.retina_reg.bias'], state['bbox_head.retina_reg.bias'])
+        assert re.search('of work/detector_start.pth are in the detector, .*; 2 others', output)
 
 
 def test_a_dry_run_writes_configs_only(folder):
@@ -103,14 +111,14 @@ def test_small_objects_are_suggested_and_then_cut_from_tiles(folder):
     make_store(folder / 'proposals.arrow', folder / 'photos')
     coco = dict(images=[dict(id=1, file_name='photo_000.png', width=96, height=72),
                         dict(id=2, file_name='photo_001.png', width=96, height=72)],
-                annotations=[dict(id=i, image_id=1 + i % 2, category_id=1, bbox=[i, i, 12, 10])
+                annotations=[dict(id=i, image_id=1 + i % 2, category_id=1, bbox=[i, i, 7, 6])
                              for i in range(4)], categories=[dict(id=1, name='blob')])
     (folder / 'train.json').write_text(json.dumps(coco))
     arguments = ['tiny.py', 'train.json', '--root', 'photos', '--batch-size', '2', '--work-dir', 'work',
                  '--dry-run']
     code, output = run(folder, *arguments)
     assert code == 0, output
-    advice = 'train.json annotates 4 objects, with a median size of 13% of the photo, 122 pixels'
+    advice = 'train.json annotates 4 objects, with a median size of 8% of the photo, 72 pixels'
     assert advice in output and 'Try --objects small.' in output
     (folder / 'proposals.arrow').rename(folder / 'work/proposals.arrow')
     (folder / 'work/pretraining.py').unlink()
@@ -134,6 +142,8 @@ def test_small_objects_are_suggested_and_then_cut_from_tiles(folder):
     (['tiny.py', 'photos', '--epochs', '0'], '--epochs must be at least 1'),
     (['tiny.py', 'photos', '--weights', 'no.pth'], 'no weights at no.pth'),
     (['tiny.py', 'photos', '--freeze', '1'], '--freeze 1: without --weights'),
+    (['tiny.py', 'photos', '--localise', '-1'], '--localise must be at least 0'),
+    (['tiny.py', 'photos.zip', '--localise', '1'], 'needs photos in a folder, and photos.zip is'),
     (['tiny.py', 'photos', '--work-dir', 'photos'], 'the folder of something else'),
     (['photos/photo_000.png', 'photos'], 'cannot be read as a config'),
     (['mmdet::retinanet/nothing', 'photos'], 'There is no config at'),

@@ -90,7 +90,8 @@ def lengths(photos: int, starts: int, cuda: bool) -> tuple[int, int]:
 
     With a GPU, they are those of tools/pretrain_detector.py and of the detectors' configs. On a CPU,
     they are shorter (our choice, to stay near a quarter of an hour for 300 photos and three starts on
-    two cores): pretraining sees at most `IMAGES` images, and all detectors share `ITERATIONS` iterations.
+    two cores): pretraining sees at most `IMAGES` images, and all detectors share `ITERATIONS`
+    iterations.
 
     Args:
         photos (int): Photos that pretraining sees, at least 1.
