@@ -232,7 +232,7 @@ def check_shapes(step: Step, name: str) -> None:
     if 'quickstart' in name:
         sizes, momentum = [64, 64, 48], 0.9
     if 'own_photos' in name:
-        sizes = [128, 128, 64]
+        sizes, k = [96, 96, 64], 8
     sizes = [round(size * scale_of(name)) for size in sizes]
     assert [tuple(view.shape) for view in step.inputs] == [(2, 3, s, s) for s in sizes]
     assert step.bboxes.shape == (2, len(sizes) - 1, 2, k, 4)

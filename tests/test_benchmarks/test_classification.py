@@ -198,7 +198,8 @@ def test_training_and_evaluation_from_soco_weights(tmp_path: Path, recipe: str) 
         features = backbone(photos)[-1]
         for part in last:
             features = part(features)
-        torch.testing.assert_close(model.backbone(photos)[-1], features)
+        # One of the two is in channels_last, whose convolutions round otherwise.
+        torch.testing.assert_close(model.backbone(photos)[-1], features, atol=1e-3, rtol=1e-3)
         scores = torch.stack([sample.pred_label.score for batch in runner.val_dataloader
                               for sample in model.val_step(batch)])
     assert len(scores[0].unique()) > 900

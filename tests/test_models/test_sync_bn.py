@@ -20,6 +20,7 @@ class Ranks:
         self.sent: dict[int, Tensor] = {}
         self.local = threading.local()
         monkeypatch.setattr(torch.distributed, 'all_gather_into_tensor', self.gather)
+        monkeypatch.setattr(torch.distributed, 'all_gather_single', self.gather, raising=False)
         monkeypatch.setattr(torch.distributed, 'all_reduce', self.reduce)
 
     def _get_backend_name(self) -> str:
@@ -143,7 +144,8 @@ def test_the_host_waits_in_torchs_and_not_in_this(monkeypatch, cuda_ops):
         out.view(-1).copy_(tensor.repeat(2))
         watched.host.pop(out, None)  # what the device has written is on the device
 
-    monkeypatch.setattr(torch.distributed, 'all_gather_into_tensor', gather)
+    for name in ('all_gather_into_tensor', 'all_gather_single'):  # torch's own: the latter from 2.14 on
+        monkeypatch.setattr(torch.distributed, name, gather, raising=False)
     monkeypatch.setattr(torch.distributed, 'all_reduce', lambda tensor, *args, **kwargs: None)
 
     class Group:

@@ -47,10 +47,10 @@ def _with_exact_coordinates(build: Callable) -> Callable:
     """Return `Runner.build_model`; if it has built a part of mmdet, its coordinates stay in float32."""
     @functools.wraps(build)
     def built(self: Runner, model: nn.Module | dict) -> nn.Module:
-        model = build(self, model)
+        module = build(self, model)
         if 'mmdet.models' in sys.modules:  # its import takes seconds, and a classifier needs none of it
             importlib.import_module('projects.soco.compat.coordinates')
-        return model
+        return module
 
     return built
 

@@ -53,9 +53,8 @@ class FiniteLossHook(Hook):
         """Note whether loss and step are good, and check this when it is due.
 
         Raises:
-            FloatingPointError: If a loss was not finite, or the scaler skips too many steps in a row;
-            the
-                message names the iteration, its images and possible remedies.
+            FloatingPointError: If a loss was not finite, or the scaler skips too many steps in a row.
+                The message names the iteration, its images and possible remedies.
         """
         loss = (outputs or {}).get('loss')
         if not isinstance(loss, Tensor):

@@ -225,7 +225,7 @@ class ResumableIterLoop(IterBasedTrainLoop):
     def run(self) -> torch.nn.Module:
         """Train from the current iteration to the end of the run."""
         if self._iter:
-            begun = self.dataloader_iterator._iterator  # at the beginning of the data
+            begun = self.dataloader_iterator._iterator  # type: ignore[has-type]  # at its beginning
             if hasattr(begun, '_shutdown_workers'):
                 begun._shutdown_workers()
             self.dataloader = _advanced(self, self._loader_cfg, self._iter)
@@ -260,15 +260,16 @@ class ResumableDetectorEpochLoop(EpochBasedTrainLoop):
     def run(self) -> torch.nn.Module:
         """Train from the current iteration to the end of the run."""
         # A checkpoint may be from the last iteration of an epoch, and contains the seed of its run.
-        self._epoch = self._iter // len(self.dataloader)
-        sampler = self.dataloader.batch_sampler.sampler
+        self._epoch = self._iter // len(self.dataloader)  # type: ignore[has-type]
+        sampler = self.dataloader.batch_sampler.sampler  # type: ignore[has-type]
         if self._iter and hasattr(sampler, 'seed'):
             sampler.seed = self.runner.seed
         return super().run()
 
     def run_epoch(self) -> None:
         """Run the rest of the current epoch."""
-        whole, start = self.dataloader, self._iter - self._epoch * len(self.dataloader)
+        whole: DataLoader = self.dataloader  # type: ignore[has-type]
+        start = self._iter - self._epoch * len(whole)
         if start:
             self.dataloader = _advanced(self, {**self._loader_cfg, 'persistent_workers': False}, start)
         self.runner.call_hook('before_train_epoch')

@@ -12,7 +12,9 @@ from ..compat.network import choose_gloo_interface
 def cpu_group() -> distributed.ProcessGroup:
     """Return a new group of all ranks for messages between CPUs, for which no GPU has to wait."""
     choose_gloo_interface()
-    return distributed.new_group(backend='gloo')
+    group = distributed.new_group(backend='gloo')
+    assert isinstance(group, distributed.ProcessGroup)  # this rank is in it
+    return group
 
 
 def unwrapped(runner: Runner) -> nn.Module:

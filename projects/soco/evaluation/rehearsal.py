@@ -120,8 +120,9 @@ def _move_to_gpu(model: nn.Module) -> None:
                 if tensor is not None:
                     moved = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype,
                                                 device=DEVICE)
-                    tensors[name] = (nn.Parameter(moved, tensor.requires_grad)
-                                     if tensors is module._parameters else moved)
+                    if isinstance(tensor, nn.Parameter):
+                        moved = nn.Parameter(moved, tensor.requires_grad)
+                    tensors[name] = moved  # type: ignore[assignment]
     model.data_preprocessor.to(DEVICE)
 
 

@@ -25,9 +25,9 @@ def main() -> None:
         return
     cfg.work_dir = default_work_dir(args.config, args.work_dir, cfg, getattr(args, 'pretrained', None))
     check_inputs(cfg, TESTING if script.endswith('test.py') else TRAINING)
-    check_shared_memory(cfg, int(gpus))
-    import torch  # last, as its import takes the longest
+    import torch  # late, as its import takes the longest
     check_devices(cfg, int(gpus), torch.cuda.device_count())
+    check_shared_memory(cfg, int(gpus))
 
 
 if __name__ == '__main__':

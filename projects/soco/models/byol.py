@@ -43,5 +43,5 @@ class ForeachBYOL(BYOL):
 
     def __init__(self, *args, **kwargs) -> None:
         super().__init__(*args, **kwargs)
-        self.target_net = ForeachCosineEMA(nn.Sequential(self.backbone, self.neck),
-                                           momentum=self.target_net.momentum)
+        momentum: float = self.target_net.momentum  # type: ignore[has-type]
+        self.target_net = ForeachCosineEMA(nn.Sequential(self.backbone, self.neck), momentum=momentum)

@@ -1,4 +1,5 @@
 """The commands that continue from a pretraining run."""
+import os
 import shlex
 from collections.abc import Mapping
 from functools import cache
@@ -21,6 +22,7 @@ FOR_A_DATA_SET = (
     'coco/mask-rcnn_r101_fpn_ms-1x_coco',
     'coco/mask-rcnn_r50_c4_ms-1x_coco',
 )
+_DATA_VARIABLES = 'SOCO_PHOTOS', 'SOCO_TRAIN', 'SOCO_VAL'  # of configs of own_photos/
 FOR_OWN_PHOTOS = (
     'own_photos/faster-rcnn_r18_fpn',
     'own_photos/faster-rcnn_r50_fpn',
@@ -161,7 +163,12 @@ def _sizes(model: Mapping[str, Any]) -> tuple[str, int | str | None, int | None,
 
 @cache
 def _model(name: str) -> dict[str, Any]:
-    return config_values(CONFIGS / 'benchmarks/mmdetection' / f'{name}.py')['model']
+    """Return the model of a detector's config, whatever data the environment names for it."""
+    named = {key: os.environ.pop(key) for key in _DATA_VARIABLES if key in os.environ}
+    try:
+        return config_values(CONFIGS / 'benchmarks/mmdetection' / f'{name}.py')['model']
+    finally:
+        os.environ.update(named)
 
 
 def _has_own_photos(data_root: str) -> bool:
