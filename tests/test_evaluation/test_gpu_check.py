@@ -60,6 +60,17 @@ def test_a_part_that_fails_or_hangs_does_not_stop_the_others(tmp_path: Path):
     assert rows[2]['output'] == 'not today'
 
 
+@pytest.mark.parametrize('device, devices, cuda', [('cuda', None, '1'), ('cpu', '', None)])
+def test_the_tests_of_a_gpu_run_where_there_is_one(tmp_path, monkeypatch, device, devices, cuda):
+    for name in ('SOCO_TEST_CUDA', 'CUDA_VISIBLE_DEVICES'):
+        monkeypatch.delenv(name, raising=False)
+    code = (f'import os; get = os.environ.get; '
+            f'assert (get("CUDA_VISIBLE_DEVICES"), get("SOCO_TEST_CUDA")) == ({devices!r}, {cuda!r})')
+    row, = run_parts(parts_of(tmp_path, code), ROOT, tmp_path, 10, tmp_path / 'out.json',
+                     {**MACHINE, 'device': device}, lambda line: None)
+    assert row['state'] == 'ok', row['output']
+
+
 def test_the_whole_check_ends_in_time(tmp_path: Path):
     rows = run_parts(parts_of(tmp_path, *['import time; time.sleep(60)'] * 3), ROOT, tmp_path, 0.03,
                      tmp_path / 'out.json', MACHINE, lambda line: None)

@@ -165,7 +165,8 @@ def run_parts(parts: list[Part], root: Path, folder: Path, minutes: float, out: 
     scale, end = minutes / 10, time.monotonic() + 60 * minutes
     environment = {**os.environ, 'SOCO_PHOTOS': str(folder / 'photos'),
                    'SOCO_TRAIN': str(folder / 'boxes.json'), 'SOCO_VAL': str(folder / 'boxes.json'),
-                   **({'CUDA_VISIBLE_DEVICES': ''} if machine['device'] == 'cpu' else {})}
+                   **({'CUDA_VISIBLE_DEVICES': ''} if machine['device'] == 'cpu' else
+                      {'SOCO_TEST_CUDA': '1'})}
     rows: list[dict[str, Any]] = []
     for part in parts:
         row: dict[str, Any] = dict(name=part.name, state=LEFT_OUT, seconds=0.0, figures={},
