@@ -24,6 +24,7 @@ MIN_SIDE = 16  # four cells of a level of stride 4, as the detector sees the obj
 TRIES = 20  # draws of a tile and its windows, until both views of each pair show an object
 # A store of this search has 0.24 to 0.36 of its boxes within `WHOLE` on five sets of photos.
 RARE = 0.125
+BETTER = 1.5  # as many objects must fit the other option for it to be suggested
 
 
 class Resolution(NamedTuple):
@@ -205,7 +206,7 @@ def advise_by_annotations(path: Path, objects: str, resolution: Resolution | Non
                 f'of its pipelines, for example --cfg-options {resolution.key}=[{scale}], or cut the '
                 'photos into parts.')
     other = SMALL if objects == LARGE else LARGE
-    if fits[other] < 2 * fits[objects]:
+    if fits[other] < BETTER * fits[objects]:
         return None
     return (f'{facts}. Proposals of --objects {objects} have the size of {fits[objects]:.0%} of them, '
             f'those of --objects {other} of {fits[other]:.0%}. Try --objects {other}.')
