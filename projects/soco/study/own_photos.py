@@ -24,7 +24,7 @@ DETECTORS = {
     'r50': 'ResNet-50 at 1333 × 800 pixels, for a GPU'}
 BATCH = 16  # of the recipe for own photos
 ITERATIONS = 300  # of the detectors' configs; on a CPU, of all starts together
-IMAGES = 4500  # that pretraining sees on a CPU at most
+IMAGES = 3200  # that pretraining sees on a CPU at most
 PLAN = 'quickstart.json'
 _USE = ("Use ImageNet's weights of EfficientNet-Lite0 (python tools/benchmarks/imagenet_lite0.py "
         'OUT.pth)')
