@@ -48,6 +48,14 @@ def test_any_detector_gets_the_data_the_classes_and_the_length(name: str):
     assert not base or cfg.auto_scale_lr == dict(enable=True, base_batch_size=base['base_batch_size'])
 
 
+def test_a_start_need_not_have_what_the_config_requires():
+    """ImageNet's weights have a backbone alone; the project's own detectors require more."""
+    detector = Config.fromfile(OURS, import_custom_modules=False)
+    assert detector.default_hooks.pretrained.require == ['backbone', 'neck', 'roi_head.bbox_head']
+    cfg, _ = fitted(detector)
+    assert cfg.default_hooks.pretrained == dict(type='PretrainedWeightsHook', require=None)
+
+
 def test_epochs_become_iterations_and_schedules_shares():
     cfg, _ = fitted(load('faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py'))
     assert cfg.train_cfg.max_iters == 12 * 100  # 200 photos in batches of two

@@ -13,7 +13,8 @@ _MIXED = 'MultiImageMixDataset'  # its transforms take several samples, so it st
 HOOKS: dict[str, dict] = dict(
     checkpoint=dict(type='PlainCheckpointHook', by_epoch=False, max_keep_ckpts=1),
     logger=dict(type='LoggerHook', interval=10, log_metric_by_epoch=False),
-    pretrained=dict(type='PretrainedWeightsHook'),
+    # Whatever the config requires: starts differ, and ImageNet's weights have a backbone alone.
+    pretrained=dict(type='PretrainedWeightsHook', require=None),
     classes=dict(type='ClassesHook'),
     resume=dict(type='ResumeHook'),
     finite_loss=dict(type='FiniteLossHook'),
