@@ -67,12 +67,23 @@ def fit_detector(detector: Config, images: Path, train: Path, val: Path, classes
     cfg.val_cfg, cfg.test_cfg = dict(type='ValLoop'), dict(type='TestLoop')
     notes.append(f'{total} iterations of {batch} photos, whatever the share of the labels')
     _set_data(cfg, images, train, val, list(classes), masks=with_masks)
+    set_classes(cfg.model, len(classes))
     for node in dicts_in(cfg.model):
-        if 'num_classes' in node:
-            node['num_classes'] = len(classes)
         drop_weights(node)  # they come from the starts alone
     notes += _set_runtime(cfg)
     return cfg, notes
+
+
+def set_classes(model: dict, count: int) -> None:
+    """Set the number of classes in all parts of a detector.
+
+    Args:
+        model (dict): Config of the detector; it is changed in place.
+        count (int): Number of classes.
+    """
+    for node in dicts_in(model):
+        if 'num_classes' in node:
+            node['num_classes'] = count
 
 
 def thaw(cfg: Config) -> list[str]:

@@ -59,13 +59,29 @@ def hand_over(detector: Config, parts: Parts, checkpoint: str | Path, out: str |
     weights = for_detector(read_checkpoint(checkpoint)['state_dict'], parts.prefixes).state_dict
     model, whole = build_detector(detector)
     check_fit(weights, model.state_dict(), parts, str(checkpoint))
-    meta = dict(pretrained_by=f'SoCo {__version__}', checkpoint=str(checkpoint))
-    with whole_file(out, 'wb') as file:
-        torch.save(dict(state_dict=weights, meta=meta), file)
-    loaded = read_checkpoint(out)['state_dict']
-    arrived = load_and_compare(model, loaded, weights)
+    arrived = write_and_compare(weights, model, out, f'SoCo {__version__}', checkpoint)
     return HandOver(Path(out), arrived, {name: reason(name, parts) for name in model.state_dict()
                                          if name not in weights}, whole)
+
+
+def write_and_compare(weights: Mapping[str, Tensor], model: nn.Module, out: str | Path, by: str,
+                      checkpoint: str | Path) -> list[str]:
+    """Write weights for a detector, load the file into it, and compare it with them bit by bit.
+
+    Args:
+        weights (Mapping[str, Tensor]): Weights with the names of the detector.
+        model (nn.Module): The detector.
+        out (str | Path): The file to write.
+        by (str): What pretrained them, for the file.
+        checkpoint (str | Path): Checkpoint that they are from, for the file.
+
+    Returns:
+        list[str]: See `load_and_compare`.
+    """
+    meta = dict(pretrained_by=by, checkpoint=str(checkpoint))
+    with whole_file(out, 'wb') as file:
+        torch.save(dict(state_dict=dict(weights), meta=meta), file)
+    return load_and_compare(model, read_checkpoint(out)['state_dict'], weights)
 
 
 def load_and_compare(model: nn.Module, loaded: Mapping[str, Tensor],

@@ -17,14 +17,14 @@ from torch import Tensor
 from torchvision.ops import nms
 
 from .. import __version__
-from ..files import whole_file, write_whole
+from ..files import write_whole
 from ..launch.configs import dicts_in
 from ..proposals.filters import BoxFilter
 from ..proposals.store import ProposalStore
 from ..weights.read import read_checkpoint
 from .build import build_detector
-from .fit import fit_detector, thaw
-from .hand_over import load_and_compare
+from .fit import fit_detector, set_classes, thaw
+from .hand_over import write_and_compare
 from .read import plain
 
 CLASS = 'object'
@@ -173,9 +173,7 @@ def class_tensors(detector: Config) -> set[str]:
 
 def _shapes(detector: Config, classes: int) -> dict[str, tuple[int, ...]]:
     cfg = Config(plain(detector._cfg_dict), filename=detector.filename)
-    for node in dicts_in(cfg.model):
-        if 'num_classes' in node:
-            node['num_classes'] = classes
+    set_classes(cfg.model, classes)
     model, _ = build_detector(cfg)
     return {name: tuple(value.shape) for name, value in model.state_dict().items()}
 
@@ -196,10 +194,8 @@ def hand_over_localised(detector: Config, checkpoint: str | Path, out: Path) -> 
     model, _ = build_detector(detector)
     weights = localised_weights(read_checkpoint(checkpoint)['state_dict'], model.state_dict(),
                                 class_tensors(detector))
-    meta = dict(pretrained_by=f'SoCo {__version__}, and localisation', checkpoint=str(checkpoint))
-    with whole_file(out, 'wb') as file:
-        torch.save(dict(state_dict=weights, meta=meta), file)
-    arrived = load_and_compare(model, read_checkpoint(out)['state_dict'], weights)
+    by = f'SoCo {__version__}, and localisation'
+    arrived = write_and_compare(weights, model, out, by, checkpoint)
     return len(arrived), len(model.state_dict()) - len(arrived)
 
 
@@ -209,8 +205,8 @@ def localised_weights(state: Mapping[str, Tensor], detector: Mapping[str, Tensor
 
     Args:
         state (Mapping[str, Tensor]): State dict of the run.
-        detector (Mapping[str, Tensor]): State dict of the detector.
+        detector (Mapping[str, Tensor]): State dict of the detector, which may have more branches.
         of_classes (set[str]): Output of `class_tensors`.
     """
     return {name: value for name, value in state.items()
-            if name in detector and name not in of_classes and value.shape == detector[name].shape}
+            if name in detector and name not in of_classes}
