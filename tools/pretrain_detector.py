@@ -69,25 +69,13 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def check_photos(photos: Path, root: Path | None, at_least: int) -> int:
-    """Check that there are photos, and enough for one step; return their number."""
-    from projects.soco.annotations.formats import read_as_coco
-    from projects.soco.proposals.sources import open_source
-    if is_labels(photos, root):
-        count = len(read_as_coco(photos, root).accept().content['images'])
-    else:
-        count = len(open_source(photos, root).names())
+def check_photos(photos: Path, count: int, at_least: int) -> None:
+    """Check that there are photos, and enough for one step."""
     if count < at_least:
         raise ValueError(
             f'{photos} contains {count or "no"} photos (looked for .jpg, .png, .webp and similar, also '
             f'in subfolders), and one step takes {at_least} (--batch-size × --gpus). '
             + ('Lower --batch-size.' if count > 1 else 'Give a folder with more photos.'))
-    return count
-
-
-def is_labels(photos: Path, root: Path | None) -> bool:
-    """Return whether PHOTOS is a folder of VOC XML or YOLO text files."""
-    return root is not None and photos.is_dir()
 
 
 def make_proposals(photos: Path, root: Path | None, out: Path) -> 'ProposalStore':
@@ -184,7 +172,8 @@ def localise(detector: 'Config', work: 'WorkDir', photos: Path, store: 'Proposal
                        '--pretrained', str(work.contrastive))
     arrived, left = hand_over_localised(detector, checkpoint, work.start)
     print(f'\n{arrived} of {arrived} tensors of {work.start} are in the detector, equal bit by bit; '
-          f'{left} others depend on the classes and stay as the detector initialises them. '
+          f'{left} others (outputs for the classes, branches for masks) stay as the detector '
+          'initialises them. '
           f'{work.contrastive} has those before this step.')
 
 
@@ -217,7 +206,7 @@ def main() -> None:
     import torch
 
     import projects.soco.compat  # noqa: F401  (before any import of OpenMMLab)
-    from projects.soco.annotations.formats import as_coco
+    from projects.soco.annotations.formats import read_as_coco, write_coco
     from projects.soco.compat.cpu import cpu_config
     from projects.soco.detectors.build import build_detector
     from projects.soco.detectors.derive import (
@@ -237,6 +226,7 @@ def main() -> None:
         choose_proposals,
         describe_met,
         fit_levels,
+        read_annotated,
         resolution_of,
         view_sizes,
     )
@@ -246,6 +236,7 @@ def main() -> None:
     from projects.soco.detectors.work_dir import WorkDir, check_own, write_config, write_detector
     from projects.soco.launch.checks import check_devices, check_work_dir
     from projects.soco.launch.configs import load_config, set_length
+    from projects.soco.proposals.sources import open_source
     name = f'{Path(args.detector.removeprefix("mmdet::")).stem}_{args.photos.resolve().stem}'
     work = WorkDir.at(args.work_dir or Path('work_dirs') / name)
     detector, notes = read_detector(args.detector, args.cfg_options)
@@ -264,7 +255,11 @@ def main() -> None:
     if args.freeze is not None and args.weights is None:
         raise ValueError(f'--freeze {args.freeze}: without --weights, these stages would stay random. '
                          'Add --weights FILE, or omit --freeze.')
-    count = check_photos(args.photos, args.root, recipe.train_dataloader.batch_size * args.gpus)
+    labels = None  # VOC XML or YOLO text files
+    if args.root is not None and args.photos.is_dir():
+        labels = read_as_coco(args.photos, args.root).accept()
+    count = len(labels.content['images'] if labels else open_source(args.photos, args.root).names())
+    check_photos(args.photos, count, recipe.train_dataloader.batch_size * args.gpus)
     if args.epochs is None:
         recipe.train_cfg.max_epochs = default_epochs(count)
 
@@ -286,15 +281,15 @@ def main() -> None:
     check_work_dir(work.path)
     write_detector(work, detector)
     source = args.photos
-    if is_labels(args.photos, args.root):
-        source = as_coco(args.photos, args.root, work.path)
-    annotated = source.suffix.lower() == '.json'
-    advice = advise_by_annotations(source, args.objects, resolution) if annotated else None
+    if labels:
+        source = write_coco(labels, args.photos, work.path)
+    annotated = read_annotated(source) if source.suffix.lower() == '.json' else None
+    advice = advise_by_annotations(annotated, args.objects, resolution) if annotated else None
     notes += [*parts.notes, *filter(None, [advice])]
     if small:
         store = make_proposals(source, args.root, work.proposals)
         notes.append(fit_levels(derived, store))
-        if annotated and (met := describe_met(derived, store, source)):
+        if annotated and (met := describe_met(derived, store, annotated)):
             notes.append(met)
     table = format_table(part_rows(model, parts))
     print(f'\n{table}\n')
@@ -316,7 +311,7 @@ def main() -> None:
     cfg = load_config(str(work.config), {})
     if not small:
         store = make_proposals(source, args.root, work.proposals)
-        met = describe_met(cfg, store, source) if annotated else None
+        met = describe_met(cfg, store, annotated) if annotated else None
         for line in filter(None, [met, None if advice else advise_by_proposals(store)]):
             print(f'- {line}')
     per_epoch = max(1, -(-len(store) // args.gpus) // cfg.train_dataloader.batch_size)

@@ -20,6 +20,7 @@ from projects.soco.detectors.object_sizes import (
     choose_proposals,
     describe_met,
     fit_levels,
+    read_annotated,
     resolution_of,
     view_sizes,
 )
@@ -166,7 +167,7 @@ def coco(path: Path, sides: list[float], size: tuple[int, int] = (320, 240)) -> 
     (22, LARGE, SMALL),  # 22 of 320 pixels, 73 as the detector sees them
     (22, SMALL, None), (130, LARGE, None), (130, SMALL, LARGE)])
 def test_annotated_sizes_suggest_an_option(tmp_path, side, objects, option):
-    advice = advise_by_annotations(coco(tmp_path / 'a.json', [side] * 3), objects,
+    advice = advise_by_annotations(read_annotated(coco(tmp_path / 'a.json', [side] * 3)), objects,
                                    resolution_of(detector()))
     if option is None:
         assert advice is None
@@ -177,7 +178,7 @@ def test_annotated_sizes_suggest_an_option(tmp_path, side, objects, option):
 
 def test_objects_that_the_detector_hardly_sees(tmp_path):
     path = coco(tmp_path / 'a.json', [20] * 3, (4000, 3000))
-    advice = advise_by_annotations(path, LARGE, resolution_of(detector()))
+    advice = advise_by_annotations(read_annotated(path), LARGE, resolution_of(detector()))
     assert '5 pixels as the detector sees it (at most 1333 × 800 pixels)' in advice
     assert '--cfg-options test_dataloader.dataset.pipeline.1.scale=[4999,3000]' in advice
 
@@ -188,7 +189,8 @@ def test_objects_that_the_detector_hardly_sees(tmp_path):
     dict(images=[dict(id=1, width=9, height=9)], annotations=[dict(image_id=1, bbox=[0, 0, None, 1])])])
 def test_a_json_without_sizes_suggests_nothing(tmp_path, content):
     (tmp_path / 'a.json').write_text(json.dumps(content))
-    assert advise_by_annotations(tmp_path / 'a.json', LARGE, resolution_of(detector())) is None
+    annotated = read_annotated(tmp_path / 'a.json')
+    assert advise_by_annotations(annotated, LARGE, resolution_of(detector())) is None
 
 
 @pytest.mark.parametrize('sides, suggested', [([20] * 19 + [150], True), ([20] * 3 + [150], False)])
@@ -203,7 +205,7 @@ def test_the_share_of_annotated_objects_that_proposals_meet(small_cfg, tmp_path)
     """Of 60 pixels, which is met; of 90, for which 60 is too small; of 290, which is left out."""
     store = write_store(tmp_path / 'store.arrow', [60, 290], at=0)
     path = coco(tmp_path / 'a.json', [60, 90, 290, 0], (400, 300))
-    assert describe_met(small_cfg, store, path) == (
+    assert describe_met(small_cfg, store, read_annotated(path)) == (
         'A proposal that is used meets 25.0% of the 4 annotated objects (IoU of at least 0.5).')
     path.write_text(path.read_text().replace('photo_000', 'another'))
-    assert describe_met(small_cfg, store, path) is None
+    assert describe_met(small_cfg, store, read_annotated(path)) is None

@@ -69,7 +69,25 @@ def as_coco(path: str | Path, images: str | Path, work_dir: str | Path,
     """
     if is_coco(path):
         return Path(path)
-    judged = read_as_coco(path, images, classes).accept()
+    return write_coco(read_as_coco(path, images, classes).accept(), path, work_dir, report)
+
+
+def write_coco(judged: Judgement, path: str | Path, work_dir: str | Path,
+               report: Callable[[str], Any] = print) -> Path:
+    """Write annotations that were read into the work directory, once for the same content.
+
+    Args:
+        judged (Judgement): Output of `read_as_coco`, accepted.
+        path (str | Path): What was read.
+        work_dir (str | Path): The json is written to `annotations/` there.
+        report (Callable[[str], Any]): Called with a line on what was written. Defaults to `print`.
+
+    Returns:
+        Path: The json.
+
+    Raises:
+        NotWrittenError: If the work directory cannot be written to.
+    """
     content = json.dumps(judged.content).encode()
     out = (Path(work_dir).absolute() / FOLDER
            / f'{Path(path).resolve().stem}.{hashlib.sha256(content).hexdigest()[:12]}.json')

@@ -1,6 +1,6 @@
 """Large and small objects: which proposals and views fit them, and a sentence if others fit better."""
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from mmengine.config import Config
@@ -47,6 +47,31 @@ class Resolution(NamedTuple):
     def tile(self) -> int:
         """Side of a tile in pixels: `TILE`, or less if the detector sees photos smaller."""
         return min(TILE, max(32, int(min(self.scale)) // 32 * 32))
+
+
+class Annotated(NamedTuple):
+    """Annotated objects; see `read_annotated`.
+
+    Attributes:
+        path (Path): The COCO json.
+        names (list[str]): Photo of each object.
+        table (np.ndarray): (n, 6) width and height of the photo, x, y, width and height, in pixels.
+    """
+
+    path: Path
+    names: list[str]
+    table: np.ndarray
+
+
+def _built(cfg: Config, kind: type) -> Any:
+    """Return a transform of a config, built."""
+    arguments = plain(transform_in(cfg, kind.__name__))
+    return kind(**{key: value for key, value in arguments.items() if key != 'type'})
+
+
+def _spread(count: int, samples: int) -> list[int]:
+    """Return at most `samples` of `count` rows, evenly spread."""
+    return np.unique(np.linspace(0, count - 1, samples).round().astype(int)).tolist()
 
 
 def resolution_of(detector: Config) -> Resolution | None:
@@ -140,18 +165,16 @@ def fit_levels(cfg: Config, store: ProposalStore, samples: int = 500) -> str:
     if made_by != 'all':
         raise ValueError(f'{store.path} contains only the boxes that the filter {made_by} keeps. '
                          'Delete it to search the photos again, or make it with --keep all.')
-    load, views = (plain(transform_in(cfg, kind)) for kind in ('LoadProposals', 'ProposalViews'))
-    loading = LoadProposals(**{key: value for key, value in load.items() if key != 'type'})
-    cutting = ProposalViews(**{key: value for key, value in views.items() if key != 'type'})
+    limits = plain(transform_in(cfg, 'LoadProposals'))['keep']
+    loading, cutting = (_built(cfg, kind) for kind in (LoadProposals, ProposalViews))
     counts, sizes = [], []
-    for row in np.unique(np.linspace(0, len(store) - 1, samples).round().astype(int)).tolist():
+    for row in _spread(len(store), samples):
         photo = store[row]
         results = dict(row=photo, rng=np.random.default_rng([0, 0, row]), **loading.select(photo))
         counts.append(len(results['proposals']))
         if counts[-1]:
             boxes = cutting.choose(results)[2][:, 0].astype(float)  # (P, K, 4) in the first view
             sizes.append(np.sqrt((boxes[..., 2:] - boxes[..., :2]).prod(axis=-1)).ravel())
-    limits = load['keep']
     if not sizes:
         raise ValueError(
             f'No photo has a proposal of {limits["min_side"]} to {limits["max_side"]} pixels as the '
@@ -159,7 +182,7 @@ def fit_levels(cfg: Config, store: ProposalStore, samples: int = 500) -> str:
             f'--objects {LARGE}.')
     median = float(np.median(np.concatenate(sizes)))
     sentence = (
-        f'Views are tiles of {views["tile"]} pixels of photos as the detector sees them. Proposals of '
+        f'Views are tiles of {cutting.tile} pixels of photos as the detector sees them. Proposals of '
         f'{limits["min_side"]} to {limits["max_side"]} pixels are used: {np.mean(counts):.0f} per '
         f'photo, with a median of {median:.0f} pixels in a view; '
         f'{np.mean(np.array(counts) == 0):.0%} of the photos have none.')
@@ -173,11 +196,12 @@ def fit_levels(cfg: Config, store: ProposalStore, samples: int = 500) -> str:
     return f'{sentence} Pyramid levels: {", ".join([*parts, names[-1]])}.'
 
 
-def advise_by_annotations(path: Path, objects: str, resolution: Resolution | None) -> str | None:
+def advise_by_annotations(annotated: Annotated, objects: str, resolution: Resolution | None
+                          ) -> str | None:
     """Return a sentence if the annotated objects have sizes that other proposals have.
 
     Args:
-        path (Path): COCO json; entries that cannot be read are not counted.
+        annotated (Annotated): The objects.
         objects (str): `LARGE` or `SMALL`, what the run uses.
         resolution (Resolution | None): That of the detector.
 
@@ -185,7 +209,7 @@ def advise_by_annotations(path: Path, objects: str, resolution: Resolution | Non
         str | None: The numbers and the option to give; None if what the run uses fits, or nothing is
         known.
     """
-    table = _annotated(path)[1]
+    table = annotated.table
     if not len(table) or resolution is None:
         return None
     width, height, regions = table[:, 0], table[:, 1], table[:, 2:]
@@ -196,8 +220,8 @@ def advise_by_annotations(path: Path, objects: str, resolution: Resolution | Non
         SMALL: read_filter(small_limits(resolution.tile)).rules[0].keeps(seen, width, height).mean()}
     median = np.median(np.sqrt(seen[:, 2:].prod(axis=1)))
     share = np.median(np.sqrt(regions[:, 2:].prod(axis=1) / (width * height)))
-    facts = (f'{path.name} annotates {len(table)} objects, with a median size of {share:.0%} of the '
-             f'photo, {median:.0f} pixels as the detector sees it ({resolution})')
+    facts = (f'{annotated.path.name} annotates {len(table)} objects, with a median size of {share:.0%} '
+             f'of the photo, {median:.0f} pixels as the detector sees it ({resolution})')
     if median < MIN_SIDE:
         # not beyond the photos' own size, where there is nothing more to see
         factor = min(2 * MIN_SIDE / median, max(1, 1 / np.median(zoom)))
@@ -212,23 +236,21 @@ def advise_by_annotations(path: Path, objects: str, resolution: Resolution | Non
             f'those of --objects {other} of {fits[other]:.0%}. Try --objects {other}.')
 
 
-def describe_met(cfg: Config, store: ProposalStore, path: Path) -> str | None:
+def describe_met(cfg: Config, store: ProposalStore, annotated: Annotated) -> str | None:
     """Return a sentence on how many annotated objects the proposals meet that a config uses.
 
     Args:
         cfg (Config): A pretraining config.
         store (ProposalStore): The proposals.
-        path (Path): COCO json; entries that cannot be read are not counted.
+        annotated (Annotated): The objects.
 
     Returns:
         str | None: The share of the objects that a proposal meets with an IoU of at least 0.5; None if
         there are no objects in the photos of the store.
     """
-    load = plain(transform_in(cfg, 'LoadProposals'))
-    loading = LoadProposals(**{key: value for key, value in load.items() if key != 'type'})
-    names, table = _annotated(path)
+    loading = _built(cfg, LoadProposals)
     objects: dict[str, list] = {}
-    for name, row in zip(names, table):
+    for name, row in zip(annotated.names, annotated.table):
         objects.setdefault(name, []).append(row[2:])
     theirs = [photo for photo in store if photo.image in objects]
     found = recall((np.array(objects[photo.image]), _sides(loading.select(photo)['proposals']),
@@ -244,8 +266,8 @@ def _sides(boxes: np.ndarray) -> np.ndarray:
     return np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)
 
 
-def _annotated(path: Path) -> tuple[list[str], np.ndarray]:
-    """Return each object's photo; and width and height of the photo, x, y, width and height, (n, 6)."""
+def read_annotated(path: Path) -> Annotated:
+    """Read the objects of a COCO json; entries that cannot be read are left out."""
     content = read_json(path)
     images, annotations = (
         [row for row in content.get(key) or [] if isinstance(row, dict)]
@@ -261,7 +283,7 @@ def _annotated(path: Path) -> tuple[list[str], np.ndarray]:
         if None not in values and min(values[:2]) > 0 and min(values[4:]) >= 0:
             names.append(str(photo.get('file_name')))
             found.append(values)
-    return names, np.array(found, dtype=np.float64).reshape(-1, 6)
+    return Annotated(path, names, np.array(found, dtype=np.float64).reshape(-1, 6))
 
 
 def advise_by_proposals(store: ProposalStore, samples: int = 1000) -> str | None:
@@ -276,7 +298,7 @@ def advise_by_proposals(store: ProposalStore, samples: int = 1000) -> str | None
     """
     rule = read_filter(WHOLE).rules[0]
     kept = total = 0
-    for row in np.unique(np.linspace(0, len(store) - 1, samples).round().astype(int)).tolist():
+    for row in _spread(len(store), samples):
         regions = store.regions(row)
         kept += int(rule.keeps(regions, *store.size(row)).sum())
         total += len(regions)
