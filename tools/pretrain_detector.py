@@ -49,6 +49,8 @@ def parse_args() -> argparse.Namespace:
                         'for the backbone, such as 0.1 (default: that of the schedule)')
     parser.add_argument('--work-dir', metavar='DIR', type=Path, help='folder for everything that is '
                         'written (default: work_dirs/<detector>_<photos>)')
+    parser.add_argument('--proposals', metavar='FILE', type=Path, help='proposal store of the photos '
+                        '(default: made in the work directory)')
     parser.add_argument('--epochs', metavar='N', type=int, help='length of the run (default: 10,240 '
                         'photos seen, at least 20 epochs)')
     parser.add_argument('--localise', metavar='N', type=int, default=0, help='then train the detector '
@@ -79,7 +81,7 @@ def check_photos(photos: Path, count: int, at_least: int) -> None:
 
 
 def make_proposals(photos: Path, root: Path | None, out: Path) -> 'ProposalStore':
-    """Make the proposals of the photos, or use those of an earlier call."""
+    """Make the proposals of the photos, or use those that are there."""
     from projects.soco.detectors.object_sizes import SEARCH
     from projects.soco.proposals.sources import open_source
     from projects.soco.proposals.store import ProposalStore
@@ -239,6 +241,11 @@ def main() -> None:
     from projects.soco.proposals.sources import open_source
     name = f'{Path(args.detector.removeprefix("mmdet::")).stem}_{args.photos.resolve().stem}'
     work = WorkDir.at(args.work_dir or Path('work_dirs') / name)
+    if args.proposals:
+        if not args.proposals.exists():
+            raise FileNotFoundError(f'There are no proposals at {args.proposals} (--proposals). Make '
+                                    'them with tools/generate_proposals.py, or omit the option.')
+        work = work._replace(proposals=args.proposals)
     detector, notes = read_detector(args.detector, args.cfg_options)
     check_own(work, detector)
     recipe = load_config(str(RECIPE), {})

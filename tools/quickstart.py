@@ -13,7 +13,6 @@ import shutil
 import subprocess
 import sys
 import time
-import warnings
 from pathlib import Path
 
 import numpy as np
@@ -36,7 +35,6 @@ MAX_PHOTOS = 80  # 100 iterations of batch 8 use each about ten times
 SPREAD_FLOOR = 0.2  # below, the object features have nearly collapsed; see feature_spread
 
 console = Console(highlight=False)
-warnings.filterwarnings('ignore', message='pkg_resources is deprecated')  # mmengine's and mmdet's
 
 
 def collect_photos(folder: Path | None) -> None:

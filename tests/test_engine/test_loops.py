@@ -218,6 +218,15 @@ def test_a_detector_resumes_at_its_data_and_loads_nothing_before(tmp_path: Path,
         assert Numbers.loaded == list(itertools.chain(*whole[12:]))
 
 
+def test_a_detector_may_stop_within_its_schedule(tmp_path: Path):
+    """Its photos are those of the whole schedule, and nothing follows when it is resumed."""
+    order: dict = dict(sampler=dict(type='InfiniteSampler', shuffle=True))
+    loop = dict(type='ResumableIterLoop', max_iters=18)
+    whole = train_numbers(tmp_path / 'whole', loop, order)
+    assert train_numbers(tmp_path / 'part', {**loop, 'stop_after': 12}, order) == whole[:12]
+    assert train_numbers(tmp_path / 'part', {**loop, 'stop_after': 12}, order) == []
+
+
 @pytest.mark.parametrize('by_shape', [False, True])
 def test_a_detector_that_counts_epochs_resumes_inside_one(tmp_path: Path, by_shape: bool,
                                                           monkeypatch: pytest.MonkeyPatch):

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from projects.soco.study.resampling import paired_difference
+from projects.soco.study.resampling import paired_difference, pooled_difference
 
 
 def test_what_two_arms_share_cancels_out():
@@ -45,3 +45,24 @@ def test_the_interval_is_that_of_the_negated_difference_turned_round(seeds, draw
     back = paired_difference(b.mean(1), a.mean(1), b, a)
     assert there.low <= there.high
     assert (there.value, there.low, there.high) == pytest.approx((-back.value, -back.high, -back.low))
+
+
+def test_sets_count_the_same_whatever_their_seeds():
+    found = pooled_difference([np.array([.1, .1]), np.array([.3])], [np.full(9, .1), np.full(9, .3)])
+    assert found == pytest.approx((.2, .2, .2))
+
+
+def test_seeds_of_several_sets_share_a_standard_deviation():
+    # around their means: ±0.1 and ±0.3; the variance is (0.02 + 0.18) / 2 with 2 degrees of freedom
+    found = pooled_difference([np.array([0., .2]), np.array([.2, .8])],
+                              [np.full(9, .1), np.full(9, .5)])
+    half = 4.302653 * math.sqrt((.1 / 2 + .1 / 2) / 4)
+    assert found == pytest.approx((.3, .3 - half, .3 + half))
+
+
+def test_the_photos_of_several_sets_are_independent():
+    """The mean of two independent gains has an interval narrower by the root of two."""
+    gains = np.random.default_rng(0).normal(0, .1, 20_000)
+    one = pooled_difference([np.zeros(1)], [gains])
+    two = pooled_difference([np.zeros(1)] * 2, [gains, gains.copy()])
+    assert (one.high - one.low) / (two.high - two.low) == pytest.approx(math.sqrt(2), rel=.03)

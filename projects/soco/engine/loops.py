@@ -214,16 +214,21 @@ class ResumableIterLoop(IterBasedTrainLoop):
     Args:
         runner (Runner): The runner.
         dataloader (dict): Config of the data loader.
-        max_iters (int): Iterations of the whole run.
+        max_iters (int): Iterations of the whole run, which the schedule follows.
+        stop_after (int, optional): Iterations after which the run ends, within its schedule. Defaults
+            to None: it runs to its end.
         **kwargs: See `mmengine.runner.IterBasedTrainLoop`.
     """
 
-    def __init__(self, runner: Runner, dataloader: dict, max_iters: int, **kwargs: Any) -> None:
+    def __init__(self, runner: Runner, dataloader: dict, max_iters: int,
+                 stop_after: int | None = None, **kwargs: Any) -> None:
         self._loader_cfg = dataloader
+        self.stop_after = max_iters if stop_after is None else stop_after
         super().__init__(runner, dataloader, max_iters, **kwargs)
 
     def run(self) -> torch.nn.Module:
         """Train from the current iteration to the end of the run."""
+        self.stop_training = self._iter >= self.stop_after
         if self._iter:
             begun = self.dataloader_iterator._iterator  # type: ignore[has-type]  # at its beginning
             if hasattr(begun, '_shutdown_workers'):
@@ -231,6 +236,11 @@ class ResumableIterLoop(IterBasedTrainLoop):
             self.dataloader = _advanced(self, self._loader_cfg, self._iter)
             self.dataloader_iterator = self._batches(self._iter)
         return super().run()
+
+    def run_iter(self, data_batch: Any) -> None:
+        """Run one iteration."""
+        super().run_iter(data_batch)
+        self.stop_training = self._iter >= self.stop_after
 
     def _batches(self, done: int) -> Iterator[dict]:
         yield from itertools.repeat({}, done)  # which mmengine's loop discards

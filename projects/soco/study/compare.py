@@ -35,11 +35,14 @@ class Start(NamedTuple):
         name (str): Name in tables and pictures.
         kind (str): 'random', 'weights' (any file) or 'soco' (a pretraining of this project).
         path (Path, optional): The weights. Defaults to None, for 'random'.
+        until (int, optional): Iterations after which its trainings end, before the end of the
+            schedule. Defaults to None: they do not.
     """
 
     name: str
     kind: str
     path: Path | None = None
+    until: int | None = None
 
 
 class CompareJob(NamedTuple):
@@ -209,7 +212,6 @@ class Comparison:
         self.data, self.starts = data, {start.name: start for start in starts}
         self.shares, self.seeds = sorted(set(shares)), seeds
         self.folder, self.workers = Path(folder).resolve(), workers
-        self._weights = {start.name: start.path and _hash(start.path.read_bytes()) for start in starts}
         photos = len({row['image_id'] for row in data.rows['annotations']})
         self.fitted, self.notes = fit_detector(
             detector, data.images, data.train, data.val, data.classes, data.masks, photos, iters)
@@ -222,6 +224,11 @@ class Comparison:
         loop = self.fitted.train_cfg
         points = list(range(loop.val_interval, loop.max_iters + 1, loop.val_interval))
         return points if points[-1] == loop.max_iters else [*points, loop.max_iters]
+
+    def points_of(self, start: str) -> list[int]:
+        """Return the iterations after which a detector from a start is validated."""
+        until = self.starts[start].until
+        return [point for point in self.points if until is None or point <= until]
 
     def jobs(self) -> list[CompareJob]:
         """Return all jobs: a first seed of everything before the second one."""
@@ -253,29 +260,51 @@ class Comparison:
         Raises:
             ValueError: If a job failed, or a start has results from other weights.
         """
-        commit, stop = code_version(), threading.Event()
+        for name in self.starts:
+            self._check_weights(name, records)
+        stop = threading.Event()
+        return Jobs(
+            jobs=self.jobs(), is_done=lambda job: job.key in records, needs=lambda job: [],
+            do=lambda job, report: self.train(job, records, report, stop, console),
+            iterations=lambda job: self.points_of(job.start)[-1],
+            in_short=lambda job: in_short(records[job.key]['values']), workers=self.workers,
+            console=console, stop=stop).run(deadline)
+
+    def train(self, job: CompareJob, records: Records, report: Report, stop: threading.Event,
+              console: Console) -> None:
+        """Train and judge one detector, and add its record.
+
+        Args:
+            job (CompareJob): The job.
+            records (Records): Records of finished jobs.
+            report (Report): Called along the training.
+            stop (threading.Event): Set when the training is asked to stop.
+            console (Console): Console for messages.
+
+        Raises:
+            Stopped: If it was stopped. It can be resumed.
+            ValueError: If it failed, or its start has results from other weights.
+        """
+        weights = self._check_weights(job.start, records)
+        folder, command = self.folder / job.key, self.command(job)
+        seconds, values, samples = training.train_detector(
+            lambda: training.train(command, folder, job.key, report, stop,
+                                   training.thread_environment(self.workers), [records.lock]),
+            folder, job.key, self.data.val, self.points_of(job.start), self.kinds, RESAMPLES, stop,
+            console)
+        about = dict(date=date.today().isoformat(), commit=code_version(), weights=weights)
+        records.add(job.key, dict(**about, seconds=seconds, values=values), samples)
+
+    def _check_weights(self, name: str, records: Records) -> str | None:
+        """Return the hash of a start's weights, which must be that of its results."""
+        path = self.starts[name].path
+        weights = _hash(path.read_bytes()) if path else None
         for key, record in records.content['records'].items():
-            name = key.split('/')[1]
-            if name in self._weights and record['weights'] != self._weights[name]:
+            if key.split('/')[1] == name and record['weights'] != weights:
                 raise ValueError(f'{records.path} has results of the start {name} from other weights. '
                                  'Give the new weights another name (--start NAME=…), or use another '
                                  '--work-dir.')
-
-        def do(job: CompareJob, report: Report) -> None:
-            folder = self.folder / job.key
-            command = self.command(job)
-            seconds, values, samples = training.train_detector(
-                lambda: training.train(command, folder, job.key, report, stop,
-                                       training.thread_environment(self.workers), [records.lock]),
-                folder, job.key, self.data.val, self.points, self.kinds, RESAMPLES, stop, console)
-            about = dict(date=date.today().isoformat(), commit=commit, weights=self._weights[job.start])
-            records.add(job.key, dict(**about, seconds=seconds, values=values), samples)
-
-        return Jobs(
-            jobs=self.jobs(), is_done=lambda job: job.key in records, needs=lambda job: [], do=do,
-            iterations=lambda job: self.fitted.train_cfg.max_iters,
-            in_short=lambda job: _in_short(records[job.key]['values']), workers=self.workers,
-            console=console, stop=stop).run(deadline)
+        return weights
 
     @property
     def kinds(self) -> list[str]:
@@ -289,6 +318,8 @@ class Comparison:
         if start.kind == 'random':
             thaw(cfg)
         cfg.randomness = dict(seed=job.seed)
+        if start.until is not None:
+            cfg.train_cfg.stop_after = start.until
         leaf = next(leaf_datasets(cfg.train_dataloader.dataset))
         leaf['ann_file'] = str(self._labels(job.share, job.seed))
         path = self.folder / 'configs' / f'{job.start}_{job.share}percent_seed{job.seed}.py'
@@ -315,6 +346,7 @@ def _hash(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()[:12]
 
 
-def _in_short(values: dict[str, float]) -> str:
+def in_short(values: dict[str, float]) -> str:
+    """Return the AP50 of a record as text."""
     return ', '.join(f'{name} {value:.1%}' for name, value in values.items()
                      if name.startswith('box_AP50'))

@@ -76,7 +76,8 @@ def _differences(records: Records, ours: str, theirs: str, share: int, seeds: li
     values = [[records[key]['values'] for key in side] for side in sides]
     samples = [[records.samples(key) for key in side] for side in sides]
     rows = []
-    for name in values[0][0]:
+    measured = set.intersection(*(set(run) for side in values for run in side))
+    for name in measured:  # a start may end before the others
         measure, _, iterations = name.partition('@')
         interval = paired_difference(*([run[name] for run in side] for side in values),
                                      *(np.stack([run[name] for run in side]) for side in samples))
@@ -110,9 +111,12 @@ def values_of(content: Mapping[str, Any], name: str, share: int, measure: str
 
 def _worth(content: Mapping[str, Any], ours: str, theirs: str) -> list[str]:
     """Say how many labels `theirs` needs at the end to reach `ours` with fewer labels."""
-    ends = {name: {share: float(np.mean(list(values.values())[-1])) for share in content['shares']
-                   if (values := values_of(content, name, share, 'box_AP50'))}
-            for name in (ours, theirs)}
+    along = {name: {share: values for share in content['shares']
+                    if (values := values_of(content, name, share, 'box_AP50'))}
+             for name in (ours, theirs)}
+    end = min((max(values) for side in along.values() for values in side.values()), default=0)
+    ends = {name: {share: float(np.mean(values[end])) for share, values in side.items()}
+            for name, side in along.items()}
     if len(ends[theirs]) < 2:
         return []
     told = []

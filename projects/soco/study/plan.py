@@ -200,11 +200,11 @@ def read_study(path: str | Path) -> Study:
     if not isinstance(content, dict):
         raise ValueError(f'{path} has no dict named study; see those in '
                          'configs/benchmarks/transfer_study/.')
-    content['methods'] = {name: _make(Method, value, f'{path}: methods.{name}')
+    content['methods'] = {name: make(Method, value, f'{path}: methods.{name}')
                           for name, value in _dict_of(content, 'methods', path).items()}
-    content['arms'] = {name: _make(Arm, value, f'{path}: arms.{name}')
+    content['arms'] = {name: make(Arm, value, f'{path}: arms.{name}')
                        for name, value in _dict_of(content, 'arms', path).items()}
-    study = _make(Study, content, str(path))
+    study = make(Study, content, str(path))
     _check(study, path)
     return study
 
@@ -215,7 +215,20 @@ def _dict_of(content: dict, key: str, path: str | Path) -> dict:
     return content[key]
 
 
-def _make(kind: Any, values: dict, where: str) -> Any:
+def make(kind: Any, values: dict, where: str) -> Any:
+    """Make a dataclass from a dict of a config.
+
+    Args:
+        kind (Any): The class.
+        values (dict): The fields.
+        where (str): Name of the entry, for messages.
+
+    Returns:
+        Any: The object.
+
+    Raises:
+        ValueError: If a field is missing or unknown.
+    """
     known = inspect.signature(kind).parameters
     needed = [name for name, p in known.items() if p.default is p.empty and name not in values]
     unknown = sorted(set(values) - set(known))

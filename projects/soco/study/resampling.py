@@ -59,11 +59,34 @@ def paired_difference(ours: Sequence[float], theirs: Sequence[float], our_sample
     Returns:
         Interval: Interval of `ours - theirs`. With one seed, it covers the photos only.
     """
-    differences = np.subtract(ours, theirs)
-    value, seeds = float(differences.mean()), len(differences)
-    by_draw = (our_samples - their_samples).mean(axis=0)
-    low, high = value - np.nanpercentile(by_draw, (2.5, 97.5))
+    return pooled_difference([np.subtract(ours, theirs)], [(our_samples - their_samples).mean(axis=0)])
+
+
+def pooled_difference(differences: Sequence[np.ndarray], by_draw: Sequence[np.ndarray]) -> Interval:
+    """Compute the mean difference of two arms over several data sets, each of which counts the same.
+
+    The photos' part of the interval is that of `paired_difference`; the draws of the data sets are
+    independent. The seeds' part is Student's t with one standard deviation for all data sets, from the
+    differences around the mean of their own set. So the interval is about these data sets, not about
+    others.
+
+    Args:
+        differences (Sequence[np.ndarray]): For each data set, the (S,) differences of its seeds.
+        by_draw (Sequence[np.ndarray]): For each data set, the (R,) mean differences over its seeds
+            under draws of its photos.
+
+    Returns:
+        Interval: The mean over the data sets. With one seed each, it covers the photos only.
+    """
+    means = [float(values.mean()) for values in differences]
+    value, sets = float(np.mean(means)), len(means)
+    mixed = [np.random.default_rng(i).permutation(draws) if i else draws
+             for i, draws in enumerate(by_draw)]  # the draws of two sets may be alike otherwise
+    low, high = value - np.nanpercentile(np.mean(mixed, axis=0), (2.5, 97.5))
+    free = sum(len(values) - 1 for values in differences)
     of_seeds = 0.0
-    if seeds > 1:
-        of_seeds = student_half_width(differences)
+    if free:
+        squares = sum(float(((values - mean) ** 2).sum()) for values, mean in zip(differences, means))
+        of_mean = sum(squares / free / len(values) for values in differences) / sets ** 2
+        of_seeds = float(stats.t.ppf(.975, free)) * math.sqrt(of_mean)
     return Interval(value, value - math.hypot(low, of_seeds), value + math.hypot(high, of_seeds))
