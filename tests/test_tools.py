@@ -136,7 +136,7 @@ def test_wrong_input_is_refused_without_torch(tmp_path: Path):
         (['tools/benchmark_data.py', 'configs/nothing.py'], 'There is no config at'),
         (['tools/evaluate_objects.py', QUICKSTART, 'x.pth', '--images', 'x'], 'no checkpoint at x.pth'),
         (['tools/evaluate_objects.py', QUICKSTART, '--random', '--images', 'nowhere'], 'nowhere'),
-        (['tools/benchmarks/transfer_study.py', 'nothing.py'], 'nothing.py'),
+        (['tools/benchmarks/transfer_study.py', 'nothing.py', '--data', 'x'], 'no study at nothing.py'),
         (['tools/benchmarks/collapse_study.py', 'nothing.py'], 'no study at nothing.py'),
         ([*launch, 'configs/nothing.py'], 'There is no config at'),
         ([*launch, QUICKSTART, '--cfg-options', *wrong], 'a whole number is expected'),

@@ -1,251 +1,183 @@
-"""A complete small study, stopped and resumed, and the scheduling of its jobs."""
+"""A study: its plan, its pretrainings, its pooled differences."""
+import importlib
 import json
-import os
-import re
-import subprocess
+import math
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 from rich.console import Console
-from scripts import PYTHON
-from small import ROOT, make_photos
+from small import ROOT, write_set
 
-from projects.soco.runs.follow import DivergedError
-from projects.soco.study.data import StudyData
-from projects.soco.study.plan import Job, read_study
+from projects.soco.detectors.work_dir import WorkDir
+from projects.soco.evaluation.cost import Cost
+from projects.soco.launch.errors import Stopped
+from projects.soco.proposals.store import ProposalStore
+from projects.soco.study import run as run_module
+from projects.soco.study import training
+from projects.soco.study.plan import PARTS, CompareJob, DetectorJob, PretrainJob, read_study
 from projects.soco.study.records import Records
-from projects.soco.study.run import StudyRun, score_of_trial
+from projects.soco.study.run import StudyRun
+from projects.soco.study.summary import draw, pooled_differences, tables
 
-STUDIES = ROOT / 'configs/benchmarks/transfer_study'
-TOOL = ROOT / 'tools/benchmarks/transfer_study.py'
-
-
-def write_data(root: Path) -> None:
-    """Write photos with two annotated objects each, of two supercategories."""
-    make_photos(root / 'photos', 4)
-    make_photos(root / 'coco_mini/images', 10)
-    (root / 'coco_mini/annotations').mkdir()
-    for split, photos in (('train', range(6)), ('val', range(6, 10))):
-        content = dict(
-            images=[dict(id=i, file_name=f'photo_{i:03}.png', width=96, height=72) for i in photos],
-            annotations=[dict(id=2 * i + j, image_id=i, category_id=3 + j, bbox=[4 + 40 * j, 8, 36, 48],
-                              area=36 * 48, iscrowd=0, segmentation=[[4 + 40 * j, 8, 40 + 40 * j, 8,
-                                                                      40 + 40 * j, 56, 4 + 40 * j, 56]])
-                         for i in photos for j in (0, 1)],
-            categories=[dict(id=3, name='cat', supercategory='animal'),
-                        dict(id=4, name='car', supercategory='vehicle')])
-        (root / f'coco_mini/annotations/{split}.json').write_text(json.dumps(content))
+STUDY = ROOT / 'configs/benchmarks/transfer_study/own_photos.py'
+PRETRAINING = ROOT / 'configs/soco_effnetlite0_fpn_own_photos.py'
 
 
-def write_study(folder: Path) -> Path:
-    """Write a small study: two methods with two options each, three arms, one seed."""
-    views = 'custom = _base_.train_dataloader.dataset.pipeline[1].views\n' \
-            'for view in custom:\n    view.size = 32\n'
-    for method, neck in (('soco', 'in_channels=[16, 32, 64, 128]'), ('byol', 'in_channels=128')):
-        (folder / f'{method}.py').write_text(
-            f"_base_ = '{STUDIES}/{method}_r18.py'\n{views}train_dataloader = dict(batch_size=4)\n"
-            f'model = dict(backbone=dict(base_channels=16), neck=dict({neck}))\n')
-    (folder / 'detector.py').write_text(f"""_base_ = '{STUDIES}/mask-rcnn_r18.py'
-classes = ('animal', 'vehicle')
-model = dict(
-    backbone=dict(base_channels=16), neck=dict(in_channels=[16, 32, 64, 128]),
-    roi_head=dict(bbox_head=dict(num_classes=2), mask_head=dict(num_classes=2)),
-    train_cfg=dict(rpn_proposal=dict(nms_pre=50, max_per_img=8), rcnn=dict(sampler=dict(num=8))),
-    test_cfg=dict(rpn=dict(nms_pre=50, max_per_img=8), rcnn=dict(score_thr=0., max_per_img=8)))
-train_dataloader = dict(batch_size=2, dataset=dict(metainfo=dict(classes=classes)))
-val_dataloader = dict(batch_size=2, dataset=dict(metainfo=dict(classes=classes)))
-test_dataloader = val_dataloader
-_base_.train_dataloader.dataset.pipeline[2].scale = (128, 96)
-train_cfg = dict(max_iters=4, val_interval=2)
-default_hooks = dict(
-    checkpoint=dict(interval=2), logger=dict(interval=1), precise_bn=dict(num_iters=1))
-""")
-    (folder / 'study.py').write_text(f"""_base_ = '{STUDIES}/study_cpu.py'
-rates = [{{'optim_wrapper.optimizer.lr': lr}} for lr in (1e-3, 3e-3)]
-parts = ['backbone', 'neck', 'roi_head.bbox_head']
+@pytest.fixture(autouse=True)
+def in_root(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(ROOT)
+
+
+def write_study(folder: Path, changes: str = '') -> Path:
+    """Write a study of two sets, with the starts and pretrainings of the real one."""
+    for name in ('cats', 'dogs'):
+        write_set(folder / name)
+    path = folder / 'study.py'
+    path.write_text(f"""_base_ = '{STUDY}'
+one = ['imagenet', 'soco', 'byol', 'soco_random_boxes']
 study = dict(
-    name='miniature', seeds=[3], epochs=3, trial_epochs=2, workers=2, resamples=20,
-    methods=dict(_delete_=True, soco=dict(config='{folder}/soco.py', options=rates),
-                 byol=dict(config='{folder}/byol.py', options=rates)),
-    arms=dict(_delete_=True, random=dict(title='random'),
-              byol=dict(title='BYOL', method='byol', parts=parts[:1]),
-              soco=dict(title='SoCo', method='soco', parts=parts)),
-    object_config='{folder}/soco.py', detector='{folder}/detector.py',
-    order=[dict(stage='objects', arms=['random', 'byol', 'soco']),
-           dict(stage='finetune', arms=['random', 'byol', 'soco'], share=50)])
+    iters=8,
+    sets=dict(_delete_=True, **{{name: dict(images=f'{{name}}/photos', train=f'{{name}}/train.json',
+                                          val=f'{{name}}/val.json') for name in ('cats', 'dogs')}}),
+    starts=dict(byol=dict(until=4), soco_random_boxes=dict(until=4), soco_backbone=dict(until=4),
+                soco_before=dict(until=4)),
+    steps=[dict(starts=one, shares=[50], seeds=[0, 1])])
+{changes}
 """)
-    return folder / 'study.py'
+    return path
 
 
-def run_tool(*arguments: str | Path) -> tuple[int, str]:
-    done = subprocess.run(
-        [PYTHON, str(TOOL), *map(str, arguments)], cwd=ROOT, text=True,
-        capture_output=True, env={**os.environ, 'PYTHONPATH': str(ROOT), 'OMP_WAIT_POLICY': 'PASSIVE',
-                             'PYTHONWARNINGS': 'ignore'})
-    return done.returncode, done.stdout + done.stderr
-
-
-@pytest.mark.slow(30)
-def test_a_whole_study(tmp_path: Path):
-    write_data(tmp_path / 'data')
-    study = write_study(tmp_path)
-    arguments = (study, '--data', tmp_path / 'data', '--work-dir', tmp_path / 'work')
-
-    # After these seconds, a fast machine has started the first runs, a slow one has not.
-    code, told = run_tool(*arguments, '--minutes', '0.05')
-    assert code == 75, told
-    assert 'Run the same command to continue' in told
-    first = json.loads((tmp_path / 'work/results.json').read_text())['records']
-    assert len(first) < 12
-
-    code, told = run_tool(*arguments)
-    assert code == 0, told
-    content = json.loads((tmp_path / 'work/results.json').read_text())
-    records = content['records']
-    # finished jobs were not repeated
-    assert all(records[key] == value for key, value in first.items())
-    assert set(records) == {
-        f'{kind}/{name}/{last}' for kind, names, lasts in (
-            ('trial', ('soco', 'byol'), ('options0', 'options1')),
-            ('pretrain', ('soco', 'byol'), ('seed3', )),
-            ('objects', ('random', 'byol', 'soco'), ('seed3', )),
-            ('finetune', ('random', 'byol', 'soco'), ('50percent/seed3', )))
-        for name in names for last in lasts}
-    for method in ('soco', 'byol'):
-        trials = [records[f'trial/{method}/options{i}'] for i in (0, 1)]
-        best = max(trials, key=lambda trial: trial['values']['knn_backbone'])
-        assert records[f'pretrain/{method}/seed3']['options'] == best['options']
-        checkpoint = tmp_path / 'work' / records[f'pretrain/{method}/seed3']['checkpoint']
-        assert 0 < records[f'pretrain/{method}/seed3']['ms_per_image'] < 10_000
-        assert checkpoint.name == 'epoch_3.pth' and checkpoint.is_file()
-    assert records['pretrain/soco/seed3']['gflop_per_image'] > records[
-        'pretrain/byol/seed3']['gflop_per_image'] > 0
-
-    # the weights that each detector started from, from its log
-    found = {arm: re.findall(r'(\d+) of (\d+) keys matched', (
-        tmp_path / f'work/finetune/{arm}/50percent/seed3/output.log').read_text())
-        for arm in ('random', 'byol', 'soco')}
-    assert found == dict(random=[], byol=[('120', '120')], soco=[('194', '194')])
-    values = records['finetune/soco/50percent/seed3']['values']
-    assert {'box_AP50@2', 'box_AP50@4', 'mask_AP@4'} <= set(values)
-    command = records['finetune/soco/50percent/seed3']['command']
-    assert 'img=DATA/ ' in command and '--work-dir WORK_DIR/finetune/soco/' in command
-    assert not list((tmp_path / 'work/finetune').rglob('*.pth'))
-
-    assert set(content['comparisons']) == {'objects', 'finetune/50'}
-    assert (tmp_path / 'work/transfer_study.png').stat().st_size > 10_000
-    assert '| SoCo − BYOL |' in (tmp_path / 'work/tables.md').read_text()
-    code, told = run_tool(*arguments, '--plan')
-    assert code == 0 and told.count('done ') == len(records) == 12
-
+def test_the_study_of_own_photos_is_consistent():
+    study = read_study(STUDY)
+    jobs = study.jobs()
+    assert len(jobs) == len(set(jobs))
+    detectors = [job for job in jobs if isinstance(job, DetectorJob)]
+    pretrainings = [job for job in jobs if isinstance(job, PretrainJob)]
+    assert len(detectors) == 4 * (3 * 3 * 3 + 4 * 3 + 3) and len(pretrainings) == 4 * 5
+    for i, job in enumerate(jobs):
+        assert set(study.needs(job)) <= set(jobs[:i])
+    assert [job.job.start for job in detectors[:2]] == ['imagenet', 'soco'] and study.needs_weights
+    settings = {job.job for job in detectors if job.data == 'cards'}
+    assert settings == {job.job for job in detectors if job.data == 'aquarium'}
 
 
 @pytest.mark.parametrize('change, message', [
-    (('--minutes', '0'), '--minutes must be more than 0'),
-    (('--data', 'nowhere'), 'There is no .*nowhere/coco_mini/annotations/train.json'),
-    (('--tables', ), 'There are no results at .*work/results.json'),
-])
-def test_what_users_get_wrong(tmp_path: Path, change: tuple, message: str):
-    code, told = run_tool(STUDIES / 'study_cpu.py', '--data', tmp_path, '--work-dir', tmp_path / 'work',
-                          *change)
-    assert code == 2 and re.search(message, ' '.join(told.split())), told
+    ("study['pretrainings'] = dict(soco=dict(boxes='grid'))", 'boxes must be one of selective_search'),
+    ("study['pretrainings'] = dict(soco=dict(epochs=0))", 'epochs must be at least 1, not 0'),
+    ("study['sets']['cats'] = dict(study['sets']['cats'], classes='colour')", 'cats.classes must be'),
+    ("study['starts'] = dict(soco=dict(parts=['head']))", 'starts.soco.parts must be some of backbone'),
+    ("study['starts'] = dict(soco=dict(until=9))", 'until must be within 1 and 8, not 9'),
+    ("study['starts'] = dict(soco=dict(weights=True))", 'either from weights or from a pretraining'),
+    ("study['starts'] = dict(soco=dict(pretraining='moco'))", "names 'moco', which is none of soco"),
+    ("study['pairs'] = [('soco', 'moco')]", r"pairs\[0\] names 'moco'"),
+    ("study['steps'] = [dict(starts=['soco'], shares=[0], seeds=[0])]", 'percentages within 1 and 100'),
+    ("study['steps'] = [dict(starts=['soco'], shares=[1], seeds=[0], sets=['no'])]", "names 'no'"),
+    ("study['detector'] = 'nowhere.py'", 'refers to nowhere.py, which does not exist'),
+    ("study['speed'] = 3", 'speed is not known')])
+def test_an_inconsistent_study_is_refused(tmp_path: Path, change: str, message: str):
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        read_study(write_study(tmp_path, change))
 
 
 @pytest.fixture
-def study_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StudyRun:
-    """The CPU study with one seed, whose jobs only add a record."""
-    monkeypatch.chdir(ROOT)
-    path = tmp_path / 'study.py'
-    path.write_text(f"_base_ = '{STUDIES}/study_cpu.py'\nstudy = dict(seeds=[0])\n")
-    study = read_study(path)
-    run = StudyRun(study, StudyData(study, tmp_path, tmp_path), Records(tmp_path / 'results.json', {}),
-                   tmp_path, Console(quiet=True))
-    run.order = []
-
-    def do(job: Job, report: object) -> None:
-        missing = [need.key for need in study.needs(job) if need.key not in run.records]
-        assert not missing, f'{job.key} began before {missing}'
-        run.order.append(job.key)
-        run.records.add(job.key, dict(values={}))
-
-    monkeypatch.setattr(run, '_do', dict.fromkeys(run._do, do))
-    monkeypatch.setattr(run._jobs, 'iterations', lambda job: None)
-    return run
+def run(tmp_path: Path) -> StudyRun:
+    study = read_study(write_study(tmp_path))
+    weights = tmp_path / 'imagenet.pth'
+    torch.save(dict(state_dict={'backbone.x': torch.zeros(1)}), weights)
+    (tmp_path / 'work').mkdir()
+    return StudyRun(study, tmp_path, tmp_path / 'work', Records(tmp_path / 'work/results.json', {}),
+                   Console(quiet=True), weights)
 
 
-def test_every_job_is_done_once_after_what_it_needs(study_run: StudyRun):
-    assert study_run.run()
-    keys = [job.key for job in study_run.study.jobs()]
-    assert sorted(study_run.order) == sorted(keys) and len(keys) == 12 + 6 * 3
+def pretend(run: StudyRun, monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """Replace trainings by their files: pretrainings, and AP50 of 0.4, for SoCo 0.6."""
+    commands = []
+
+    def pretrain(command: list[str], log: Path, *args: object, **kwargs: object) -> None:
+        commands.append(command)
+        folder = Path(command[command.index('--work-dir') + 1])
+        state = {f'{part}.x': torch.full((1, ), len(commands) * 1.) for part in PARTS}
+        work = WorkDir.at(folder)
+        by_config = command[0] == 'tools/train.py'
+        run_dir = folder if by_config else work.run
+        run_dir.mkdir(parents=True)
+        torch.save(dict(state_dict=state, meta=dict(iter=1)), run_dir / 'epoch_1.pth')
+        torch.save(dict(state_dict=state), work.start)
+        work.config.write_text(f"_base_ = '{PRETRAINING}'\n")
+
+    def train_detector(train: object, folder: Path, what: str, labels: Path, points: Sequence[int],
+                       *args: object) -> tuple:
+        level = (.6 if 'soco/' in what else .4) + (.01 if 'seed1' in what else 0)
+        values = {f'{measure}@{point}': level for measure in ('box_AP', 'box_AP50')
+                  for point in points}
+        return 1., values, {key: np.full(50, value) for key, value in values.items()}
+
+    monkeypatch.setattr(run_module, 'run_training', pretrain)
+    monkeypatch.setattr(run_module, 'measure_cost',
+                        lambda cfg: Cost(1, 2.5 if cfg.model.type == 'SoCo' else 1, {}))
+    monkeypatch.setattr(training, 'train_detector', train_detector)
+    return commands
 
 
-def test_after_the_deadline_nothing_begins(study_run: StudyRun):
-    assert not study_run.run(deadline=0)
-    assert not study_run.order
+def test_all_jobs_of_a_study(run: StudyRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    commands = pretend(run, monkeypatch)
+    assert run.run(math.inf)
+    assert len(commands) == 6  # three pretrainings of two sets, once each
+    by_name = {Path(command[command.index('--work-dir') + 1]).name: command for command in commands}
+    for command in commands:  # the tools understand what they are called with
+        monkeypatch.setattr('sys.argv', command)
+        args = importlib.import_module(f'tools.{Path(command[0]).stem}').parse_args()
+        assert args.resume and Path(args.work_dir).parent.name == 'pretraining'
+    soco, boxes, byol = (by_name[name] for name in ('soco', 'soco_random_boxes', 'byol'))
+    assert soco[0] == boxes[0] == 'tools/pretrain_detector.py' and byol[0] == 'tools/train.py'
+    assert boxes[boxes.index('--proposals') + 1].endswith('random.arrow') and '--proposals' not in soco
+    assert (run.folder / 'cats/random.arrow').exists() and '--weights' in soco
+    assert f'load_from={run.weights}' in byol
+
+    parts = {start: set(torch.load(run.folder / f'cats/starts/{start}.pth')['state_dict'])
+             for start in ('soco', 'byol')}
+    assert parts == dict(soco={f'{part}.x' for part in PARTS}, byol={'backbone.x'})
+    record = run.records['pretrain/cats/soco']
+    assert record['photos'] == 4 == len(ProposalStore.open(run.folder / 'cats/random.arrow'))
+    assert record['epochs'] == 2560 and record['gflop_per_image'] == 2.5
+    assert run.records['pretrain/cats/byol']['gflop_per_image'] == 1
+    values = {start: run.results['dogs'][CompareJob(start, 50, 0).key]['values']
+              for start in ('soco', 'byol')}
+    assert set(values['soco']) - set(values['byol']) == {
+        f'{measure}@{point}' for measure in ('box_AP', 'box_AP50') for point in (6, 8)}
+
+    assert run.run(math.inf) and len(commands) == 6  # nothing is done again
+    pooled = pooled_differences(run.results, run.study.pairs, [50])
+    ends = {(row['ours'], row['theirs']): row for row in pooled if row['measure'] == 'box_AP50'}
+    assert ends['soco', 'imagenet']['iterations'] == 8 and ends['soco', 'byol']['iterations'] == 4
+    assert ends['soco', 'imagenet']['value'] == pytest.approx(.2)
+    assert ends['soco', 'imagenet']['by_set'] == pytest.approx(dict(cats=.2, dogs=.2))
+    pages = list(run.write_pages())
+    assert len(pages) == 2 and 'soco against imagenet' in pages[0].read_text()
+    content = dict(titles={name: start.title for name, start in run.study.starts.items()},
+                   pooled=pooled, records=run.records.content['records'],
+                   sets={name: one.content for name, one in run.results.items()})
+    text = '\n'.join(tables(json.loads(json.dumps(content))))
+    assert ('| ImageNet → SoCo − ImageNet | 50 % | 8 | **+20.0** (20.0 to 20.0) | +20.0 | +20.0 | 2 |'
+            in text)
+    assert '| cats | 50 % | ImageNet | 2 | 2: 40.5 / 40.5' in text
+    assert '| byol | cats | 4 | 2560 |' in text
+    assert draw(content, tmp_path / 'study.png').stat().st_size > 10_000
 
 
-def test_a_job_that_fails_is_told_and_what_was_done_stays(study_run: StudyRun):
-    def fail(job: Job, report: object) -> None:
-        raise ValueError('no photos')
+def test_a_stopped_pretraining_is_not_a_result(run: StudyRun, monkeypatch: pytest.MonkeyPatch):
+    def stop(*args: object) -> None:
+        raise Stopped(75)
 
-    works = study_run._do['finetune']
-    study_run._do['finetune'] = fail
-    with pytest.raises(ValueError, match='no photos'):
-        study_run.run()
-    done = list(study_run.order)
-    assert 'objects/random/seed0' in done and not any(key.startswith('finetune') for key in done)
-    study_run._do['finetune'] = works
-    study_run._stop.clear()  # as in a new process
-    assert study_run.run() and study_run.order[:len(done)] == done
-    assert len(set(study_run.order)) == len(study_run.order) == 30
+    monkeypatch.setattr(run_module, 'run_training', stop)
+    with pytest.raises(Stopped):
+        run._do(PretrainJob('cats', 'soco'), lambda done, state: None)
+    assert not run.is_done(PretrainJob('cats', 'soco'))
 
 
-def test_a_detector_that_was_killed_while_it_validated_is_done_again(
-        study_run: StudyRun, monkeypatch: pytest.MonkeyPatch):
-    job, runs = Job('finetune', 'random', 0), []
-
-    def train(command: list, folder: Path, job: Job, report: object) -> float:
-        """Omit the second point's predictions in the first run, as after a resume behind it."""
-        (folder / 'predictions').mkdir(parents=True)
-        for point in (200, 600) if not runs else (200, 400, 600):
-            for kind in ('bbox', 'segm'):
-                (folder / f'predictions/iter_{point}.{kind}.json').write_text('[]')
-        runs.append(command)
-        return 1.0
-
-    monkeypatch.setattr(study_run, '_train', train)
-    monkeypatch.setattr('projects.soco.study.training.judge_predictions',
-                        lambda labels, folder, resamples: ({'box_AP50@600': 0.1}, {}))
-    study_run._finetune(job, lambda done, state: None)
-    assert len(runs) == 2 and runs[0] == runs[1]
-    assert study_run.records[job.key]['values'] == {'box_AP50@600': 0.1}
-
-    # a detector that never saves them fails, and is not trained again and again
-    monkeypatch.setattr(study_run, '_train', lambda *args: 1.0)
-    with pytest.raises(ValueError, match='needs the KeepPredictionsHook'):
-        study_run._finetune(Job('finetune', 'random', 1), lambda done, state: None)
-
-
-def test_a_trial_that_diverges_is_lost_and_the_study_is_not(study_run: StudyRun):
-    job, options = Job('trial', 'soco', 0), study_run.study.methods['soco'].options
-    with study_run._may_diverge(job, options[0]):
-        raise DivergedError('trial failed. Its end: error: The loss is not finite since iteration 7.')
-    assert 'since iteration 7' in study_run.records[job.key]['lost']
-    with pytest.raises(ValueError, match='not finite'), study_run._may_diverge(job, options[0]):
-        raise ValueError('whatever a log says of not finite, another failure fails the study')
-    for i, knn in ((1, 0.2), (2, 0.3)):
-        study_run.records.add(Job('trial', 'soco', i).key,
-                              dict(options=options[i], values={'knn_backbone': knn}))
-    assert study_run._chosen('trial', 'soco', options) == options[2]
-    for i in (1, 2):
-        study_run.records.add(Job('trial', 'soco', i).key,
-                              dict(options=options[i], values={}, lost='not finite'))
-    with pytest.raises(ValueError, match='All trials of soco diverged'):
-        study_run._chosen('trial', 'soco', options)
-    with pytest.raises(ValueError, match='disk'), study_run._may_diverge(job, {}):
-        raise ValueError('the disk is full')
-
-
-def test_a_detector_is_chosen_by_its_last_point():
-    assert score_of_trial('finetune_trial', {'box_AP50@100': 0.5, 'box_AP50@900': 0.2,
-                                             'box_AP@900': 0.1}) == 0.2
+def test_two_runs_of_a_study_exclude_each_other(run: StudyRun, tmp_path: Path):
+    with pytest.raises(ValueError, match='Another study writes into'):
+        StudyRun(run.study, tmp_path, run.folder, run.records, run.console, run.weights)

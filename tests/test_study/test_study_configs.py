@@ -3,7 +3,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from miniatures import shrink, write_coco
 from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.registry import MODELS, DefaultScope
@@ -12,12 +11,10 @@ from small import ROOT, make_photos, make_store
 
 from projects.soco.compat.cpu import cpu_config, needs_cuda
 from projects.soco.evaluation.cost import match_detector
-from projects.soco.launch.configs import find_hook
-from projects.soco.study.detection import judge_predictions
-from projects.soco.study.plan import read_study
+from projects.soco.study.plan import DetectorJob, Study, read_study
 
 FOLDER = ROOT / 'configs/benchmarks/transfer_study'
-STUDIES = {path.stem: path for path in sorted(FOLDER.glob('study_*.py'))}
+STUDIES = ('own_photos', 'coco_mini', 'gpu')
 PRETRAINING = sorted(path.stem for path in FOLDER.glob('*.py')
                      if path.stem.startswith(('soco', 'byol')))
 
@@ -31,38 +28,49 @@ def build(cfg: Config) -> torch.nn.Module:
         return MODELS.build(cpu_config(cfg).model)
 
 
-def test_the_cpu_study_needs_no_gpu():
-    study_of_cpu = [name for name in PRETRAINING if name.endswith('r18')] + ['mask-rcnn_r18']
-    assert len(study_of_cpu) == 3 and not any(needs_cuda(load(name)) for name in study_of_cpu)
-
-
-@pytest.mark.parametrize('name', STUDIES)
-def test_methods_share_all_but_the_method(name: str, monkeypatch: pytest.MonkeyPatch):
-    """Backbone, optimiser, schedule, batch and the size of the largest view are the same."""
+@pytest.fixture(params=STUDIES)
+def study(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Study:
     monkeypatch.chdir(ROOT)
-    study = read_study(STUDIES[name])
-    configs = [load(Path(method.config).stem) for method in study.methods.values()]
+    return read_study(FOLDER / f'{request.param}.py')
+
+
+def test_the_studies_of_a_cpu_need_no_gpu():
+    assert not any(needs_cuda(load(name)) for name in PRETRAINING if 'r50' not in name)
+
+
+def test_methods_share_all_but_the_method(study: Study):
+    """SoCo and BYOL have the same backbone, optimiser, schedule, batch and size of the largest view."""
+    soco, byol = ((study.pretrainings[name].config or 'configs/soco_effnetlite0_fpn_own_photos.py')
+                  for name in ('soco', 'byol'))
+    configs = [Config.fromfile(path) for path in (soco, byol)]
     shapes = [{key: value.shape for key, value in build(cfg).backbone.state_dict().items()}
               for cfg in configs]
-    assert all(s == shapes[0] for s in shapes) and len(shapes[0]) > 100
-    for cfg in configs:
-        for key in ('optim_wrapper', 'param_scheduler', 'train_cfg', 'randomness'):
-            assert cfg[key] == configs[0][key], key
-        assert cfg.train_dataloader.batch_size == configs[0].train_dataloader.batch_size
-        views = [view['size'] for view in cfg.train_dataloader.dataset.pipeline[1]['views']]
-        assert max(views) == configs[0].train_dataloader.dataset.pipeline[1]['views'][0]['size']
-    assert load(Path(study.object_config).stem).model.type == 'SoCo'
+    assert shapes[0] == shapes[1] and len(shapes[0]) > 100
+    for key in ('optim_wrapper', 'param_scheduler', 'train_cfg', 'randomness'):
+        assert configs[0][key] == configs[1][key], key
+    assert len({cfg.train_dataloader.batch_size for cfg in configs}) == 1
+    sizes = [max(view['size'] for view in cfg.train_dataloader.dataset.pipeline[1]['views'])
+             for cfg in configs]
+    assert sizes[0] == sizes[1]
+    assert study.pretrainings['soco'].epochs == study.pretrainings['byol'].epochs
 
 
-@pytest.mark.parametrize('name', STUDIES)
-def test_every_part_reaches_the_detector(name: str, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.chdir(ROOT)
-    study = read_study(STUDIES[name])
-    detector = load(Path(study.detector).stem)
-    report = match_detector(detector, build(load(Path(study.object_config).stem)).state_dict())
-    assert report.complete and report.required[0] == (392 if 'gpu' in name else 194)
-    points = detector.train_cfg.max_iters / detector.train_cfg.val_interval
-    assert points == 3 and find_hook(detector, 'KeepPredictionsHook')
+def test_every_part_reaches_the_detector(study: Study):
+    detector = Config.fromfile(study.detector)
+    for pretraining in study.pretrainings.values():
+        cfg = Config.fromfile(pretraining.config or 'configs/soco_effnetlite0_fpn_own_photos.py')
+        if cfg.model.type == 'SoCo':
+            report = match_detector(detector, build(cfg).state_dict())
+            assert report.complete and report.required[0] > 190
+
+
+def test_each_share_has_all_seeds_of_both_starts_of_a_pair(study: Study):
+    for pair in study.pairs:
+        runs = [{(job.data, job.job.share, job.job.seed) for job in study.jobs()
+                 if isinstance(job, DetectorJob) and job.job.start == start} for start in pair]
+        common = runs[0] & runs[1]
+        assert len({seed for _, _, seed in common}) == 3, pair
+        assert {data for data, _, _ in common} == set(study.sets), pair
 
 
 @pytest.mark.slow(12)
@@ -87,24 +95,6 @@ def test_it_trains(name: str, tmp_path: Path):
     first = next(iter(before))  # the stem's convolution
     assert before[first].ndim == 4 and not torch.equal(before[first], after[first])
     assert all(value.isfinite().all() for value in after.values())
-
-
-@pytest.mark.slow
-def test_the_detector_of_the_gpu_study_takes_a_step(tmp_path: Path):
-    cfg = cpu_config(load('mask-rcnn_r50'))
-    root = write_coco(tmp_path / 'coco', cfg.classes)
-    shrink(cfg)
-    labels = str(root / 'annotations/instances_train2017.json')
-    for split in ('train', 'val', 'test'):
-        cfg[f'{split}_dataloader'].dataset.update(ann_file=labels,
-                                                  data_prefix=dict(img=f'{root}/train2017/'))
-        cfg[f'{split}_dataloader'].batch_size = 2
-    cfg.val_evaluator.ann_file = cfg.test_evaluator.ann_file = labels
-    cfg.update(work_dir=str(tmp_path / 'work'), log_level='WARNING')
-    cfg.default_hooks.pretrained.source = 'random'
-    Runner.from_cfg(cfg).train()
-    values, _ = judge_predictions(labels, tmp_path / 'work', 0)
-    assert set(values) == {'box_AP@1', 'box_AP50@1', 'mask_AP@1', 'mask_AP50@1'}
 
 
 def test_byol_moves_its_target_as_mmselfsup_does(tmp_path: Path):

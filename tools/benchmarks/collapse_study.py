@@ -49,8 +49,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--work-dir', type=Path, metavar='DIR', help='folder for runs and results '
                         '(default: work_dirs/<name of the study>)')
     parser.add_argument('--only', nargs='+', metavar='RUN', help='run these only')
-    parser.add_argument('--detectors', nargs='+', type=Path, metavar='RESULTS', help='results.json of '
-                        'tools/benchmarks/transfer_study.py with the studies collapse_*.py: write '
+    parser.add_argument('--detectors', nargs='+', type=Path, metavar='RESULTS', help='records of '
+                        'detectors, docs/results/collapse_cards.json and collapse_bccd.json: write '
                         'their table and picture, and exit')
     parser.add_argument('--tables', action='store_true', help='write table and picture of the '
                         'available results, and exit')

@@ -1,6 +1,6 @@
 # SoCo-FPN for the CPU study: ResNet-18, narrow FPN and RoI head, views of 64, 64 and 48 pixels.
 #
-#   python tools/benchmarks/transfer_study.py configs/benchmarks/transfer_study/study_cpu.py --data DIR
+#   python tools/benchmarks/transfer_study.py configs/benchmarks/transfer_study/coco_mini.py --data DIR
 #
 # The quickstart's network and colours, in bfloat16, with a batch that is large enough for BN, and with
 # the paper's loss alone. The study sets data, seed and length of the run.

@@ -1,7 +1,7 @@
 # SoCo-FPN for the GPU study: the recipe's network, views and colours, with AdamW at a batch of 64 in
 # bfloat16. With a small batch and few steps, the updates of LARS are too small. One GPU.
 #
-#   python tools/benchmarks/transfer_study.py configs/benchmarks/transfer_study/study_gpu.py --data DIR
+#   python tools/benchmarks/transfer_study.py configs/benchmarks/transfer_study/gpu.py --data DIR
 #
 # The study sets data, seed and length of the run.
 _base_ = '../../soco_r50_fpn_400e.py'

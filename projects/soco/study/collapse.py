@@ -116,7 +116,7 @@ class Detector(NamedTuple):
 
 
 def detectors_of(content: dict[str, Any]) -> list[Detector]:
-    """Return the detectors in the records of tools/benchmarks/transfer_study.py."""
+    """Return the detectors in records such as docs/results/collapse_cards.json."""
     found = []
     for key, record in content['records'].items():
         if match := re.fullmatch(r'finetune/(\w+)/(\d+)percent/seed(\d+)', key):
@@ -159,7 +159,7 @@ def detector_tables(contents: Sequence[dict[str, Any]], points: Sequence[int]) -
     """Return the mean AP of each arm, and the differences of arms over all studies.
 
     Args:
-        contents (Sequence[dict[str, Any]]): Records of tools/benchmarks/transfer_study.py, with the
+        contents (Sequence[dict[str, Any]]): Records such as docs/results/collapse_cards.json, with the
             same arms.
         points (Sequence[int]): Iterations of fine-tuning to report.
 

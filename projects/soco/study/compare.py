@@ -23,6 +23,7 @@ from ..runs.record import code_version
 from ..weights.read import find_newest_checkpoint
 from . import training
 from .jobs import Jobs, Report
+from .plan import CompareJob
 from .records import Records
 
 RESAMPLES = 1000
@@ -43,25 +44,6 @@ class Start(NamedTuple):
     kind: str
     path: Path | None = None
     until: int | None = None
-
-
-class CompareJob(NamedTuple):
-    """One detector to train.
-
-    Args:
-        start (str): Name of the start.
-        share (int): Percentage of the labels.
-        seed (int): Seed of fine-tuning, of random weights and of the choice of labels.
-    """
-
-    start: str
-    share: int
-    seed: int
-
-    @property
-    def key(self) -> str:
-        """Key of the record, and path of the folder in the work directory."""
-        return f'finetune/{self.start}/{self.share}percent/seed{self.seed}'
 
 
 @dataclass(frozen=True)

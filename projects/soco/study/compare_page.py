@@ -13,7 +13,7 @@ from ..files import whole_file
 from ..pictures.canvas import figure_pixels, save_image
 from ..pictures.curves import COLORS
 from ..runs.page import render_page
-from .compare import CompareJob
+from .plan import CompareJob
 from .records import Records
 from .resampling import Interval, paired_difference
 from .verdict import labels_worth, pairs_to_judge, verdict

@@ -1,248 +1,182 @@
-"""Execution of a study's jobs: concurrent, and resumed where the study was stopped."""
-import math
-import shutil
+"""Execution of a study's jobs: pretrainings and detectors, resumed where it was stopped."""
 import threading
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
-from typing import Any
 
-import torch
-from mmengine.config import Config
 from rich.console import Console
 
-from ..datasets.dataset import SoCoDataset
-from ..evaluation.annotated import LabelledPhotos, first_view, read_labelled
+from ..detectors.build import quiet
+from ..detectors.derive import default_epochs
+from ..detectors.read import read_detector
+from ..detectors.work_dir import WorkDir
 from ..evaluation.cost import measure_cost
-from ..evaluation.loading import build_model, build_start
-from ..evaluation.objects import held_out_dataset
-from ..evaluation.rank import rank_of_model
 from ..launch.configs import load_config
-from ..models.soco import SoCo
 from ..proposals.sources import open_source
-from ..runs.follow import DivergedError
+from ..runs.follow import run_training
+from ..runs.read import read_work_dir
 from ..runs.record import code_version
+from ..weights.read import find_newest_checkpoint
 from . import training
-from .data import StudyData
+from .compare import Comparison, Start, in_short, read_annotations
+from .compare_page import write_results
+from .compare_run import facts_of, warnings_of
+from .data import annotations_of, generate_store, photos_of
 from .jobs import Jobs, Report
-from .objects import build_arm, judge
-from .plan import BOXES, Job, Study
+from .plan import BOXES, DetectorJob, PretrainJob, Study
 from .records import Records
-
-CHOSEN_BY = {'trial': 'knn_backbone', 'finetune_trial': 'box_AP50'}
 
 
 class StudyRun:
     """A run of a study in a work directory.
 
+    Each data set has a folder there, with its comparison and its pretrainings.
+
     Args:
         study (Study): The study.
-        data (StudyData): Its prepared data.
-        records (Records): Records of finished jobs; new ones are added.
+        root (str | Path): Folder of the data.
         folder (str | Path): The work directory.
+        records (Records): Records of the pretrainings.
         console (Console): Console for the progress.
-        weights (str | Path, optional): Weights that methods and arms with `weights=True` start from,
-            with this project's names. Defaults to None.
+        weights (str | Path, optional): The study's weights. Defaults to None.
+        workers (int): Concurrent jobs. Defaults to 1.
+
+    Raises:
+        FileNotFoundError: If a file of a data set does not exist.
+        ValueError: If annotations are refused, or do not fit the records.
     """
 
-    def __init__(self, study: Study, data: StudyData, records: Records, folder: str | Path,
-                 console: Console, weights: str | Path | None = None) -> None:
-        self.study, self.data, self.records = study, data, records
-        self.folder, self.console = Path(folder).resolve(), console
+    def __init__(self, study: Study, root: str | Path, folder: str | Path, records: Records,
+                 console: Console, weights: str | Path | None = None, workers: int = 1) -> None:
+        self.study, self.root, self.folder = study, Path(root).resolve(), Path(folder).resolve()
+        self.records, self.console, self.workers = records, console, workers
         self.weights = Path(weights).resolve() if weights else None
-        self._jobs = Jobs(
-            jobs=list(study.jobs()), is_done=lambda job: job.key in records, needs=study.needs,
-            do=self._run_job, iterations=self._iterations, in_short=self._in_short,
-            workers=study.workers, console=console)
-        self._stop = self._jobs.stop
-        self._labelled: dict[str, LabelledPhotos] = {}
-        self._views: SoCoDataset | None = None
-        self._commit = code_version()
+        self._stop = threading.Event()
         self._one_at_a_time = threading.Lock()  # for computations in this process
-        self._do: dict[str, Callable[[Job, Callable], None]] = {
-            'trial': self._trial, 'pretrain': self._pretrain, 'objects': self._objects,
-            'finetune_trial': self._finetune_trial, 'finetune': self._finetune}
+        self.comparisons = {name: self._comparison(name) for name in study.sets}
+        self.results = {name: self._open(name) for name in study.sets}
 
-    def run(self, deadline: float = math.inf) -> bool:
+    def _comparison(self, name: str) -> Comparison:
+        data, folder = self.study.sets[name], self.folder / name
+        train, val = annotations_of(data, self.root, folder)
+        annotations = read_annotations(self.root / data.images, train, val, folder,
+                                       lambda line: self.console.print(line, soft_wrap=True))
+        shares = sorted({share for step in self.study.steps for share in step.shares})
+        seeds = 1 + max(seed for step in self.study.steps for seed in step.seeds)
+        return Comparison(read_detector(self.study.detector)[0], annotations,
+                          [self._start(name, start) for start in self.study.starts], shares, seeds,
+                          folder, self.study.iters, self.workers)
+
+    def _start(self, data: str, name: str) -> Start:
+        origin = self.study.starts[name]
+        if origin.weights:
+            return Start(name, 'weights', self.weights, origin.until)
+        if origin.pretraining is None:
+            return Start(name, 'random', None, origin.until)
+        return Start(name, 'soco', self.folder / data / 'starts' / f'{name}.pth', origin.until)
+
+    def _open(self, name: str) -> Records:
+        comparison = self.comparisons[name]
+        records = Records(comparison.folder / 'results.json',
+                          dict(study='compare_starts', **comparison.fingerprint()))
+        for key, value in comparison.about().items():
+            records.set(key, value)
+        return records
+
+    def is_done(self, job: PretrainJob | DetectorJob) -> bool:
+        """Return whether a job has a record."""
+        if isinstance(job, PretrainJob):
+            return job.key in self.records
+        return job.job.key in self.results[job.data]
+
+    def run(self, deadline: float) -> bool:
         """Run the jobs that are left; see `Jobs.run`."""
-        return self._jobs.run(deadline)
+        return Jobs(jobs=self.study.jobs(), is_done=self.is_done, needs=self.study.needs, do=self._do,
+                    iterations=self._iterations, in_short=self._in_short, workers=self.workers,
+                    console=self.console, stop=self._stop).run(deadline)
 
-    def _run_job(self, job: Job, report: Callable) -> None:
-        self._do[job.kind](job, report)
+    def _iterations(self, job: PretrainJob | DetectorJob) -> int | None:
+        if isinstance(job, DetectorJob):
+            return self.comparisons[job.data].points_of(job.job.start)[-1]
+        return None
 
-    def _iterations(self, job: Job) -> int | None:
-        if job.kind in ('trial', 'pretrain'):
-            cfg = load_config(self.study.methods[job.name].config, {}, register=False)
-            epochs = self.study.trial_epochs if job.kind == 'trial' else self.study.epochs
-            photos = len(self.data.list_of('unlabelled').read_text().split('\n')) - 1
-            return epochs * (photos // cfg.train_dataloader.batch_size)
-        if job.kind == 'objects':
-            return None
-        return load_config(self.study.detector, {}, register=False).train_cfg.max_iters
+    def _in_short(self, job: PretrainJob | DetectorJob) -> str:
+        if isinstance(job, DetectorJob):
+            return in_short(self.results[job.data][job.job.key]['values'])
+        return f'{self.records[job.key]["epochs"]} epochs'
 
-    def _in_short(self, job: Job) -> str:
-        values = self.records[job.key].get('values', {})
-        return ', '.join(f'{name} {value:.1%}' for name, value in values.items()
-                         if name.startswith(('knn', 'map', 'box_AP50')))
+    def _do(self, job: PretrainJob | DetectorJob, report: Report) -> None:
+        if isinstance(job, PretrainJob):
+            self._pretrain(job, report)
+        else:
+            self._write_start(job)
+            self.comparisons[job.data].train(job.job, self.results[job.data], report, self._stop,
+                                             self.console)
 
-    def _trial(self, job: Job, report: Callable) -> None:
-        options = self.study.methods[job.name].options[job.number]
-        folder = self.folder / job.key
-        with self._may_diverge(job, options):
-            seconds, checkpoint, command = self._train_method(job, options, folder, report)
-            with self._one_at_a_time:
-                model = self._network(self.study.seeds[0],
-                                      training.state_of(checkpoint, ['backbone']))
-                values, _ = judge(model, self._photos('tune'), 0, resamples=0)
-            self._add(job, dict(options=options, command=command, seconds=seconds, values=values))
-        shutil.rmtree(folder, ignore_errors=True)
+    def _pretrain(self, job: PretrainJob, report: Report) -> None:
+        method, folder = self.study.pretrainings[job.name], self._folder_of(job)
+        source, root = photos_of(self.study.sets[job.data], self.comparisons[job.data].data.train,
+                                 self.root, self.folder / job.data)
+        photos = len(open_source(source, root).names())
+        epochs, store = method.epochs or default_epochs(photos), None
+        if method.boxes or method.config:
+            boxes = method.boxes or BOXES[0]
+            store = self.folder / job.data / f'{boxes}.arrow'
+            generate_store(source, store, root, boxes)
+        if method.config:
+            run = folder
+            changes = [f'train_dataloader.dataset.data_root={root}',
+                       f'train_dataloader.dataset.proposals={store}', f'train_cfg.max_epochs={epochs}',
+                       *([f'load_from={self.weights}'] if method.weights else []), *method.options]
+            command = ['tools/train.py', method.config, '--work-dir', str(run), '--resume',
+                       '--cfg-options', *changes]
+        else:
+            run = WorkDir.at(folder).run
+            command = ['tools/pretrain_detector.py', self.study.detector, str(source), '--root',
+                       str(root), '--work-dir', str(folder), '--resume', *method.options,
+                       *(['--epochs', str(epochs)] if method.epochs else []),
+                       *(['--weights', str(self.weights)] if method.weights else []),
+                       *(['--proposals', str(store)] if store else [])]
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        run_training(command, folder.with_suffix('.log'), job.key, report, self._stop,
+                     training.thread_environment(self.workers), [self.records.lock])
+        config = load_config(method.config or str(WorkDir.at(folder).config), {})
+        batch, about = config.train_dataloader.batch_size, read_work_dir(run)
+        with self._one_at_a_time, quiet():
+            gflop = measure_cost(config).gflop
+        ranks = [row['obj_rank'] for row in about.records if 'obj_rank' in row]
+        self.records.add(job.key, dict(
+            date=date.today().isoformat(), commit=code_version(), photos=photos, epochs=epochs,
+            images_seen=epochs * (photos // batch) * batch, minutes=about.seconds / 60,
+            gflop_per_image=gflop, ranks=ranks and [ranks[0], ranks[-1]],
+            options=list(method.options)))
 
-    @contextmanager
-    def _may_diverge(self, job: Job, options: dict) -> Iterator[None]:
-        """Record a diverged trial instead of failing the study."""
-        try:
-            yield
-        except DivergedError as error:
-            self._add(job, dict(options=options, seconds=0., values={}, lost=str(error)[-500:]))
+    def _folder_of(self, job: PretrainJob) -> Path:
+        return self.folder / job.data / 'pretraining' / job.name
 
-    def _pretrain(self, job: Job, report: Callable) -> None:
-        options = self._chosen('trial', job.name, self.study.methods[job.name].options)
-        seconds, checkpoint, command = self._train_method(job, options, self.folder / job.key, report)
-        cfg = load_config(self.study.methods[job.name].config, {})
-        with self._one_at_a_time:
-            gflop = measure_cost(cfg).gflop
-            ranks = self._ranks(job, cfg, checkpoint)
-        self._add(job, dict(options=options, command=command, seconds=seconds, gflop_per_image=gflop,
-                            ms_per_image=training.ms_per_image(self.folder / job.key, cfg),
-                            checkpoint=str(checkpoint.relative_to(self.folder)), ranks=ranks))
+    def _write_start(self, job: DetectorJob) -> None:
+        """Write the parts of a pretraining that a start consists of."""
+        origin, start = self.study.starts[job.job.start], self._start(job.data, job.job.start)
+        if origin.pretraining is None or start.path is None or start.path.exists():
+            return
+        pretraining = self.study.needs(job)[0]
+        folder = self._folder_of(pretraining)
+        source: Path | None = WorkDir.at(folder).start
+        if self.study.pretrainings[pretraining.name].config:
+            source = find_newest_checkpoint(folder)
+        if source is None or not source.is_file():
+            raise ValueError(f'{folder} has no weights any more. Remove the record of '
+                             f'{pretraining.key} from {self.records.path}; the same command then '
+                             'pretrains again.')
+        start.path.parent.mkdir(parents=True, exist_ok=True)
+        training.write_weights(training.state_of(source, origin.parts), start.path)
 
-    def _ranks(self, job: Job, cfg: Config, checkpoint: Path) -> dict[str, dict]:
-        """Measure the rank of a method's features on its photos, before and after pretraining."""
-        if cfg.model.type != 'SoCo':
-            return {}
-        method = self.study.methods[job.name]
-        dataset = held_out_dataset(cfg, self.data.root, self.data.store(method.boxes))
-        models = dict(before=build_start(cfg, self.weights if method.weights else None, job.number),
-                      after=build_model(cfg, checkpoint))
-        return {when: {name: rank._asdict() for name, rank in rank_of_model(model, dataset).items()}
-                for when, model in models.items()}
-
-    def _train_method(self, job: Job, options: dict, folder: Path, report: Callable
-                      ) -> tuple[float, Path, str]:
-        if self.study.methods[job.name].weights:
-            options = {**options, 'load_from': self.weights}
-        command = training.pretraining_command(self.study, self.data, job, options, folder)
-        seconds = self._train(command, folder, job, report)
-        return seconds, training.keep_last(folder), self._as_text(command)
-
-    def _objects(self, job: Job, report: Callable) -> None:
-        with self._one_at_a_time:
-            started = time.monotonic()
-            model = self._network(job.number, self._parts(job))
-            if self._views is None:
-                self._views = held_out_dataset(self._object_config(), self.data.root,
-                                               self.data.store(BOXES[0], 'val'))
-            values, samples = judge(model, self._photos('val'), job.number, self.study.resamples,
-                                    self._views)
-        self._add(job, dict(seconds=time.monotonic() - started, values=values), samples)
-
-    def _finetune_trial(self, job: Job, report: Callable) -> None:
-        options = self.study.detector_options[job.number]
-        with self._may_diverge(job, options):
-            self._fine_tune(job, options, 0, report)
-
-    def _finetune(self, job: Job, report: Callable) -> None:
-        options = self._chosen('finetune_trial', job.name, self.study.detector_options)
-        self._fine_tune(job, options, self.study.resamples, report)
-
-    def _fine_tune(self, job: Job, options: dict, resamples: int, report: Report) -> None:
-        folder, parts = self.folder / job.key, self._parts(job)
-        weights = folder / 'start.pth' if parts else None
-        command = training.finetuning_command(self.study, self.data, job, options, folder, weights)
-
-        def train() -> float:
-            if weights:
-                training.write_weights(parts, weights)
-            return self._train(command, folder, job, report)
-
-        cfg = load_config(self.study.detector, {}, register=False)
-        kinds = cfg.val_evaluator.metric
-        interval = cfg.train_cfg.val_interval
-        _, labels = training.judged_splits(self.data, job)
-        seconds, values, samples = training.train_detector(
-            train, folder, job.key, labels, range(interval, cfg.train_cfg.max_iters + 1, interval),
-            [kinds] if isinstance(kinds, str) else list(kinds), resamples, self._stop, self.console)
-        self._add(job, dict(options=options, command=self._as_text(command), seconds=seconds,
-                            values=values), samples if resamples else None)
-
-    def _train(self, command: list[str], folder: Path, job: Job, report: Callable) -> float:
-        return training.train(command, folder, job.key, report, self._stop,
-                              training.thread_environment(self.study.workers), [self.records.lock])
-
-    def _as_text(self, command: list[str]) -> str:
-        """Return a command as text for the record, without paths of this machine."""
-        return ('python ' + ' '.join(command)).replace(str(self.folder), 'WORK_DIR').replace(
-            str(self.data.root), 'DATA').replace(str(self.weights), 'WEIGHTS')
-
-    def _parts(self, job: Job) -> dict[str, torch.Tensor]:
-        """Return the pretrained tensors that an arm transfers to the detector."""
-        arm = self.study.arms[job.name]
-        if arm.weights:
-            return training.state_of(self.weights, arm.parts)
-        if arm.method is None:
-            return {}
-        seed = self.study.seeds[0] if job.kind == 'finetune_trial' else job.number
-        record = self.records[Job('pretrain', arm.method, seed).key]
-        return training.state_of(self.folder / record['checkpoint'], arm.parts)
-
-    def _chosen(self, kind: str, name: str, options: Any) -> dict:
-        """Return the options of the best trial."""
-        if len(options) == 1:
-            return dict(options[0])
-        trials = [self.records[Job(kind, name, i).key] for i in range(len(options))]
-        best = max(trials, key=lambda trial: score_of_trial(kind, trial['values']))
-        if not best['values']:
-            raise ValueError(f'All trials of {name} diverged, such as: {best["lost"]} Change the '
-                             "study's options and use another --work-dir.")
-        return best['options']
-
-    def _object_config(self) -> Any:
-        return load_config(self.study.object_config, {})
-
-    def _network(self, seed: int, parts: dict[str, torch.Tensor]) -> SoCo:
-        model = build_arm(self._object_config(), seed, parts)
-        return model.to('cuda' if torch.cuda.is_available() else 'cpu')
-
-    def _photos(self, split: str) -> LabelledPhotos:
-        if split not in self._labelled:
-            view = first_view(self._object_config())
-            self._labelled[split] = read_labelled(
-                self.data.labels(split), open_source(self.data.root), view['size'],
-                finest_level=view.get('finest_level', 0))
-        return self._labelled[split]
-
-    def _add(self, job: Job, record: dict, samples: dict | None = None) -> None:
-        about = dict(date=date.today().isoformat(), commit=self._commit)
-        self.records.add(job.key, {**about, **record}, samples)
-
-
-def score_of_trial(kind: str, values: dict[str, float]) -> float:
-    """Return the score that trials are compared by.
-
-    Args:
-        kind (str): 'trial' or 'finetune_trial'.
-        values (dict[str, float]): Values of the trial's record; empty if it diverged.
-
-    Returns:
-        float: 5-NN of the backbone's features, or for a detector, box AP50 of the last validation;
-        -inf for a diverged trial.
-    """
-    name = CHOSEN_BY[kind]
-    if not values:
-        return -math.inf
-    if kind == 'trial':
-        return values[name]
-    points = [key for key in values if key.startswith(f'{name}@')]
-    return values[max(points, key=lambda key: int(key.partition('@')[2]))]
+    def write_pages(self) -> Iterator[Path]:
+        """Write the page of each data set that has a result, and yield it."""
+        for name, records in self.results.items():
+            if records.content['records']:
+                comparison = self.comparisons[name]
+                page, _ = write_results(records, comparison.folder,
+                                        facts_of(comparison, self.study.detector),
+                                        warnings_of(comparison.data), {})
+                yield page

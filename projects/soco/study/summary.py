@@ -1,7 +1,5 @@
-"""Tables and picture of a study, made from its records."""
-import re
-from collections.abc import Callable, Iterable, Sequence
-from functools import partial
+"""Differences between starts over several data sets: intervals, tables and picture."""
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,108 +7,90 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ..files import whole_file
 from ..pictures.canvas import figure_pixels, save_image
 from ..pictures.curves import COLORS
-from .plan import Job, Study
+from .compare_page import values_of
+from .plan import CompareJob
 from .records import Records
-from .resampling import paired_difference
+from .resampling import pooled_difference
 
-# Scores of the features of head and backbone: key of the score to its name in tables.
-OBJECTS = {
-    'head': {
-        'knn_object': '5-NN', 'knn_classes_object': '5-NN, mean of classes', 'map_object': 'mAP',
-        'found_again': 'found again', 'found_again_own': 'found again, own photo', 'place': 'place'},
-    'backbone': {
-        'knn_backbone': '5-NN', 'knn_classes_backbone': '5-NN, mean of classes', 'map_backbone': 'mAP'},
-}
-RANKS = ('rank of object features before', 'after')
-DETECTION = ('box_AP', 'box_AP50', 'mask_AP', 'mask_AP50')
+MEASURES = {'box_AP50': 'AP50', 'box_AP': 'AP'}
 
 
-def compare(study: Study, records: Records) -> dict[str, dict[str, dict[str, list[float]]]]:
-    """Compare each arm with the reference arms, in all measures that both have for all seeds.
+def pooled_differences(results: Mapping[str, Records], pairs: Sequence[tuple[str, str]],
+                       shares: Sequence[int]) -> list[dict[str, Any]]:
+    """Compare starts over all data sets that have both of them.
 
     Args:
-        study (Study): The study.
-        records (Records): Its records.
+        results (Mapping[str, Records]): Records of the comparison of each data set.
+        pairs (Sequence[tuple[str, str]]): Starts: ours, theirs.
+        shares (Sequence[int]): Percentages of the labels.
 
     Returns:
-        dict: Keyed by group of runs (such as 'objects' or 'finetune/100'), then by 'arm - reference'
-        (each pair once), then by measure: the difference and both ends of its 95 % interval (see
-        `resampling.paired_difference`).
+        list[dict[str, Any]]: Rows with `ours`, `theirs`, `share`, `iterations`, `measure`, `value`,
+        `low`, `high` (see `pooled_difference`), `by_set` (data set to its mean difference) and `seeds`
+        (data set to the number of its seeds).
     """
-    found: dict[str, dict[str, dict[str, list[float]]]] = {}
-    for group, runs in _groups(study, records).items():
-        for reference in study.references:
-            for arm in study.arms:
-                mirrored = f'{reference} - {arm}' in found.get(group, {})
-                if arm != reference and not mirrored and arm in runs and reference in runs:
-                    found.setdefault(group, {})[f'{arm} - {reference}'] = _differences(
-                        records, runs[arm], runs[reference])
-    return found
+    rows = []
+    for ours, theirs in pairs:
+        for share in shares:
+            common = {name: seeds for name, records in results.items()
+                      if (seeds := _common_seeds(records, ours, theirs, share))}
+            for key in _common_keys(results, common, ours, theirs, share):
+                measure, _, iterations = key.partition('@')
+                if measure not in MEASURES:
+                    continue
+                found = {name: _difference(results[name], ours, theirs, share, seeds, key)
+                         for name, seeds in common.items()}
+                interval = pooled_difference([values for values, _ in found.values()],
+                                             [draws for _, draws in found.values()])
+                rows.append(dict(
+                    ours=ours, theirs=theirs, share=share, iterations=int(iterations), measure=measure,
+                    **interval._asdict(), seeds={name: len(seeds) for name, seeds in common.items()},
+                    by_set={name: float(values.mean()) for name, (values, _) in found.items()}))
+    return rows
 
 
-def _groups(study: Study, records: Records) -> dict[str, dict[str, list[str]]]:
-    """Return the keys of the records, one per seed, of each arm that has all seeds."""
-    groups: dict[str, dict[str, list[str]]] = {}
-    for step in study.order:
-        share = step.get('share', 100)
-        group = 'objects' if step['stage'] == 'objects' else f'finetune/{share}'
-        for arm in step['arms']:
-            keys = [Job(step['stage'], arm, seed, share).key for seed in study.seeds]
-            if all(key in records for key in keys):
-                groups.setdefault(group, {})[arm] = keys
-    return groups
+def _common_seeds(records: Records, ours: str, theirs: str, share: int) -> list[int]:
+    return [seed for seed in range(records.content['seeds'])
+            if all(CompareJob(name, share, seed).key in records for name in (ours, theirs))]
 
 
-def _differences(records: Records, ours: Sequence[str], theirs: Sequence[str]
-                 ) -> dict[str, list[float]]:
-    values = [[records[key]['values'] for key in keys] for keys in (ours, theirs)]
-    samples = [[records.samples(key) for key in keys] for keys in (ours, theirs)]
-    return {
-        name: list(paired_difference(
-            *([v[name] for v in side] for side in values),
-            *(np.stack([s[name] for s in side]) for side in samples)))
-        for name in values[0][0] if all(name in v for side in values for v in side)}
+def _common_keys(results: Mapping[str, Records], common: Mapping[str, list[int]], ours: str,
+                 theirs: str, share: int) -> list[str]:
+    """Return what all of these runs measured, in the order of the schedule."""
+    runs = [results[name][CompareJob(start, share, seed).key]['values']
+            for name, seeds in common.items() for seed in seeds for start in (ours, theirs)]
+    shared = set.intersection(*map(set, runs)) if runs else set()
+    return sorted(shared, key=lambda key: (key.split('@')[0], int(key.split('@')[1])))
 
 
-def write_tables(content: dict[str, Any], path: Path) -> Path:
-    """Write all tables as Markdown.
-
-    Args:
-        content (dict[str, Any]): Content of the results' JSON.
-        path (Path): The file.
-
-    Returns:
-        Path: The file.
-    """
-    with whole_file(path) as file:
-        file.write('\n\n'.join(tables(content)) + '\n')
-    return path
+def _difference(records: Records, ours: str, theirs: str, share: int, seeds: Sequence[int], key: str
+                ) -> tuple[np.ndarray, np.ndarray]:
+    """Return the (S,) differences of the seeds, and the (R,) mean differences under draws."""
+    values, samples = [], []
+    for seed in seeds:
+        keys = [CompareJob(name, share, seed).key for name in (ours, theirs)]
+        first, second = (records[each]['values'][key] for each in keys)
+        values.append(first - second)
+        first, second = (records.samples(each)[key] for each in keys)
+        samples.append(first - second)
+    return np.array(values), np.mean(samples, axis=0)
 
 
-def tables(content: dict[str, Any]) -> list[str]:
+def tables(content: Mapping[str, Any]) -> list[str]:
     """Make the tables of a study from its JSON.
 
     Args:
-        content (dict[str, Any]): Content of the results' JSON.
+        content (Mapping[str, Any]): Content of the study's results.
 
     Returns:
-        list[str]: Tables in Markdown: object scores, comparisons, AP, cost, and trials of options.
-        Empty tables are left out.
+        list[str]: Tables in Markdown: differences over all data sets, AP of each data set, and
+        pretrainings. Empty tables are left out.
     """
-    made = [make(content, features) for features in OBJECTS
-            for make in (_object_table, _object_differences)]
-    for group in sorted({_share(key) for key in content['records'] if key.startswith('finetune/')},
-                        reverse=True):
-        made += [_detection_table(content, group), _detection_differences(content, group)]
-    made += [_cost_table(content), _trial_table(content)]
+    made = [_pooled_table(content, measure) for measure in MEASURES]
+    made += [_detector_table(content), _pretraining_table(content)]
     return [table for table in made if table]
-
-
-def _share(key: str) -> int:
-    return int(re.search(r'/(\d+)percent/', key)[1])
 
 
 def markdown_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -122,207 +102,92 @@ def markdown_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str
     return '\n'.join('| ' + ' | '.join(line) + ' |' for line in lines)
 
 
-def runs_of(content: dict[str, Any], kind: str, arm: str, share: int | None = None) -> list[dict]:
-    """Return the records of an arm or a method, one per seed.
-
-    Args:
-        content (dict[str, Any]): Content of the results' JSON.
-        kind (str): Kind of the jobs.
-        arm (str): The arm or method.
-        share (int, optional): Percentage of the labels, for 'finetune'. Defaults to None.
-
-    Returns:
-        list[dict]: The records.
-    """
-    middle = f'{share}percent/' if share else ''
-    return [record for key, record in content['records'].items()
-            if re.fullmatch(rf'{kind}/{arm}/{middle}seed\d+', key)]
-
-
-def _spread(values: Sequence[float], scale: float = 100) -> str:
-    """Return mean and standard deviation over seeds as text."""
-    if not values:
-        return ''
-    text = f'{scale * np.mean(values):.1f}'
-    return f'{text} ± {scale * np.std(values, ddof=1):.1f}' if len(values) > 1 else text
-
-
-def _object_table(content: dict[str, Any], features: str) -> str:
-    names, rows = OBJECTS[features], []
-    for arm, title in _arms(content, features).items():
-        runs = runs_of(content, 'objects', arm)
-        if runs:
-            rows.append([title, str(len(runs)),
-                         *(_spread([run['values'][name] for run in runs]) for name in names)])
-    return markdown_table([f'{features} features', 'seeds', *names.values()], rows)
-
-
-def _arms(content: dict[str, Any], features: str = '') -> dict[str, str]:
-    """Return the arms' titles; for backbone features one per method, whose arms share a backbone."""
-    arms, titles = content['arms'], {}
-    for name, arm in arms.items():
-        earlier = [arms[other]['method'] for other in titles]
-        if features != 'backbone' or arm['method'] is None or arm['method'] not in earlier:
-            titles[name] = arm['title']
-    return titles
-
-
-def _difference_rows(content: dict[str, Any], group: str, names: Sequence[str], features: str = ''
-                     ) -> list[list[str]]:
-    rows, titles = [], _arms(content, features)
-    for pair, values in content.get('comparisons', {}).get(group, {}).items():
-        arm, _, reference = pair.partition(' - ')
-        if arm not in titles:
-            continue
-        cells = [f'{100 * v:+.1f} ({100 * low:.1f} to {100 * high:.1f})' for v, low, high in
-                 (values[name] for name in names)]
-        rows.append([f'{titles[arm]} − {content["arms"][reference]["title"]}', *cells])
-    return rows
-
-
-def _object_differences(content: dict[str, Any], features: str) -> str:
-    names = OBJECTS[features]
-    return markdown_table([f'{features} features, difference (95 % interval)', *names.values()],
-                  _difference_rows(content, 'objects', list(names), features))
-
-
-def points_of(content: dict[str, Any], share: int) -> list[int]:
-    """Return the iterations of fine-tuning that have an AP, in ascending order.
-
-    Args:
-        content (dict[str, Any]): Content of the results' JSON.
-        share (int): Percentage of the labels.
-
-    Returns:
-        list[int]: The iterations.
-    """
-    names = {name for key, record in content['records'].items()
-             if key.startswith('finetune/') and _share(key) == share for name in record['values']}
-    return sorted({int(name.partition('@')[2]) for name in names})
-
-
-def _detection_table(content: dict[str, Any], share: int) -> str:
-    points, rows = points_of(content, share), []
-    measured = {name.partition('@')[0] for key, record in content['records'].items()
-                if key.startswith('finetune/') for name in record['values']}
-    names = [name for name in DETECTION if name in measured]
-    for arm, title in _arms(content).items():
-        runs = runs_of(content, 'finetune', arm, share)
-        for point in points if runs else ():
-            rows.append([title if point == points[0] else '', str(len(runs)), str(point),
-                         *(_spread([run['values'][f'{name}@{point}'] for run in runs])
-                           for name in names)])
-    columns = [f'{share} % of the labels', 'seeds', 'iterations',
-               *(name.replace('_', ' ') for name in names)]
-    return markdown_table(columns, rows)
-
-
-def _detection_differences(content: dict[str, Any], share: int) -> str:
-    points = points_of(content, share)
-    names = [f'box_AP50@{point}' for point in points]
-    return markdown_table([f'difference in box AP50, {share} % of the labels (95 % interval)',
-                   *(f'{point} iterations' for point in points)],
-                  _difference_rows(content, f'finetune/{share}', names))
-
-
-def _methods(content: dict[str, Any]) -> list[str]:
-    return list(dict.fromkeys(key.split('/')[1] for key in content['records']
-                              if key.startswith(('pretrain/', 'trial/'))))
-
-
-def _cost_table(content: dict[str, Any]) -> str:
+def _pooled_table(content: Mapping[str, Any], measure: str) -> str:
+    titles, names = content['titles'], list(content['sets'])
     rows = []
-    for method in _methods(content):
-        runs = runs_of(content, 'pretrain', method)
-        if runs:
-            options = ', '.join(f'`{key}={value}`' for key, value in runs[0]['options'].items())
-            rows.append([method, str(len(runs)), f'{runs[0]["gflop_per_image"]:.2f}',
-                         f'{np.median([run["ms_per_image"] for run in runs]):.1f}', *_ranks(runs),
-                         options])
-    columns = ['pretraining', 'seeds', 'GFLOP per image and step', 'ms per image', *RANKS,
-               'chosen options']
-    measured = [i for i, name in enumerate(columns) if name not in RANKS or any(r[i] for r in rows)]
-    return markdown_table([columns[i] for i in measured], [[row[i] for i in measured] for row in rows])
+    for row in content['pooled']:
+        if row['measure'] == measure:
+            seeds = sorted(set(row['seeds'].values()))
+            rows.append([
+                f'{titles[row["ours"]]} − {titles[row["theirs"]]}', f'{row["share"]} %',
+                str(row['iterations']),
+                f'**{100 * row["value"]:+.1f}** ({100 * row["low"]:.1f} to {100 * row["high"]:.1f})',
+                *(f'{100 * row["by_set"][name]:+.1f}' if name in row['by_set'] else ''
+                  for name in names),
+                ' to '.join(map(str, dict.fromkeys((seeds[0], seeds[-1]))))])
+    return markdown_table([f'difference in {MEASURES[measure]}', 'labels', 'iterations',
+                           'mean of the sets (95 % interval)', *names, 'seeds'], rows)
 
 
-def _ranks(runs: Sequence[dict]) -> list[str]:
-    """Return the effective rank of the object features before and after pretraining."""
-    return [_spread([run['ranks'][when]['online object']['effective_rank'] for run in runs
-                     if run.get('ranks')], scale=1) for when in ('before', 'after')]
-
-
-def _trial_table(content: dict[str, Any]) -> str:
+def _detector_table(content: Mapping[str, Any]) -> str:
     rows = []
-    for key, record in sorted(content['records'].items()):
-        if key.split('/')[0].endswith('trial'):
-            options = ', '.join(f'`{k}={v}`' for k, v in record['options'].items())
-            shown = {name: value for name, value in record['values'].items()
-                     if name in ('map_backbone', 'knn_backbone') or name.startswith('box_AP50')}
-            rows.append(['/'.join(key.split('/')[:2]), options,
-                         ', '.join(f'{name} {100 * value:.1f}' for name, value in shown.items())])
-    return markdown_table(['trial', 'options', 'scores on a part of train'], rows)
+    for name, one in content['sets'].items():
+        for share in one['shares']:
+            for start in one['starts']:
+                fifty = values_of(one, start['name'], share, 'box_AP50')
+                strict = values_of(one, start['name'], share, 'box_AP')
+                if fifty:
+                    shown = ', '.join(f'{point}: {100 * np.mean(strict[point]):.1f} / '
+                                      f'{100 * np.mean(fifty[point]):.1f}' for point in fifty)
+                    rows.append([name, f'{share} %', content['titles'][start['name']],
+                                 str(len(next(iter(fifty.values())))), shown])
+    return markdown_table(['data set', 'labels', 'start', 'seeds',
+                           'iterations: AP / AP50, mean of the seeds'], rows)
 
 
-def draw(content: dict[str, Any], path: Path) -> Path | None:
-    """Draw object scores of all arms, and AP50 during fine-tuning, into one picture.
+def _pretraining_table(content: Mapping[str, Any]) -> str:
+    rows = []
+    for key, record in content['records'].items():
+        _, data, name = key.split('/')
+        ranks = ' → '.join(f'{rank:.0f}' for rank in record['ranks'])
+        rows.append([name, data, str(record['photos']), str(record['epochs']),
+                     str(record['images_seen']), f'{record["gflop_per_image"]:.2f}',
+                     f'{record["minutes"]:.0f}', ranks])
+    return markdown_table(['pretraining', 'data set', 'photos', 'epochs', 'images seen',
+                           'GFLOP per image and step', 'minutes', 'rank of object features'],
+                          sorted(rows))
+
+
+def draw(content: Mapping[str, Any], path: Path) -> Path:
+    """Draw AP50 along the schedule: a row for each share of the labels, a column for each data set.
+
+    A line is the mean over the seeds, and its dots are the seeds.
 
     Args:
-        content (dict[str, Any]): Content of the results' JSON.
+        content (Mapping[str, Any]): Content of the study's results.
         path (Path): The picture, PNG.
 
     Returns:
-        Path | None: The picture, or None if there is nothing to draw.
+        Path: The picture.
     """
-    arms = _arms(content)
-    panels: list[Callable[[Axes], None]] = []
-    if any(runs_of(content, 'objects', arm) for arm in arms):
-        classes = {'knn_object': 'features of the head', 'knn_backbone': 'features of the backbone'}
-        again = {'found_again': 'among all photos', 'found_again_own': 'in its own photo'}
-        for names, title in ((classes, 'Class of the 5 nearest objects, %'),
-                             (again, 'Object found again, %')):
-            panels.append(partial(_object_panel, content=content, names=names, title=title))
-    for share in sorted({_share(key) for key in content['records'] if key.startswith('finetune/')},
-                        reverse=True):
-        panels.append(partial(_detection_panel, content=content, share=share))
-    if not panels:
-        return None
-    columns = 2 if len(panels) > 1 else 1
-    rows = -(-len(panels) // columns)
-    figure = Figure(figsize=(7 * columns, 3.6 * rows), layout='constrained')
-    for i, panel in enumerate(panels):
-        panel(figure.add_subplot(rows, columns, i + 1))
+    sets = content['sets']
+    shares = sorted({int(key.split('/')[2].removesuffix('percent'))
+                     for one in sets.values() for key in one['records']})
+    figure = Figure(figsize=(3.6 * len(sets) + .6, 2.9 * len(shares) + .6), dpi=110,
+                    layout='constrained')
+    grid = figure.subplots(len(shares), len(sets), squeeze=False, sharex=True)
+    for row, share in zip(grid, shares):
+        for axes, (name, one) in zip(row, sets.items()):
+            _panel(axes, content['titles'], one, share)
+            axes.set_title(f'{name}, {share} % of the labels', loc='left', fontsize=10)
+        row[0].set_ylabel('AP50 on val, %')
+    for axes in grid[-1]:
+        axes.set_xlabel('iterations')
+    lines = {label: line for axes in grid.flat
+             for line, label in zip(*axes.get_legend_handles_labels())}
+    figure.legend(lines.values(), lines.keys(), loc='outside upper left', ncols=4, frameon=False)
     return save_image(figure_pixels(figure), path)
 
 
-def _object_panel(axes: Axes, content: dict[str, Any], names: dict[str, str], title: str) -> None:
-    titles = _arms(content)
-    shown = [arm for arm in titles if runs_of(content, 'objects', arm)]
-    for i, (name, label) in enumerate(names.items()):
-        for row, arm in enumerate(shown):
-            values = [100 * run['values'][name] for run in runs_of(content, 'objects', arm)]
-            place = row + (i - 0.5) * 0.25
-            axes.plot(values, [place] * len(values), 'o', ms=4, alpha=0.5, color=COLORS[i])
-            axes.plot(np.mean(values), place, '|', ms=16, mew=2.5, color=COLORS[i],
-                      label=label if row == 0 else None)
-    axes.set_yticks(range(len(shown)), [titles[arm] for arm in shown])
-    axes.invert_yaxis()
-    axes.set_title(title)
-    axes.grid(axis='x', alpha=0.3)
-    axes.legend(fontsize=8)
-
-
-def _detection_panel(axes: Axes, content: dict[str, Any], share: int) -> None:
-    points = points_of(content, share)
-    for i, (arm, title) in enumerate(_arms(content).items()):
-        runs = runs_of(content, 'finetune', arm, share)
-        if runs:
-            values = 100 * np.array([[run['values'][f'box_AP50@{p}'] for p in points] for run in runs])
-            axes.plot(points, values.mean(axis=0), marker='o', color=COLORS[i % len(COLORS)],
-                      ls='-' if i < len(COLORS) else '--', label=title)
-            axes.plot(points, values.T, '.', ms=4, alpha=0.5, color=COLORS[i % len(COLORS)])
-    axes.set_title(f'Box AP50 along fine-tuning, {share} % of the labels, %')
+def _panel(axes: Axes, titles: Mapping[str, str], one: Mapping[str, Any], share: int) -> None:
+    for i, start in enumerate(one['starts']):
+        values = values_of(one, start['name'], share, 'box_AP50')
+        if values:
+            color = COLORS[i % len(COLORS)]
+            axes.plot(list(values), [100 * np.mean(row) for row in values.values()], marker='o', ms=4,
+                      color=color, ls='-' if i < len(COLORS) else '--', label=titles[start['name']])
+            for point, row in values.items():
+                axes.plot([point] * len(row), 100 * np.array(row), '.', ms=3, alpha=.5, color=color)
     axes.set_ylim(bottom=0)
-    axes.set_xlabel('iterations')
-    axes.set_xticks(points)
-    axes.grid(alpha=0.3)
-    axes.legend(fontsize=8)
+    axes.spines[['top', 'right']].set_visible(False)
+    axes.grid(color='#dddddd', linewidth=.6)

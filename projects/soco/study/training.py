@@ -1,4 +1,4 @@
-"""Pretraining and fine-tuning of a study's arms with tools/train.py."""
+"""Trainings of a study, as processes that can be stopped and resumed."""
 import contextlib
 import os
 import shutil
@@ -9,85 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from mmengine.config import Config
 from rich.console import Console
 
 from ..files import whole_file
 from ..launch.errors import STOPPED, Stopped
 from ..runs.follow import run_training
-from ..runs.log import read_run
-from ..weights.read import find_newest_checkpoint, read_checkpoint
-from .data import StudyData
+from ..weights.read import read_checkpoint
 from .detection import judge_predictions, lacks_points
-from .plan import Job, Study
-
-
-def pretraining_command(study: Study, data: StudyData, job: Job, options: dict, folder: Path
-                        ) -> list[str]:
-    """Return the command that pretrains for a 'trial' or 'pretrain' job.
-
-    Args:
-        study (Study): The study.
-        data (StudyData): Its data.
-        job (Job): The job.
-        options (dict): Dotted keys of the config with the values to try, or the chosen values.
-        folder (Path): Work directory of the run.
-
-    Returns:
-        list[str]: Script and arguments.
-    """
-    method = study.methods[job.name]
-    trial = job.kind == 'trial'
-    epochs = study.trial_epochs if trial else study.epochs
-    return ['tools/train.py', method.config, '--work-dir', str(folder), '--resume', '--cfg-options',
-            *_words({
-                'train_dataloader.dataset.data_root': data.root,
-                'train_dataloader.dataset.proposals': data.store(method.boxes),
-                'randomness.seed': study.seeds[0] if trial else job.number,
-                'train_cfg.max_epochs': epochs,
-                **options})]
-
-
-def finetuning_command(study: Study, data: StudyData, job: Job, options: dict, folder: Path,
-                       weights: Path | None) -> list[str]:
-    """Return the command that fine-tunes for a 'finetune' or 'finetune_trial' job.
-
-    Args:
-        study (Study): The study.
-        data (StudyData): Its data.
-        job (Job): The job.
-        options (dict): Dotted keys of the config with the values to try, or the chosen values.
-        folder (Path): Work directory of the run.
-        weights (Path | None): Pretrained weights of the arm; None for random weights.
-
-    Returns:
-        list[str]: Script and arguments.
-    """
-    trial = job.kind == 'finetune_trial'
-    train, judged = judged_splits(data, job)
-    parts = ','.join(study.arms[job.name].parts)
-    changes = {'randomness.seed': study.seeds[0] if trial else job.number,
-               'train_dataloader.dataset.ann_file': train}
-    for split in ('val', 'test'):  # there is no test, but the files that a config names must exist
-        changes[f'{split}_dataloader.dataset.ann_file'] = judged
-        changes[f'{split}_evaluator.ann_file'] = judged
-    for split in ('train', 'val', 'test'):
-        changes[f'{split}_dataloader.dataset.data_prefix.img'] = f'{data.root}/'
-    if weights:
-        changes['default_hooks.pretrained.require'] = f'[{parts}]'
-    return ['tools/train.py', study.detector, '--work-dir', str(folder), '--resume',
-            '--pretrained', str(weights or 'random'), '--cfg-options', *_words({**changes, **options})]
-
-
-def judged_splits(data: StudyData, job: Job) -> tuple[Path, Path]:
-    """Return the labels for training a detector, and those for its evaluation."""
-    if job.kind == 'finetune_trial':
-        return data.labels('fit'), data.labels('tune')
-    return data.labels(str(job.share), job.number), data.labels('val')
-
-
-def _words(changes: dict) -> list[str]:
-    return [f'{key}={value}' for key, value in changes.items()]
 
 
 def thread_environment(workers: int) -> dict[str, str]:
@@ -166,43 +94,6 @@ def train_detector(run: Callable[[], float], folder: Path, what: str, labels: Pa
     return seconds, values, samples
 
 
-def keep_last(folder: Path) -> Path:
-    """Return the last checkpoint of a run, and remove the earlier ones.
-
-    Args:
-        folder (Path): Work directory of the run.
-
-    Returns:
-        Path: The checkpoint.
-
-    Raises:
-        ValueError: If there is no checkpoint.
-    """
-    last = find_newest_checkpoint(folder)
-    if last is None:
-        raise ValueError(f'There is no checkpoint in {folder}. See output.log there.')
-    for path in folder.glob('*.pth'):
-        if path != last:
-            path.unlink()
-    return last
-
-
-def ms_per_image(folder: Path, cfg: Config) -> float:
-    """Return the median of a run's logged times per image, in milliseconds.
-
-    Pauses do not affect the median.
-
-    Args:
-        folder (Path): Work directory of the run.
-        cfg (Config): Config of the run.
-
-    Returns:
-        float: Milliseconds per image.
-    """
-    times = [record['time'] for record in read_run(folder) if 'time' in record]
-    return 1000 * float(np.median(times)) / cfg.train_dataloader.batch_size
-
-
 def state_of(checkpoint: Path, parts: Sequence[str]) -> dict[str, torch.Tensor]:
     """Return the tensors of some parts of a pretrained network.
 
@@ -221,7 +112,7 @@ def state_of(checkpoint: Path, parts: Sequence[str]) -> dict[str, torch.Tensor]:
     for part in parts:
         found = {key: value for key, value in state.items() if key.startswith(f'{part}.')}
         if not found:
-            raise ValueError(f'{checkpoint} contains no {part}, which an arm of the study transfers.')
+            raise ValueError(f'{checkpoint} contains no {part}, which a start of the study needs.')
         chosen.update(found)
     return chosen
 
