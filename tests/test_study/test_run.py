@@ -20,7 +20,7 @@ from projects.soco.study import training
 from projects.soco.study.plan import PARTS, CompareJob, DetectorJob, PretrainJob, read_study
 from projects.soco.study.records import Records
 from projects.soco.study.run import StudyRun
-from projects.soco.study.summary import draw, pooled_differences, tables
+from projects.soco.study.summary import draw, draw_differences, pooled_differences, tables
 
 STUDY = ROOT / 'configs/benchmarks/transfer_study/own_photos.py'
 PRETRAINING = ROOT / 'configs/soco_effnetlite0_fpn_own_photos.py'
@@ -166,6 +166,7 @@ def test_all_jobs_of_a_study(run: StudyRun, tmp_path: Path, monkeypatch: pytest.
     assert '| cats | 50 % | ImageNet | 2 | 2: 40.5 / 40.5' in text
     assert '| byol | cats | 4 | 2560 |' in text
     assert draw(content, tmp_path / 'study.png').stat().st_size > 10_000
+    assert draw_differences(content, tmp_path / 'differences.png').stat().st_size > 10_000
 
 
 def test_a_stopped_pretraining_is_not_a_result(run: StudyRun, monkeypatch: pytest.MonkeyPatch):

@@ -51,7 +51,7 @@ def parse_args() -> argparse.Namespace:
 def summarise(run: StudyRun, folder: Path) -> None:
     """Pool the differences, and write tables, picture and the page of each data set."""
     from projects.soco.files import write_whole
-    from projects.soco.study.summary import draw, pooled_differences, tables
+    from projects.soco.study.summary import draw, draw_differences, pooled_differences, tables
     pages = list(run.write_pages())
     if not pages:
         return
@@ -65,8 +65,10 @@ def summarise(run: StudyRun, folder: Path) -> None:
     text = '\n\n'.join(tables(records.content)) + '\n'
     write_whole(folder / 'tables.md', text.encode())
     console.print(text, soft_wrap=True)
-    picture = draw(records.content, folder / 'transfer_study.png')
-    for path in (records.path, folder / 'tables.md', picture, *pages):
+    pictures = [draw(records.content, folder / 'transfer_study.png')]
+    if records.content['pooled']:
+        pictures.append(draw_differences(records.content, folder / 'differences.png'))
+    for path in (records.path, folder / 'tables.md', *pictures, *pages):
         console.print(str(path), soft_wrap=True)
 
 

@@ -179,6 +179,41 @@ def draw(content: Mapping[str, Any], path: Path) -> Path:
     return save_image(figure_pixels(figure), path)
 
 
+def draw_differences(content: Mapping[str, Any], path: Path) -> Path:
+    """Draw the differences in AP50 over all data sets, with their intervals; a dot is one data set.
+
+    Args:
+        content (Mapping[str, Any]): Content of the study's results, with at least one difference.
+        path (Path): The picture, PNG.
+
+    Returns:
+        Path: The picture.
+    """
+    rows = [row for row in content['pooled'] if row['measure'] == 'box_AP50']
+    figure = Figure(figsize=(9, .3 * len(rows) + 1.3), dpi=110, layout='constrained')
+    axes, colors = figure.add_subplot(), dict(zip(content['sets'], COLORS))
+    for y, row in enumerate(rows):
+        if y and (row['ours'], row['theirs']) != (rows[y - 1]['ours'], rows[y - 1]['theirs']):
+            axes.axhline(y - .5, color='#dddddd', lw=.8)
+        axes.plot([100 * row['low'], 100 * row['high']], [y, y], color='black', lw=1.6)
+        axes.plot(100 * row['value'], y, 'D', ms=5, color='black',
+                  label='mean of the sets, with its 95 % interval')
+        for name, value in row['by_set'].items():
+            axes.plot(100 * value, y, 'o', ms=4, alpha=.8, color=colors[name], label=name)
+    axes.axvline(0, color='black', lw=.8)
+    titles = content['titles']
+    axes.set_yticks(range(len(rows)), [
+        f'{titles[row["ours"]]} − {titles[row["theirs"]]}, {row["share"]} % of the labels, '
+        f'{row["iterations"]} iterations' for row in rows], fontsize=8)
+    axes.invert_yaxis()
+    axes.set_xlabel('difference in AP50 on val, points')
+    axes.spines[['top', 'right', 'left']].set_visible(False)
+    axes.grid(axis='x', color='#eeeeee')
+    dots = dict(zip(*reversed(axes.get_legend_handles_labels())))
+    figure.legend(dots.values(), dots.keys(), loc='outside upper left', ncols=5, frameon=False)
+    return save_image(figure_pixels(figure), path)
+
+
 def _panel(axes: Axes, titles: Mapping[str, str], one: Mapping[str, Any], share: int) -> None:
     for i, start in enumerate(one['starts']):
         values = values_of(one, start['name'], share, 'box_AP50')
