@@ -150,6 +150,11 @@ def test_all_jobs_of_a_study(run: StudyRun, tmp_path: Path, monkeypatch: pytest.
         f'{measure}@{point}' for measure in ('box_AP', 'box_AP50') for point in (6, 8)}
 
     assert run.run(math.inf) and len(commands) == 6  # nothing is done again
+    longer = DetectorJob('cats', CompareJob('byol', 50, 0))
+    assert run.is_done(longer)
+    run.comparisons['cats'].starts['byol'] = run.comparisons['cats'].starts['byol']._replace(until=6)
+    assert not run.is_done(longer)  # its record ends at 4
+    run.comparisons['cats'].starts['byol'] = run.comparisons['cats'].starts['byol']._replace(until=4)
     pooled = pooled_differences(run.results, run.study.pairs, [50])
     ends = {(row['ours'], row['theirs']): row for row in pooled if row['measure'] == 'box_AP50'}
     assert ends['soco', 'imagenet']['iterations'] == 8 and ends['soco', 'byol']['iterations'] == 4

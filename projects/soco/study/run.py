@@ -1,4 +1,5 @@
 """Execution of a study's jobs: pretrainings and detectors, resumed where it was stopped."""
+import shutil
 import threading
 from collections.abc import Iterator
 from datetime import date
@@ -84,10 +85,12 @@ class StudyRun:
         return records
 
     def is_done(self, job: PretrainJob | DetectorJob) -> bool:
-        """Return whether a job has a record."""
+        """Return whether a job has a record, for a detector also of its last validation."""
         if isinstance(job, PretrainJob):
             return job.key in self.records
-        return job.job.key in self.results[job.data]
+        results, end = self.results[job.data], self._iterations(job)
+        return job.job.key in results and any(
+            name.endswith(f'@{end}') for name in results[job.job.key]['values'])
 
     def run(self, deadline: float) -> bool:
         """Run the jobs that are left; see `Jobs.run`."""
@@ -110,6 +113,8 @@ class StudyRun:
             self._pretrain(job, report)
         else:
             self._write_start(job)
+            if job.job.key in self.results[job.data]:  # of a start that ended earlier
+                shutil.rmtree(self.comparisons[job.data].folder / job.job.key, ignore_errors=True)
             self.comparisons[job.data].train(job.job, self.results[job.data], report, self._stop,
                                              self.console)
 
