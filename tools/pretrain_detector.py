@@ -209,14 +209,7 @@ def main() -> None:
     from projects.soco.annotations.formats import read_as_coco, write_coco
     from projects.soco.compat.cpu import cpu_config
     from projects.soco.detectors.build import build_detector
-    from projects.soco.detectors.derive import (
-        LAYER_NORM_RATE,
-        default_epochs,
-        derive,
-        has_layer_norm,
-        set_backbone_rate,
-        set_run,
-    )
+    from projects.soco.detectors.derive import default_epochs, derive, set_run, slow_layer_norm
     from projects.soco.detectors.hand_over import hand_over
     from projects.soco.detectors.localise import why_not
     from projects.soco.detectors.object_sizes import (
@@ -274,10 +267,6 @@ def main() -> None:
     cuda = torch.cuda.device_count()
     check_devices(derived if cuda else cpu_config(derived), args.gpus, cuda)
     model, whole = build_detector(detector)
-    if args.weights and args.backbone_rate is None and has_layer_norm(model.backbone):
-        set_backbone_rate(derived, LAYER_NORM_RATE)
-        notes.append(f'backbone with LayerNorm: {LAYER_NORM_RATE} of the learning rate; '
-                     '--backbone-rate sets another factor')
     check_work_dir(work.path)
     write_detector(work, detector)
     source = args.photos
@@ -285,7 +274,8 @@ def main() -> None:
         source = write_coco(labels, args.photos, work.path)
     annotated = read_annotated(source) if source.suffix.lower() == '.json' else None
     advice = advise_by_annotations(annotated, args.objects, resolution) if annotated else None
-    notes += [*parts.notes, *filter(None, [advice])]
+    slowed = slow_layer_norm(derived, model.backbone, args.backbone_rate)
+    notes += [*filter(None, [slowed]), *parts.notes, *filter(None, [advice])]
     if small:
         store = make_proposals(source, args.root, work.proposals)
         notes.append(fit_levels(derived, store))
