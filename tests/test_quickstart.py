@@ -34,6 +34,20 @@ train_dataloader = dict(batch_size=2)
 """
 
 
+# A quarter of the channels: a tenth of the time, and 100 iterations still teach it.
+NARROW_PRETRAINING = f"""
+_base_ = '{ROOT}/configs/soco_r18_fpn_quickstart.py'
+model = dict(backbone=dict(base_channels=16), neck=dict(in_channels=[16, 32, 64, 128]))
+"""
+NARROW_DETECTOR = f"""
+_base_ = '{ROOT}/configs/benchmarks/mmdetection/coco/mask-rcnn_r18_fpn_quickstart.py'
+model = dict(backbone=dict(base_channels=16), neck=dict(in_channels=[16, 32, 64, 128]))
+_base_.train_dataloader.dataset.pipeline[2].scale = (160, 96)
+_base_.val_dataloader.dataset.pipeline[1].scale = (160, 96)
+_base_.test_dataloader.dataset.pipeline[1].scale = (160, 96)
+"""
+
+
 def quickstart(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
     """Run the quickstart in a folder with its own work_dirs."""
     for name in ('tools', 'configs'):
@@ -46,6 +60,11 @@ def quickstart(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
 
 @pytest.mark.slow(150)
 def test_the_whole_way(tmp_path):
+    for name, text in (('soco_r18_fpn_quickstart.py', NARROW_PRETRAINING), (
+            'benchmarks/mmdetection/coco/mask-rcnn_r18_fpn_quickstart.py', NARROW_DETECTOR)):
+        path = tmp_path / 'configs' / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
     done = quickstart(tmp_path)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     out = tmp_path / 'work_dirs/quickstart'
