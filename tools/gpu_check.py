@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import argparse
 import platform
+import signal
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -55,13 +57,18 @@ def main() -> None:
         plan_parts,
         run_parts,
     )
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends the part that runs, as Ctrl-C does
     console = Console()
     console.print(f'{machine["name"]}, torch {machine["torch"]}; figures: {args.out}')
     with tempfile.TemporaryDirectory(prefix='soco_gpu_check_') as folder:
         make_photos(Path(folder), count_photos(args.tiny))
         parts = plan_parts(ROOT, Path(folder), args.device, args.tiny)
-        rows = run_parts(parts, ROOT, Path(folder), args.minutes, args.out.resolve(), machine,
-                         console.print)
+        try:
+            rows = run_parts(parts, ROOT, Path(folder), args.minutes, args.out.resolve(), machine,
+                             console.print)
+        except KeyboardInterrupt:
+            console.print(f'Stopped; {args.out} has the parts before this one.')
+            sys.exit(130)
     table = Table(box=None)
     for name in ('part', 'state', 's', 'found'):
         table.add_column(name, overflow='fold')

@@ -13,7 +13,6 @@ import argparse
 import os
 import shlex
 import socket
-import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -84,12 +83,11 @@ def make_proposals(photos: Path, root: Path | None, out: Path) -> 'ProposalStore
     from projects.soco.proposals.sources import open_source
     from projects.soco.proposals.store import ProposalStore
     from projects.soco.proposals.store_check import check_store_fits
-    if not out.exists():
-        code = subprocess.run([sys.executable, str(ROOT / 'tools/generate_proposals.py'), str(photos),
-                               str(out), *SEARCH, *(['--root', str(root)] if root else [])]
-                              ).returncode
-        if code:
-            sys.exit(code)
+    from projects.soco.runs.follow import run_command
+    if not out.exists() and (code := run_command([
+            str(ROOT / 'tools/generate_proposals.py'), str(photos), str(out), *SEARCH,
+            *(['--root', str(root)] if root else [])])):
+        sys.exit(code)
     store, source = ProposalStore.open(out), open_source(photos, root)
     check_store_fits(store, source)
     if not store.box_counts().any():
@@ -117,6 +115,7 @@ def train(config: Path, run: Path, steps: int, gpus: int, *options: str) -> Path
     import torch
     from rich.console import Console
 
+    from projects.soco.launch.errors import Stopped
     from projects.soco.runs.progress import run_with_bar
     from projects.soco.weights.read import find_newest_checkpoint, read_checkpoint
     newest = find_newest_checkpoint(run)
@@ -132,8 +131,12 @@ def train(config: Path, run: Path, steps: int, gpus: int, *options: str) -> Path
         command = ['-m', 'torch.distributed.run', f'--nproc_per_node={gpus}',
                    f'--master_port={_free_port()}', *command, '--launcher', 'pytorch']
     paths = [str(ROOT), *filter(None, [os.environ.get('PYTHONPATH')])]
-    run_with_bar(Console(highlight=False), command, config.with_suffix('.log'), config.stem, steps,
-                 dict(PYTHONPATH=os.pathsep.join(paths), OMP_WAIT_POLICY='PASSIVE'))
+    try:
+        run_with_bar(Console(highlight=False), command, config.with_suffix('.log'), config.stem, steps,
+                     dict(PYTHONPATH=os.pathsep.join(paths), OMP_WAIT_POLICY='PASSIVE'))
+    except Stopped:
+        print('Stopped before the end; the same command with --resume continues.')
+        raise
     return find_newest_checkpoint(run)
 
 

@@ -2,8 +2,7 @@
 import hashlib
 import json
 import shlex
-import subprocess
-import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from ..annotations.photos import PhotoTree, settle_names
 from ..datasets.coco_subset import choose_images, subset_coco, with_images
 from ..files import whole_file
 from ..proposals.sources import open_source
+from ..runs.follow import run_command
 from .plan import BOXES, Study
 
 TUNE_SEED = 1  # seed of the split on which options are chosen
@@ -156,7 +156,8 @@ class StudyData:
                 file.write(text)
 
 
-def generate_store(listed: Path, store: Path, root: Path, boxes: str = BOXES[0]) -> None:
+def generate_store(listed: Path, store: Path, root: Path, boxes: str = BOXES[0],
+                   stop: threading.Event | None = None) -> None:
     """Generate the proposals of listed photos; a finished store stays as it is.
 
     Args:
@@ -164,13 +165,15 @@ def generate_store(listed: Path, store: Path, root: Path, boxes: str = BOXES[0])
         store (Path): The store.
         root (Path): Folder that the names are relative to.
         boxes (str): One of `BOXES`. Defaults to selective search.
+        stop (threading.Event, optional): See `run_training`. Defaults to None.
 
     Raises:
+        Stopped: If it was stopped. The same call continues.
         ValueError: If it failed; its output says why.
     """
     command = ['tools/generate_proposals.py', str(listed), str(store), '--root', str(root), '--source',
                boxes]
-    if subprocess.run([sys.executable, *command]).returncode:
+    if run_command(command, stop):
         raise ValueError(f'python {shlex.join(command)} failed; see its output above.')
 
 
