@@ -20,7 +20,10 @@ def run(*command: str) -> subprocess.CompletedProcess:
 def test_scaling_with_and_without_data(tmp_path: Path):
     make_photos(tmp_path / 'photos', 16)
     store = make_store(tmp_path / 'proposals.arrow', tmp_path / 'photos')
-    done = run('tools/benchmark_scaling.py', QUICKSTART, '--ranks', '1', '2', '--batch', '2',
+    config = tmp_path / 'narrow.py'
+    config.write_text(f"_base_ = '{ROOT / QUICKSTART}'\nmodel = dict(backbone=dict(base_channels=16), "
+                      'neck=dict(in_channels=[16, 32, 64, 128]))')
+    done = run('tools/benchmark_scaling.py', str(config), '--ranks', '1', '2', '--batch', '2',
                '--steps', '1', '--rounds', '1', '--images', str(tmp_path / 'photos'), '--proposals',
                str(store), '--device', 'cpu', '--json', str(tmp_path / 'out.json'))
     assert done.returncode == 0, done.stderr[-2000:]
