@@ -1,7 +1,6 @@
 """Splits, classes and lists of a study."""
 import json
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from small import ROOT, make_photos
@@ -91,13 +90,13 @@ def test_unlabelled_photos_are_those_of_the_folder_and_of_train(study: Study, ro
 def test_each_list_gets_its_stores(study: Study, root: Path, monkeypatch: pytest.MonkeyPatch):
     data, commands, code = StudyData(study, root, root / 'made'), [], 0
 
-    def run(command: list[str]) -> SimpleNamespace:
+    def run(command: list[str], stop: object) -> int:
         commands.append(command)
-        return SimpleNamespace(returncode=code)
+        return code
 
-    monkeypatch.setattr('projects.soco.study.data.subprocess.run', run)
+    monkeypatch.setattr('projects.soco.study.data.run_command', run)
     data.generate_stores()
-    assert [(command[2], command[3], command[-1]) for command in commands] == [
+    assert [(command[1], command[2], command[-1]) for command in commands] == [
         (str(data.list_of(what)), str(data.store(boxes, what)), boxes) for what, boxes in (
             ('unlabelled', 'selective_search'), ('unlabelled', 'random'), ('val', 'selective_search'))]
     code = 2
