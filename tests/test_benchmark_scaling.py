@@ -1,10 +1,13 @@
 """The benchmarks of scaling and start-up run and report the documented values."""
+import argparse
+import importlib.util
 import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 from scripts import PYTHON
 from small import ROOT, make_photos, make_store
 
@@ -20,7 +23,10 @@ def run(*command: str) -> subprocess.CompletedProcess:
 def test_scaling_with_and_without_data(tmp_path: Path):
     make_photos(tmp_path / 'photos', 16)
     store = make_store(tmp_path / 'proposals.arrow', tmp_path / 'photos')
-    done = run('tools/benchmark_scaling.py', QUICKSTART, '--ranks', '1', '2', '--batch', '2',
+    config = tmp_path / 'narrow.py'
+    config.write_text(f"_base_ = '{ROOT / QUICKSTART}'\nmodel = dict(backbone=dict(base_channels=16), "
+                      'neck=dict(in_channels=[16, 32, 64, 128]))')
+    done = run('tools/benchmark_scaling.py', str(config), '--ranks', '1', '2', '--batch', '2',
                '--steps', '1', '--rounds', '1', '--images', str(tmp_path / 'photos'), '--proposals',
                str(store), '--device', 'cpu', '--json', str(tmp_path / 'out.json'))
     assert done.returncode == 0, done.stderr[-2000:]
@@ -30,6 +36,27 @@ def test_scaling_with_and_without_data(tmp_path: Path):
     assert two['step_rate'] == pytest.approx(2 * 2 / two['seconds']['step'])
     assert two['step_efficiency'] == pytest.approx(two['step_rate'] / 2 / one['step_rate'])
     assert 0 <= two['communication'] < 1 and 'efficiency' in done.stdout
+
+
+def test_inputs_stay_where_training_leaves_them(monkeypatch: pytest.MonkeyPatch):
+    """With device ids, DDP would move the boxes to the GPU, which then waits for each step."""
+    from projects.soco.launch.configs import load_config
+    spec = importlib.util.spec_from_file_location('tool', ROOT / 'tools/benchmark_scaling.py')
+    tool = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tool)
+    found = {}
+
+    class Wrapper:
+        def __init__(self, module: torch.nn.Module, device_ids: object = 'all', **options: object):
+            found.update(device_ids=device_ids, **options)
+
+    monkeypatch.setattr('mmengine.model.MMDistributedDataParallel', Wrapper)
+    monkeypatch.setattr(torch.nn.Module, 'to', lambda self, *a, **k: self)  # no GPU is needed
+    monkeypatch.chdir(ROOT)
+    tool.Trainer(argparse.Namespace(config=QUICKSTART, device='cuda'), world=2)
+    theirs = load_config('configs/soco_r50_fpn_400e.py', {}).model_wrapper_cfg
+    assert found == dict(device_ids=None, broadcast_buffers=False) == {
+        key: theirs[key] for key in found}
 
 
 @pytest.mark.slow

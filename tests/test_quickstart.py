@@ -3,7 +3,9 @@ import importlib.util
 import json
 import os
 import re
+import signal
 import subprocess
+import time
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +20,16 @@ from projects.soco.launch.configs import load_config
 from projects.soco.proposals.store import ProposalStore
 from projects.soco.study.own_photos import OWN_PHOTOS
 
-NARROW = f"""
-_base_ = '{ROOT}/configs/benchmarks/mmdetection/own_photos/faster-rcnn_r18_fpn.py'
+# Configs in the place of the project's: networks and photos that take a tenth of the time. 100
+# iterations still teach the first.
+NARROW = {'soco_r18_fpn_quickstart.py': """
+model = dict(backbone=dict(base_channels=16), neck=dict(in_channels=[16, 32, 64, 128]))
+""", 'benchmarks/mmdetection/coco/mask-rcnn_r18_fpn_quickstart.py': """
+model = dict(backbone=dict(base_channels=16), neck=dict(in_channels=[16, 32, 64, 128]))
+_base_.train_dataloader.dataset.pipeline[2].scale = (160, 96)
+_base_.val_dataloader.dataset.pipeline[1].scale = (160, 96)
+_base_.test_dataloader.dataset.pipeline[1].scale = (160, 96)
+""", OWN_PHOTOS.format('effnetlite0').removeprefix('configs/'): """
 model = dict(
     backbone=dict(base_channels=8, stem_channels=8),
     neck=dict(in_channels=[8, 16, 32, 64], out_channels=16),
@@ -31,24 +41,41 @@ _base_.train_dataloader.dataset.pipeline[2].scale = (96, 72)
 _base_.val_dataloader.dataset.pipeline[1].scale = (96, 72)
 _base_.test_dataloader.dataset.pipeline[1].scale = (96, 72)
 train_dataloader = dict(batch_size=2)
-"""
+"""}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder with the project's tools and narrow networks, for work_dirs of its own."""
+    (tmp_path / 'tools').symlink_to(ROOT / 'tools')
+    for name, text in NARROW.items():
+        base = name.replace('effnetlite0', 'r18')
+        path = tmp_path / 'configs' / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"_base_ = '{ROOT}/configs/{base}'\n{text}")
+    return tmp_path
+
+
+def start_quickstart(folder: Path, *arguments: str) -> subprocess.Popen:
+    """Start the quickstart; pid.* then contain the ids of its processes."""
+    return subprocess.Popen(
+        [PYTHON, 'tools/quickstart.py', *arguments], cwd=folder, text=True, stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, env={**os.environ, 'PYTHONPATH': str(ROOT), 'COLUMNS': '120',
+                                     'SOCO_WARM_PID': str(folder / 'pid')})
 
 
 def quickstart(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
-    """Run the quickstart in a folder with its own work_dirs."""
-    for name in ('tools', 'configs'):
-        if not (folder / name).exists():
-            (folder / name).symlink_to(ROOT / name)
-    return subprocess.run([PYTHON, 'tools/quickstart.py', *arguments], cwd=folder, text=True,
-                          capture_output=True, timeout=1200, env={
-                              **os.environ, 'PYTHONPATH': str(ROOT), 'COLUMNS': '120'})
+    """Run it to its end."""
+    process = start_quickstart(folder, *arguments)
+    output = process.communicate(timeout=1200)
+    return subprocess.CompletedProcess(arguments, process.returncode, *output)
 
 
 @pytest.mark.slow(150)
-def test_the_whole_way(tmp_path):
-    done = quickstart(tmp_path)
+def test_the_whole_way(folder):
+    done = quickstart(folder)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    out = tmp_path / 'work_dirs/quickstart'
+    out = folder / 'work_dirs/quickstart'
     assert len(ProposalStore.open(out / 'proposals.arrow')) == 8
     assert done.stdout.count(' yes ') == 5 and ' NO ' not in done.stdout
     assert '194 of 194 keys matched' in done.stdout
@@ -56,7 +83,7 @@ def test_the_whole_way(tmp_path):
     assert 'same eight photos' in done.stdout
     assert (out / 'pretrain/epoch_10.pth').is_file() and list((out / 'finetune').glob('iter_*.pth'))
     page = (out / 'pretrain/report.html').read_text()
-    assert f'report               {out.relative_to(tmp_path)}/pretrain/report.html' in done.stdout
+    assert f'report               {out.relative_to(folder)}/pretrain/report.html' in done.stdout
     assert 'Finished' in page and 'top1 same photo' in page and page.count('image/webp') == 4
     assert '>Warnings<' not in page
     for name in ('proposals', 'views', 'training'):
@@ -66,18 +93,15 @@ def test_the_whole_way(tmp_path):
 
 
 @pytest.fixture
-def annotated(tmp_path: Path) -> Path:
-    """Photos with YOLO's text files, and a narrow detector in the place of the project's."""
-    config = tmp_path / OWN_PHOTOS.format('effnetlite0')
-    config.parent.mkdir(parents=True)
-    config.write_text(NARROW)
-    make_photos(tmp_path / 'mine', 7)
+def annotated(folder: Path) -> Path:
+    """Photos with YOLO's text files."""
+    make_photos(folder / 'mine', 7)
     for i in range(6):
-        path = tmp_path / f'labels/{"train" if i < 4 else "val"}/photo_{i:03}.txt'
+        path = folder / f'labels/{"train" if i < 4 else "val"}/photo_{i:03}.txt'
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text('0 0.3 0.3 0.4 0.4\n1 0.6 0.6 0.3 0.3\n')
-    (tmp_path / 'classes.txt').write_text('cat\ndog\n')
-    return tmp_path
+    (folder / 'classes.txt').write_text('cat\ndog\n')
+    return folder
 
 
 @pytest.mark.slow(20)
@@ -104,6 +128,24 @@ def test_from_annotations_to_the_page(annotated):
     assert json.loads((out / 'results.json').read_text())['records'] == records
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(('arguments', 'log', 'number', 'way_out'), [
+    ((), 'quickstart/pretrain.log', signal.SIGINT, 'starts anew'),
+    (('--train', 'labels/train', '--val', 'labels/val', '--epochs', '50'),
+     'quickstart_mine/pretraining/pretraining.log', signal.SIGTERM, 'continues')])
+def test_a_signal_stops_the_pretraining_too(annotated, arguments, log, number, way_out):
+    process, log = start_quickstart(annotated, 'mine', *arguments), annotated / 'work_dirs' / log
+    while process.poll() is None and not (log.exists() and 'Epoch(train)' in log.read_text()):
+        time.sleep(0.1)
+    process.send_signal(number)
+    told, errors = process.communicate(timeout=60)
+    assert process.returncode == 75 and 'Traceback' not in errors, told + errors
+    assert f'Stopped before the end; the same command {way_out}.' in told
+    assert 'Stopped by a signal after iteration' in log.read_text()
+    processes = [int(path.read_text()) for path in annotated.glob('pid.*')]
+    assert len(processes) >= 3 and not [pid for pid in processes if Path(f'/proc/{pid}').exists()]
+
+
 def test_wrong_annotations_end_the_quickstart_before_anything_is_trained(annotated):
     (annotated / 'labels/val/photo_004.txt').write_text('2 0.3 0.3 0.4 0.4\n')
     done = quickstart(annotated, 'mine', '--train', 'labels/train', '--val', 'labels/val')
@@ -117,13 +159,12 @@ def test_wrong_annotations_end_the_quickstart_before_anything_is_trained(annotat
 
 
 @pytest.mark.slow
-def test_a_network_that_did_not_learn_is_said_to(tmp_path, monkeypatch, capsys):
+def test_a_network_that_did_not_learn_is_said_to(folder, monkeypatch, capsys):
     """The weights are those of the start, and the loss does not fall."""
-    monkeypatch.chdir(tmp_path)
+    monkeypatch.chdir(folder)
     spec = importlib.util.spec_from_file_location('quickstart', ROOT / 'tools/quickstart.py')
     tool = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(tool)
-    monkeypatch.setattr(tool, 'PRETRAINING', str(ROOT / tool.PRETRAINING))
     make_photos(tool.OUT / 'photos', 3)
     store = make_store(tool.OUT / 'proposals.arrow', tool.OUT / 'photos')
     options = {f'train_dataloader.dataset.{key}': str(value) for key, value in
@@ -150,11 +191,11 @@ def test_a_network_that_did_not_learn_is_said_to(tmp_path, monkeypatch, capsys):
     assert 'The object features differ in about 1 directions, those of random' in told
 
 
-def test_a_folder_without_photos_loses_nothing(tmp_path):
-    kept = tmp_path / 'work_dirs/quickstart/pretrain/epoch_10.pth'
+def test_a_folder_without_photos_loses_nothing(folder):
+    kept = folder / 'work_dirs/quickstart/pretrain/epoch_10.pth'
     kept.parent.mkdir(parents=True)
     kept.write_text('weights of an earlier run')
-    (tmp_path / 'empty').mkdir()
-    done = quickstart(tmp_path, 'empty')
+    (folder / 'empty').mkdir()
+    done = quickstart(folder, 'empty')
     assert done.returncode == 2 and 'empty contains no photo' in done.stderr
     assert kept.is_file()

@@ -7,6 +7,7 @@ reported. Each process uses one CUDA device, or the CPU if there is none.
 """
 import argparse
 import json
+import multiprocessing
 import os
 import socket
 import statistics
@@ -157,8 +158,10 @@ def run_round(args: argparse.Namespace, world: int) -> dict[str, float]:
         port = sock.getsockname()[1]
     with tempfile.TemporaryDirectory() as folder:
         out = f'{folder}/medians.json'
-        from torch.multiprocessing import spawn
-        spawn(work, (world, args, port, out), nprocs=world)
+        from torch.multiprocessing import start_processes
+        # A fork server imports everything once; on a GPU, the imports would spoil CUDA for its forks.
+        start_processes(work, (world, args, port, out), nprocs=world,
+                        start_method='spawn' if args.device == 'cuda' else 'forkserver')
         return json.loads(Path(out).read_text())
 
 
@@ -170,6 +173,7 @@ def main() -> None:
     args.device = args.device or ('cuda' if torch.cuda.is_available() else 'cpu')
     if args.device == 'cuda' and max(args.ranks) > torch.cuda.device_count():
         raise ValueError(f'--ranks {max(args.ranks)}: found {torch.cuda.device_count()} CUDA devices.')
+    multiprocessing.set_forkserver_preload(['__main__', 'projects.soco.evaluation.step'])
     console = Console()
     rounds: dict[int, list[dict[str, float]]] = {world: [] for world in sorted({1, *args.ranks})}
     for _ in track(range(args.rounds), 'rounds', console=console, transient=True):

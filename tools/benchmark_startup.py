@@ -8,6 +8,7 @@ The second command times the check of a made-up COCO json of that many photos an
 import argparse
 import os
 import re
+import signal
 import statistics
 import subprocess
 import sys
@@ -114,6 +115,7 @@ def time_annotations(photos: int, boxes: int) -> Table:
 
 def main() -> None:
     args = parse_args()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends what is timed, as Ctrl-C does
     if args.annotations:
         Console().print(time_annotations(*args.annotations))
         return

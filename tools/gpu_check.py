@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import argparse
 import platform
+import signal
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -17,14 +19,16 @@ ROOT = Path(__file__).resolve().parents[1]
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog='gpu_check.sh', description=__doc__.splitlines()[0])
-    parser.add_argument('--minutes', type=float, default=10, help='time of the whole check; each part '
-                        'has its share as a limit (default 10)')
+    parser.add_argument('--minutes', type=float, help='time of the whole check; each part has its '
+                        'share as a limit (default 10, on a CPU 30)')
     parser.add_argument('--device', choices=['cuda', 'cpu'], default='cuda', help='default: cuda')
     parser.add_argument('--tiny', action='store_true', help="use the quickstart's networks and batches "
                         'of 2 and 4, to try the check itself')
     parser.add_argument('--out', type=Path, default=Path('gpu_check.json'), metavar='FILE',
                         help='file of the figures, written after each part (default gpu_check.json)')
     args = parser.parse_args()
+    if args.minutes is None:
+        args.minutes = 10 if args.device == 'cuda' else 30
     if args.minutes <= 0:
         parser.error('--minutes must be positive')
     return args
@@ -55,13 +59,18 @@ def main() -> None:
         plan_parts,
         run_parts,
     )
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends the part that runs, as Ctrl-C does
     console = Console()
     console.print(f'{machine["name"]}, torch {machine["torch"]}; figures: {args.out}')
     with tempfile.TemporaryDirectory(prefix='soco_gpu_check_') as folder:
         make_photos(Path(folder), count_photos(args.tiny))
         parts = plan_parts(ROOT, Path(folder), args.device, args.tiny)
-        rows = run_parts(parts, ROOT, Path(folder), args.minutes, args.out.resolve(), machine,
-                         console.print)
+        try:
+            rows = run_parts(parts, ROOT, Path(folder), args.minutes, args.out.resolve(), machine,
+                             console.print)
+        except KeyboardInterrupt:
+            console.print(f'Stopped; {args.out} has the parts before this one.')
+            sys.exit(130)
     table = Table(box=None)
     for name in ('part', 'state', 's', 'found'):
         table.add_column(name, overflow='fold')

@@ -13,7 +13,6 @@ import argparse
 import os
 import shlex
 import socket
-import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -86,12 +85,11 @@ def make_proposals(photos: Path, root: Path | None, out: Path) -> 'ProposalStore
     from projects.soco.proposals.sources import open_source
     from projects.soco.proposals.store import ProposalStore
     from projects.soco.proposals.store_check import check_store_fits
-    if not out.exists():
-        code = subprocess.run([sys.executable, str(ROOT / 'tools/generate_proposals.py'), str(photos),
-                               str(out), *SEARCH, *(['--root', str(root)] if root else [])]
-                              ).returncode
-        if code:
-            sys.exit(code)
+    from projects.soco.runs.follow import run_command
+    if not out.exists() and (code := run_command([
+            str(ROOT / 'tools/generate_proposals.py'), str(photos), str(out), *SEARCH,
+            *(['--root', str(root)] if root else [])])):
+        sys.exit(code)
     store, source = ProposalStore.open(out), open_source(photos, root)
     check_store_fits(store, source)
     if not store.box_counts().any():
@@ -119,6 +117,7 @@ def train(config: Path, run: Path, steps: int, gpus: int, *options: str) -> Path
     import torch
     from rich.console import Console
 
+    from projects.soco.launch.errors import Stopped
     from projects.soco.runs.progress import run_with_bar
     from projects.soco.weights.read import find_newest_checkpoint, read_checkpoint
     newest = find_newest_checkpoint(run)
@@ -134,8 +133,12 @@ def train(config: Path, run: Path, steps: int, gpus: int, *options: str) -> Path
         command = ['-m', 'torch.distributed.run', f'--nproc_per_node={gpus}',
                    f'--master_port={_free_port()}', *command, '--launcher', 'pytorch']
     paths = [str(ROOT), *filter(None, [os.environ.get('PYTHONPATH')])]
-    run_with_bar(Console(highlight=False), command, config.with_suffix('.log'), config.stem, steps,
-                 dict(PYTHONPATH=os.pathsep.join(paths), OMP_WAIT_POLICY='PASSIVE'))
+    try:
+        run_with_bar(Console(highlight=False), command, config.with_suffix('.log'), config.stem, steps,
+                     dict(PYTHONPATH=os.pathsep.join(paths), OMP_WAIT_POLICY='PASSIVE'))
+    except Stopped:
+        print('Stopped before the end; the same command with --resume continues.')
+        raise
     return find_newest_checkpoint(run)
 
 
@@ -211,14 +214,7 @@ def main() -> None:
     from projects.soco.annotations.formats import read_as_coco, write_coco
     from projects.soco.compat.cpu import cpu_config
     from projects.soco.detectors.build import build_detector
-    from projects.soco.detectors.derive import (
-        LAYER_NORM_RATE,
-        default_epochs,
-        derive,
-        has_layer_norm,
-        set_backbone_rate,
-        set_run,
-    )
+    from projects.soco.detectors.derive import default_epochs, derive, set_run, slow_layer_norm
     from projects.soco.detectors.hand_over import hand_over
     from projects.soco.detectors.localise import why_not
     from projects.soco.detectors.object_sizes import (
@@ -281,10 +277,6 @@ def main() -> None:
     cuda = torch.cuda.device_count()
     check_devices(derived if cuda else cpu_config(derived), args.gpus, cuda)
     model, whole = build_detector(detector)
-    if args.weights and args.backbone_rate is None and has_layer_norm(model.backbone):
-        set_backbone_rate(derived, LAYER_NORM_RATE)
-        notes.append(f'backbone with LayerNorm: {LAYER_NORM_RATE} of the learning rate; '
-                     '--backbone-rate sets another factor')
     check_work_dir(work.path)
     write_detector(work, detector)
     source = args.photos
@@ -292,7 +284,8 @@ def main() -> None:
         source = write_coco(labels, args.photos, work.path)
     annotated = read_annotated(source) if source.suffix.lower() == '.json' else None
     advice = advise_by_annotations(annotated, args.objects, resolution) if annotated else None
-    notes += [*parts.notes, *filter(None, [advice])]
+    slowed = slow_layer_norm(derived, model.backbone, args.backbone_rate)
+    notes += [*filter(None, [slowed]), *parts.notes, *filter(None, [advice])]
     if small:
         store = make_proposals(source, args.root, work.proposals)
         notes.append(fit_levels(derived, store))

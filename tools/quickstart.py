@@ -10,7 +10,6 @@ import os
 import re
 import shlex
 import shutil
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -20,7 +19,8 @@ from rich.console import Console
 from rich.table import Table
 
 from projects.soco.files import write_whole
-from projects.soco.launch.errors import run_tool
+from projects.soco.launch.errors import Stopped, run_tool
+from projects.soco.runs.follow import run_command
 from projects.soco.runs.progress import run_with_bar
 
 OUT = Path('work_dirs/quickstart')
@@ -195,8 +195,8 @@ def demonstrate(folder: Path | None) -> None:
     console.rule('(a) photos and proposals')
     collect_photos(folder)
     (OUT / 'pictures').mkdir()
-    subprocess_ok(['tools/generate_proposals.py', str(OUT / 'photos'),
-                   str(OUT / 'proposals.arrow'), '--overwrite'])
+    run_or_exit(['tools/generate_proposals.py', str(OUT / 'photos'),
+                 str(OUT / 'proposals.arrow'), '--overwrite'])
     from projects.soco.proposals.store import ProposalStore
     count = len(ProposalStore.open(OUT / 'proposals.arrow'))
 
@@ -301,10 +301,10 @@ def compare(args: argparse.Namespace) -> None:
     console.rule('(b) proposals and pretraining')
     photos, pretraining = folder / 'photos.txt', folder / 'pretraining'
     write_whole(photos, listed.encode())
-    subprocess_ok(['tools/pretrain_detector.py', detector, str(photos), '--root', str(data.images),
-                   '--work-dir', str(pretraining), '--epochs', str(epochs), '--batch-size',
-                   str(min(own_photos.BATCH, len(names))), '--resume',
-                   *(['--weights', *weights] if weights else [])])
+    run_or_exit(['tools/pretrain_detector.py', detector, str(photos), '--root', str(data.images),
+                 '--work-dir', str(pretraining), '--epochs', str(epochs), '--batch-size',
+                 str(min(own_photos.BATCH, len(names))), '--resume',
+                 *(['--weights', *weights] if weights else [])])
     report = write_report(pretraining / 'run')
 
     console.rule('(c) the same detector from each start')
@@ -337,17 +337,21 @@ def compare(args: argparse.Namespace) -> None:
 
 def main() -> None:
     args = parse_args()
-    if args.train:
-        compare(args)
-    else:
-        demonstrate(args.folder)
+    try:
+        if args.train:
+            compare(args)
+        else:
+            demonstrate(args.folder)
+    except Stopped:
+        console.print('Stopped before the end; the same command '
+                      + ('continues.' if args.train else 'starts anew.'))
+        raise
 
 
-def subprocess_ok(command: list[str]) -> None:
+def run_or_exit(command: list[str]) -> None:
     """Run a tool of the project with visible output; exit with its code if it fails."""
     console.print(f'$ {" ".join(command)}', style='dim', soft_wrap=True)
-    code = subprocess.run([sys.executable, *command]).returncode
-    if code:
+    if code := run_command(command):
         sys.exit(code)
 
 

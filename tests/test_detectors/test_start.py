@@ -7,10 +7,11 @@ from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 from test_detectors.test_parts import detector
 from test_detectors.test_samples import build, small_detector, small_recipe, step
+from torch import nn
 
 from projects.soco.detectors import derive as module
 from projects.soco.detectors.build import build_detector
-from projects.soco.detectors.derive import derive, set_run
+from projects.soco.detectors.derive import derive, set_run, slow_layer_norm
 from projects.soco.detectors.stages import first_stages
 from projects.soco.detectors.start import check_start
 
@@ -98,6 +99,22 @@ def test_a_run_from_weights_has_its_own_schedule(tmp_path, monkeypatch):
             cfg.optim_wrapper.optimizer.lr, keys.get('backbone.', {}).get('lr_mult', 1.0),
             cfg.param_scheduler[0].share, cfg.default_hooks.momentum.momentum))
     assert found == [module.FROM_NOTHING, other]
+
+
+def test_a_loaded_backbone_with_layer_norm_learns_slowly(tmp_path):
+    (tmp_path / 'start.pth').touch()
+    backbones = nn.Sequential(nn.Conv2d(3, 4, 1), nn.LayerNorm(4)), nn.BatchNorm2d(4)
+    found = []
+    for weights, given, backbone in ((tmp_path / 'start.pth', None, backbones[0]),
+                                     (tmp_path / 'start.pth', None, backbones[1]),
+                                     (tmp_path / 'start.pth', 0.5, backbones[0]),
+                                     (None, None, backbones[0])):
+        cfg = small_recipe()
+        set_run(cfg, tmp_path, tmp_path / 'boxes.arrow', weights=weights, backbone_rate=given)
+        note = slow_layer_norm(cfg, backbone, given)
+        keys = (cfg.optim_wrapper.get('paramwise_cfg') or {}).get('custom_keys') or {}
+        found.append((keys.get('backbone.', {}).get('lr_mult', 1.0), note is not None))
+    assert found == [(0.1, True), (1.0, False), (0.5, False), (1.0, False)]
 
 
 @pytest.mark.parametrize('rate', [0, -1, float('nan')])

@@ -1,6 +1,8 @@
 """The check of a GPU on a CPU: its parts, their limits, and the file that grows with them."""
 import json
+import os
 import runpy
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -60,6 +62,22 @@ def test_a_part_that_fails_or_hangs_does_not_stop_the_others(tmp_path: Path):
     assert rows[2]['output'] == 'not today'
 
 
+def test_a_signal_ends_the_part_that_runs(tmp_path: Path):
+    process = subprocess.Popen(
+        [PYTHON, ROOT / 'tools/gpu_check.py', '--device', 'cpu', '--tiny'], cwd=tmp_path, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        env={**os.environ, 'PYTHONPATH': str(ROOT), 'SOCO_WARM_PID': str(tmp_path / 'pid')})
+    while process.poll() is None and len(list(tmp_path.glob('pid.*'))) < 2:
+        time.sleep(0.05)
+    process.terminate()
+    told, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, told
+    assert 'Stopped; gpu_check.json has' in told and 'Traceback' not in told
+    time.sleep(0.5)  # the interpreter of the tests ends its process when it was killed
+    for path in tmp_path.glob('pid.*'):
+        assert not Path(f'/proc/{path.read_text()}').exists()
+
+
 @pytest.mark.parametrize('device, devices, cuda', [('cuda', None, '1'), ('cpu', '', None)])
 def test_the_tests_of_a_gpu_run_where_there_is_one(tmp_path, monkeypatch, device, devices, cuda):
     for name in ('SOCO_TEST_CUDA', 'CUDA_VISIBLE_DEVICES'):
@@ -87,6 +105,8 @@ def test_every_command_is_one_that_its_tool_takes(device, tiny, tmp_path, monkey
     assert len({part.name for part in parts}) == len(parts) == 9
     assert bool(parts[0].reason) == (device == 'cpu' or not (ROOT / 'tests/test_cuda.py').is_file())
     assert sum(part.minutes for part in parts) <= 12
+    assert [part.name for part in parts[1:] if part.reason] == (
+        ['step, batch 2, compiled'] if device == 'cpu' else [])
     for part in parts[1:]:
         for tool, *words in part.commands:
             monkeypatch.setattr(sys, 'argv', [tool, *words])

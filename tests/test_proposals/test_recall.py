@@ -24,7 +24,7 @@ def test_by_hand():
                       (objects[:1], [], (20, 20))])
     assert figures.overlaps == pytest.approx([50 / 150, 0.5, 100 / 1600, 0])
     assert figures.sizes == pytest.approx([0.1, 0.1, 0.4, 0.5])
-    assert figures.photos == 2 and figures.at(0.5) == 0.25 and figures.at(0.3) == 0.5
+    assert figures.at(0.5) == 0.25 and figures.at(0.3) == 0.5
     assert figures.rows()[1:] == [
         ['0.1 to 0.3', '2', '50.0%', '0.0%'], ['0.3 to 0.8', '2', '0.0%', '0.0%'],
         ['all', '4', '25.0%', '0.0%']]

@@ -56,11 +56,7 @@ def test_pretraining_sees_the_photos_of_train_and_of_folders_without_labels(tmp_
 
 def test_a_search_that_fails_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     calls: list[list[str]] = []
-
-    class Done:
-        returncode = 2
-
-    monkeypatch.setattr(data_module.subprocess, 'run', lambda command: calls.append(command) or Done())
+    monkeypatch.setattr(data_module, 'run_command', lambda command, stop: calls.append(command) or 2)
     with pytest.raises(ValueError, match='generate_proposals.py list.txt .* --source random failed'):
         generate_store(Path('list.txt'), tmp_path / 'out.arrow', tmp_path, 'random')
     assert len(calls) == 1

@@ -122,7 +122,8 @@ def in_short(record: dict) -> str:
             f'{record["top1"][1]:.1%}, loss {record["curves"]["loss"][-1][1]:.2f}')
 
 
-def make_store(root: Path, data: str, photos: int | None, folder: Path) -> tuple[Path, Path]:
+def make_store(root: Path, data: str, photos: int | None, folder: Path,
+               stop: threading.Event | None = None) -> tuple[Path, Path]:
     """Generate the proposals of a study's photos; return their folder and the store.
 
     Args:
@@ -130,6 +131,7 @@ def make_store(root: Path, data: str, photos: int | None, folder: Path) -> tuple
         data (str): A folder of photos, or a COCO json beside its images/, whose labels are not used.
         photos (int | None): Number of photos, evenly spread; None for all.
         folder (Path): The work directory.
+        stop (threading.Event, optional): See `run_training`. Defaults to None.
 
     Returns:
         tuple[Path, Path]: Folder of the photos, store.
@@ -151,7 +153,7 @@ def make_store(root: Path, data: str, photos: int | None, folder: Path) -> tuple
     if not store.is_file():
         listed = store.with_suffix('.txt')
         write_whole(listed, ('\n'.join(names) + '\n').encode())
-        generate_store(listed, store, images)
+        generate_store(listed, store, images, stop=stop)
     return images.resolve(), store
 
 
@@ -169,7 +171,7 @@ def run(study: Config, name: str, args: argparse.Namespace, folder: Path, record
         from projects.soco.runs.record import code_version
         from projects.soco.weights.read import find_newest_checkpoint
         images, store = make_store(args.data, wanted.get('data', study.data), wanted.get('photos'),
-                                   folder)
+                                   folder, stop)
         judged = make_store(args.data, study.data, None, folder)
         cfg = load_config(wanted.get('config', study.base), {})
     options = {**wanted.get('options', {}), 'train_dataloader.dataset.data_root': str(images),

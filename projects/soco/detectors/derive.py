@@ -145,24 +145,32 @@ def _set_schedule(recipe: Config, schedule: Schedule, backbone_rate: float) -> N
     warm_up.share = cosine.begin = schedule.warm_up
     recipe.default_hooks.momentum.momentum = schedule.momentum
     recipe.optim_wrapper.optimizer.lr = schedule.rate
-    set_backbone_rate(recipe, backbone_rate)
+    _set_backbone_rate(recipe, backbone_rate)
 
 
-def set_backbone_rate(cfg: Config, factor: float) -> None:
-    """Set the learning rate of the backbone.
-
-    Args:
-        cfg (Config): A pretraining config; it is changed in place.
-        factor (float): Factor of the learning rate.
-    """
+def _set_backbone_rate(cfg: Config, factor: float) -> None:
     if factor != 1:
         cfg.optim_wrapper.paramwise_cfg = dict(
             custom_keys={part: dict(lr_mult=factor) for part in _BACKBONE})
 
 
-def has_layer_norm(backbone: nn.Module) -> bool:
-    """Return whether a backbone normalises with LayerNorm."""
-    return any('LayerNorm' in type(module).__name__ for module in backbone.modules())
+def slow_layer_norm(cfg: Config, backbone: nn.Module, backbone_rate: float | None) -> str | None:
+    """Lower the learning rate of a loaded backbone with LayerNorm, unless its factor was given.
+
+    Args:
+        cfg (Config): The output of `derive`; it is changed in place.
+        backbone (nn.Module): Its backbone.
+        backbone_rate (float | None): The factor that was given to `set_run`.
+
+    Returns:
+        str | None: A note for the user, or None if nothing was changed.
+    """
+    has_layer_norm = any('LayerNorm' in type(module).__name__ for module in backbone.modules())
+    if not cfg.get('load_from') or backbone_rate is not None or not has_layer_norm:
+        return None
+    _set_backbone_rate(cfg, LAYER_NORM_RATE)
+    return (f'backbone with LayerNorm: {LAYER_NORM_RATE} of the learning rate; --backbone-rate sets '
+            'another factor')
 
 
 def default_epochs(photos: int) -> int:

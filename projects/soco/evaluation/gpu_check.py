@@ -67,7 +67,9 @@ def plan_parts(root: Path, folder: Path, device: str, tiny: bool) -> list[Part]:
         parts.append(step(f'step, batch {batch}', 1.5, batch, *against))
     for name, more in (('without channels_last', ['--channels-last', 'no']),
                        ('compiled', ['--compile', 'yes']), ('bfloat16', ['--amp', 'bf16'])):
-        parts.append(step(f'step, batch {batches[0]}, {name}', 1, batches[0], *more))
+        part = step(f'step, batch {batches[0]}, {name}', 1, batches[0], *more)
+        late = name == 'compiled' and device == 'cpu'
+        parts.append(part._replace(reason='the C++ compiler takes many minutes' if late else ''))
 
     photos = folder / 'photos'
     data = folder / 'data.json'

@@ -16,12 +16,10 @@ class Recall(NamedTuple):
     Attributes:
         overlaps (np.ndarray): (n,) largest IoU with a box, 0 to 1; 0 in an image without boxes.
         sizes (np.ndarray): (n,) sqrt(box area / image area).
-        photos (int): Number of images with an object.
     """
 
     overlaps: np.ndarray
     sizes: np.ndarray
-    photos: int
 
     def at(self, threshold: float) -> float:
         """Return the share of objects with an IoU of at least `threshold`, NaN without objects."""
@@ -34,7 +32,7 @@ class Recall(NamedTuple):
             chosen = (self.sizes >= low) & (self.sizes < high)
             name = f'{low:g} to {high:g}' if np.isfinite(high) else f'from {low:g}'
             if chosen.any():
-                rows.append(self._row(name, Recall(self.overlaps[chosen], self.sizes[chosen], 0)))
+                rows.append(self._row(name, Recall(self.overlaps[chosen], self.sizes[chosen])))
         return [*rows, self._row('all', self)]
 
     @staticmethod
@@ -72,13 +70,12 @@ def recall(pairs: Iterable[tuple[np.ndarray, np.ndarray, tuple[int, int]]]) -> R
     Returns:
         Recall: The overlaps of all objects, in this order.
     """
-    overlaps, sizes, photos = [np.zeros(0)], [np.zeros(0)], 0
+    overlaps, sizes = [np.zeros(0)], [np.zeros(0)]
     for objects, boxes, (width, height) in pairs:
         objects = np.asarray(objects, dtype=np.float64).reshape(-1, 4)
         overlaps.append(best_overlaps(objects, boxes))
         sizes.append(np.sqrt(objects[:, 2:].prod(axis=1) / (width * height)))
-        photos += bool(len(objects))
-    return Recall(np.concatenate(overlaps), np.concatenate(sizes), photos)
+    return Recall(np.concatenate(overlaps), np.concatenate(sizes))
 
 
 def match_objects(store: ProposalStore, objects: Mapping[str, np.ndarray]) -> dict[int, np.ndarray]:

@@ -21,6 +21,7 @@ def run_with_bar(console: Console, command: Sequence[str], log: Path, what: str,
         environment (Mapping[str, str], optional): Additional environment variables. Defaults to None.
 
     Raises:
+        Stopped: If a signal stopped it, see `follow.asked_to_stop`. It can be resumed.
         ValueError: If the command failed. The message contains the end of its output.
     """
     console.print(f'$ {" ".join(command)}', style='dim', soft_wrap=True)

@@ -1,13 +1,13 @@
 """The data of a study: annotations with its classes, photos for pretraining, and their proposals."""
 import json
 import shlex
-import subprocess
-import sys
+import threading
 from pathlib import Path
 
 from ..annotations.read import read_json
 from ..files import write_whole
 from ..proposals.sources import open_source
+from ..runs.follow import run_command
 from .plan import BOXES, DataSet
 
 
@@ -97,7 +97,8 @@ def photos_of(data: DataSet, train: Path, root: Path, folder: Path) -> tuple[Pat
     return listed, root
 
 
-def generate_store(photos: Path, store: Path, root: Path, boxes: str = BOXES[0]) -> None:
+def generate_store(photos: Path, store: Path, root: Path, boxes: str = BOXES[0],
+                   stop: threading.Event | None = None) -> None:
     """Generate the proposals of photos; a finished store stays as it is.
 
     Args:
@@ -105,11 +106,13 @@ def generate_store(photos: Path, store: Path, root: Path, boxes: str = BOXES[0])
         store (Path): The store.
         root (Path): Folder that the names are relative to.
         boxes (str): One of `BOXES`. Defaults to selective search.
+        stop (threading.Event, optional): See `run_training`. Defaults to None.
 
     Raises:
+        Stopped: If it was stopped. The same call continues.
         ValueError: If it failed; its output says why.
     """
     command = ['tools/generate_proposals.py', str(photos), str(store), '--root', str(root), '--source',
                boxes]
-    if subprocess.run([sys.executable, *command]).returncode:
+    if run_command(command, stop):
         raise ValueError(f'python {shlex.join(command)} failed; see its output above.')

@@ -127,7 +127,7 @@ class StudyRun:
         if method.boxes or method.config:
             boxes = method.boxes or BOXES[0]
             store = self.folder / job.data / f'{boxes}.arrow'
-            generate_store(source, store, root, boxes)
+            generate_store(source, store, root, boxes, self._stop)
         if method.config:
             run = folder
             changes = [f'train_dataloader.dataset.data_root={root}',
