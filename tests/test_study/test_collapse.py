@@ -23,7 +23,9 @@ from projects.soco.study.collapse import (
 STUDY = ROOT / 'configs/benchmarks/collapse_study/study_cpu.py'
 TOOL = ROOT / 'tools/benchmarks/collapse_study.py'
 BASE = f"""_base_ = '{ROOT}/configs/benchmarks/collapse_study/base.py'
-model = dict(backbone=dict(base_channels=16), neck=dict(in_channels=[16, 32, 64, 128]))
+model = dict(
+    backbone=dict(base_channels=16), neck=dict(in_channels=[16, 32, 64, 128]),
+    roi_head=dict(bbox_head=dict(conv_out_channels=16)))
 for view in _base_.train_dataloader.dataset.pipeline[1].views:
     view.size = 32
 train_dataloader = dict(batch_size=2)
