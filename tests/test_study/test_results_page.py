@@ -8,6 +8,7 @@ from small import ROOT
 
 from projects.soco.study.collapse import collapse_tables, detector_tables
 from projects.soco.study.records import read_records
+from projects.soco.study.summary import tables
 
 FOLDER = ROOT / 'docs/results'
 
@@ -28,4 +29,16 @@ def test_the_page_on_collapse_is_made_from_its_json():
     assert all(record['date'] in page for content in (runs, *detectors)
                for record in content['records'].values())
     for name in ('collapse_study_cpu.png', 'collapse_detectors.png'):
+        assert name in page and (FOLDER / name).is_file()
+
+
+def test_the_page_on_own_photos_is_made_from_its_json():
+    page = (FOLDER / 'own_photos.md').read_text()
+    content = read_records(FOLDER / 'own_photos.json')
+    made = tables(content)
+    assert len(made) == 4
+    for table in made:
+        assert table in page, f'the page lacks:\n{table}'
+    assert content['machine']['cpu'] in page
+    for name in ('own_photos.png', 'own_photos_differences.png'):
         assert name in page and (FOLDER / name).is_file()

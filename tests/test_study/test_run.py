@@ -168,7 +168,7 @@ def test_all_jobs_of_a_study(run: StudyRun, tmp_path: Path, monkeypatch: pytest.
     text = '\n'.join(tables(json.loads(json.dumps(content))))
     assert ('| ImageNet → SoCo − ImageNet | 50 % | 8 | **+20.0** (20.0 to 20.0) | +20.0 | +20.0 | 2 |'
             in text)
-    assert '| cats | 50 % | ImageNet | 2 | 2: 40.5 / 40.5' in text
+    assert '| cats | 50 % | ImageNet | 2: 40.5 / 40.5 (2), 4: 40.5' in text
     assert '| byol | cats | 4 | 2560 |' in text
     assert draw(content, tmp_path / 'study.png').stat().st_size > 10_000
     assert draw_differences(content, tmp_path / 'differences.png').stat().st_size > 10_000

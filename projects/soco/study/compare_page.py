@@ -46,14 +46,14 @@ def summarise(records: Records) -> dict[str, Any]:
     verdicts, worth = [], []
     for ours, theirs in pairs_to_judge(kinds):
         found: dict[tuple[int, int], Interval] = {}
-        seeds_found = 0
+        seeds_found: list[int] = []
         for row in differences:
             if (row['ours'], row['theirs'], row['measure']) == (ours, theirs, 'box_AP50'):
                 place = row['share'], row['iterations']
                 found[place] = Interval(row['value'], row['low'], row['high'])
-                seeds_found = max(seeds_found, row['seeds'])
+                seeds_found.append(row['seeds'])
         if found:
-            verdicts.append(verdict(ours, theirs, found, seeds_found, {
+            verdicts.append(verdict(ours, theirs, found, min(seeds_found), {
                 (share, point): max(float(np.mean(values_of(content, name, share, 'box_AP50')[point]))
                                     for name in (ours, theirs)) for share, point in found}))
             worth += _worth(content, ours, theirs)
@@ -76,13 +76,16 @@ def _differences(records: Records, ours: str, theirs: str, share: int, seeds: li
     values = [[records[key]['values'] for key in side] for side in sides]
     samples = [[records.samples(key) for key in side] for side in sides]
     rows = []
-    measured = set.intersection(*(set(run) for side in values for run in side))
-    for name in measured:  # a start may end before the others
+    for name in dict.fromkeys(name for side in values for run in side for name in run):
+        both = [i for i in range(len(seeds)) if all(name in side[i] for side in values)]
+        if not both:  # a start that ends before the other
+            continue
         measure, _, iterations = name.partition('@')
-        interval = paired_difference(*([run[name] for run in side] for side in values),
-                                     *(np.stack([run[name] for run in side]) for side in samples))
+        interval = paired_difference(
+            *([side[i][name] for i in both] for side in values),
+            *(np.stack([side[i][name] for i in both]) for side in samples))
         rows.append(dict(ours=ours, theirs=theirs, measure=measure, share=share,
-                         iterations=int(iterations), seeds=len(seeds), **interval._asdict()))
+                         iterations=int(iterations), seeds=len(both), **interval._asdict()))
     return sorted(rows, key=lambda row: (row['measure'], row['iterations']))
 
 
@@ -181,8 +184,8 @@ def bands_of(records: Records) -> dict[str, list[float]]:
             keys = [key for seed in range(content['seeds'])
                     if (key := CompareJob(start['name'], share, seed).key) in records]
             samples = [records.samples(key) for key in keys]
-            for name in samples[0] if samples else ():
-                drawn = np.mean([run[name] for run in samples], axis=0)
+            for name in dict.fromkeys(name for run in samples for name in run):
+                drawn = np.mean([run[name] for run in samples if name in run], axis=0)
                 bands[f'{start["name"]}/{share}/{name}'] = [
                     float(value) for value in np.nanpercentile(drawn, (2.5, 97.5))]
     return bands

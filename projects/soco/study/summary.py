@@ -34,12 +34,12 @@ def pooled_differences(results: Mapping[str, Records], pairs: Sequence[tuple[str
     rows = []
     for ours, theirs in pairs:
         for share in shares:
-            common = {name: seeds for name, records in results.items()
-                      if (seeds := _common_seeds(records, ours, theirs, share))}
-            for key in _common_keys(results, common, ours, theirs, share):
+            for key in _keys(results, ours, theirs, share):
                 measure, _, iterations = key.partition('@')
                 if measure not in MEASURES:
                     continue
+                common = {name: seeds for name, records in results.items()
+                          if (seeds := _common_seeds(records, ours, theirs, share, key))}
                 found = {name: _difference(results[name], ours, theirs, share, seeds, key)
                          for name, seeds in common.items()}
                 interval = pooled_difference([values for values, _ in found.values()],
@@ -51,18 +51,25 @@ def pooled_differences(results: Mapping[str, Records], pairs: Sequence[tuple[str
     return rows
 
 
-def _common_seeds(records: Records, ours: str, theirs: str, share: int) -> list[int]:
+def _measured(records: Records, start: str, share: int, seed: int) -> dict[str, float]:
+    """Return the values of a detector, none if it is not finished."""
+    key = CompareJob(start, share, seed).key
+    return records[key]['values'] if key in records else {}
+
+
+def _common_seeds(records: Records, ours: str, theirs: str, share: int, key: str) -> list[int]:
+    """Return the seeds for which both starts have a value."""
     return [seed for seed in range(records.content['seeds'])
-            if all(CompareJob(name, share, seed).key in records for name in (ours, theirs))]
+            if all(key in _measured(records, start, share, seed) for start in (ours, theirs))]
 
 
-def _common_keys(results: Mapping[str, Records], common: Mapping[str, list[int]], ours: str,
-                 theirs: str, share: int) -> list[str]:
-    """Return what all of these runs measured, in the order of the schedule."""
-    runs = [results[name][CompareJob(start, share, seed).key]['values']
-            for name, seeds in common.items() for seed in seeds for start in (ours, theirs)]
-    shared = set.intersection(*map(set, runs)) if runs else set()
-    return sorted(shared, key=lambda key: (key.split('@')[0], int(key.split('@')[1])))
+def _keys(results: Mapping[str, Records], ours: str, theirs: str, share: int) -> list[str]:
+    """Return what both starts have for some set and seed, in the order of the schedule."""
+    keys = {key for records in results.values() for seed in range(records.content['seeds'])
+            for key in _measured(records, ours, share, seed)}
+    return sorted((key for key in keys if any(_common_seeds(records, ours, theirs, share, key)
+                                              for records in results.values())),
+                  key=lambda key: (key.split('@')[0], int(key.split('@')[1])))
 
 
 def _difference(records: Records, ours: str, theirs: str, share: int, seeds: Sequence[int], key: str
@@ -127,12 +134,12 @@ def _detector_table(content: Mapping[str, Any]) -> str:
                 fifty = values_of(one, start['name'], share, 'box_AP50')
                 strict = values_of(one, start['name'], share, 'box_AP')
                 if fifty:
-                    shown = ', '.join(f'{point}: {100 * np.mean(strict[point]):.1f} / '
-                                      f'{100 * np.mean(fifty[point]):.1f}' for point in fifty)
-                    rows.append([name, f'{share} %', content['titles'][start['name']],
-                                 str(len(next(iter(fifty.values())))), shown])
-    return markdown_table(['data set', 'labels', 'start', 'seeds',
-                           'iterations: AP / AP50, mean of the seeds'], rows)
+                    shown = ', '.join(
+                        f'{point}: {100 * np.mean(strict[point]):.1f} / {100 * np.mean(values):.1f} '
+                        f'({len(values)})' for point, values in fifty.items())
+                    rows.append([name, f'{share} %', content['titles'][start['name']], shown])
+    return markdown_table(['data set', 'labels', 'start',
+                           'iterations: AP / AP50, mean of the seeds (their number)'], rows)
 
 
 def _pretraining_table(content: Mapping[str, Any]) -> str:
