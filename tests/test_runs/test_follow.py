@@ -3,12 +3,13 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from projects.soco.launch.errors import Stopped
-from projects.soco.runs.follow import asked_to_stop, run_command, run_training
+from projects.soco.runs.follow import SIGNALS, asked_to_stop, run_command, run_training
 
 LOG = """
 print("Epoch(train) [2][ 5/10]  lr: 1e-3  loss: -1.5000  loss_12: 3.0  obj_std: 0.5", flush=True)
@@ -64,6 +65,18 @@ def test_a_run_that_is_stopped_can_go_on(tmp_path: Path, monkeypatch: pytest.Mon
     assert 'checkpoint' in (tmp_path / 'log').read_text() and time.monotonic() - started < 30
 
 
+@pytest.fixture
+def heard() -> Iterator[None]:
+    """Hear all signals, also where the tests were started in the background, which ignores some."""
+    default: dict = dict.fromkeys(SIGNALS, signal.SIG_DFL)
+    default[signal.SIGINT] = signal.default_int_handler
+    before = {number: signal.signal(number, handler) for number, handler in default.items()}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures('heard')
 @pytest.mark.parametrize(('number', 'code'), [
     (signal.SIGTERM, 75), (signal.SIGINT, 1), (signal.SIGHUP, 0)])  # 0: at its last iteration
 @pytest.mark.parametrize('visible', [False, True])
@@ -96,6 +109,7 @@ def test_a_signal_that_is_ignored_stays_so(monkeypatch: pytest.MonkeyPatch):
         signal.signal(signal.SIGHUP, before)
 
 
+@pytest.mark.usefixtures('heard')
 def test_the_second_ctrl_c_kills(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     text = 'import signal, time\nsignal.signal(15, signal.SIG_IGN)\nopen("begun", "w")\ntime.sleep(60)'
