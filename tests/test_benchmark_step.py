@@ -151,3 +151,13 @@ def test_a_batch_of_one_is_refused():
     wrong = subprocess.run([PYTHON, ROOT / 'tools/benchmark_step.py', '--batch', '1'],
                            capture_output=True, text=True, cwd=ROOT)
     assert wrong.returncode == 2 and '--batch' in wrong.stderr
+
+
+def test_each_contender_computes_the_levels_of_its_own_config():
+    """All contenders get the batch of the first one."""
+    first, other = (Config.fromfile(RECIPE.with_name(name)) for name in (
+        'soco_r50_fpn_400e.py', 'soco_r50_fpn_without_p2_400e.py'))
+    data = made_up_data(first, 2)
+    for cfg, levels in ((first, [0, 0, 0]), (other, [1, 1, 0])):
+        contender = project_contender(cfg, CPU, 'no')
+        assert contender.prepare(data)['finest_levels'] == levels

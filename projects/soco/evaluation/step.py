@@ -112,12 +112,15 @@ class Contender:
         update_target (str): Name of the model's method that updates the target network.
         stages (dict[str, list[str]]): Name of a stage to the dotted names of its modules or methods
             in the model.
+        finest_levels (list[int], optional): Those of its config, since all contenders get the same
+            batch. Defaults to None: those of the batch.
     """
 
     def __init__(self, model: nn.Module, preprocess: nn.Module,
                  optim_wrapper: OptimWrapper, update_target: str,
-                 stages: dict[str, list[str]]) -> None:
+                 stages: dict[str, list[str]], finest_levels: list[int] | None = None) -> None:
         self.model, self.optim_wrapper = model, optim_wrapper
+        self.finest_levels = finest_levels
         self.preprocess, self.update_target = preprocess, update_target
         self.stages = {**stages, 'EMA': [update_target]}
 
@@ -140,7 +143,10 @@ class Contender:
 
     def prepare(self, data: dict) -> dict:
         """Run the preprocessor on a collated batch."""
-        return self.preprocess(data, True)
+        prepared = self.preprocess(data, True)
+        if self.finest_levels is not None:
+            prepared['finest_levels'] = self.finest_levels
+        return prepared
 
     def learn(self, prepared: dict) -> None:
         """Update the target, run forward and backward, and step the optimiser."""
@@ -211,7 +217,8 @@ def project_contender(cfg: Config, device: torch.device, amp: str,
     parts = [part for part in ('backbone', 'neck', 'roi_head', 'projector') if part in model.target]
     stages = {part: [part, f'target.{part}'] for part in parts}
     return Contender(model, model.data_preprocessor, with_precision(wrapper.optimizer, device, amp),
-                     'momentum_update', {**stages, 'loss': ['loss', 'head']})
+                     'momentum_update', {**stages, 'loss': ['loss', 'head']},
+                     [view.get('finest_level', 0) for view in transform_in(cfg, 'ProposalViews').views])
 
 
 def with_precision(optimizer: torch.optim.Optimizer, device: torch.device, amp: str) -> OptimWrapper:
