@@ -18,7 +18,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from projects.soco.files import write_whole
+from projects.soco.files import hash_of, write_whole
 from projects.soco.launch.errors import Stopped, run_tool
 from projects.soco.runs.follow import run_command
 from projects.soco.runs.progress import run_with_bar
@@ -288,9 +288,8 @@ def compare(args: argparse.Namespace) -> None:
     check_work_dir(folder)
     listed = '\n'.join(names) + '\n'
     own_photos.settle_plan(folder, own_photos.Plan(
-        str(data.images), *map(own_photos.hash_of, (listed.encode(), data.train.read_bytes(),
-                                                    data.val.read_bytes())),
-        own_photos.hash_of(args.weights.read_bytes()) if weights else '', detector, epochs, iters))
+        str(data.images), *map(hash_of, (listed.encode(), data.train.read_bytes(), data.val.read_bytes())),
+        hash_of(args.weights.read_bytes()) if weights else '', detector, epochs, iters))
     console.print(f'{len(data.rows["images"])} photos to train on, {data.val_photos} to evaluate on, '
                   f'{total} in {args.folder}; classes: {", ".join(data.classes)}', soft_wrap=True)
     console.print(f'{why} ({detector}); {epochs} epochs of pretraining on {len(names)} photos, {iters} '

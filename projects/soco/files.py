@@ -2,6 +2,7 @@
 import contextlib
 import fcntl
 import glob
+import hashlib
 import os
 import secrets
 from collections.abc import Iterator
@@ -100,3 +101,8 @@ def remove_torn(path: PathLike) -> None:
         with contextlib.suppress(OSError), open(found, 'rb') as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # fails while its writer lives
             os.unlink(found)
+
+
+def hash_of(content: bytes) -> str:
+    """Return a hash of 12 hex digits."""
+    return hashlib.sha256(content).hexdigest()[:12]

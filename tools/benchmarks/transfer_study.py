@@ -10,7 +10,6 @@ again. See docs/results/own_photos.md.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import math
 import signal
 import sys
@@ -90,12 +89,13 @@ def main() -> None:
     check_work_dir(folder)
 
     import projects.soco.compat  # noqa: F401  (before anything of OpenMMLab)
+    from projects.soco.files import hash_of
     from projects.soco.runs.record import describe_hardware
     from projects.soco.study.records import Records
     from projects.soco.study.run import StudyRun
     about = dict(study=study.name, detector=study.detector, iters=study.iters)
     if args.weights:
-        about['weights'] = hashlib.sha256(Path(args.weights).read_bytes()).hexdigest()[:12]
+        about['weights'] = hash_of(Path(args.weights).read_bytes())
     records = Records(folder / 'results.json', about)
     records.set('machine', describe_hardware())
     run = StudyRun(study, args.data, folder, records, console, args.weights, args.workers)

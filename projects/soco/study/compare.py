@@ -1,5 +1,4 @@
 """A comparison of starts of a user's detector on his own annotations."""
-import hashlib
 import json
 import math
 import threading
@@ -17,7 +16,7 @@ from ..annotations.formats import as_coco
 from ..annotations.read import read_categories, read_json
 from ..datasets.coco_subset import choose_images, with_images
 from ..detectors.fit import fit_detector, thaw
-from ..files import whole_file
+from ..files import hash_of, whole_file
 from ..launch.data_files import leaf_datasets
 from ..runs.record import code_version
 from ..weights.read import find_newest_checkpoint
@@ -225,8 +224,8 @@ class Comparison:
     def fingerprint(self) -> dict[str, Any]:
         """Return what all records must agree in: detector and annotations."""
         text = self.fitted.dump().replace(str(self.data.images), '')
-        return dict(detector=_hash(text.encode()), train=_hash(self.data.train.read_bytes()),
-                    val=_hash(self.data.val.read_bytes()))
+        return dict(detector=hash_of(text.encode()), train=hash_of(self.data.train.read_bytes()),
+                    val=hash_of(self.data.val.read_bytes()))
 
     def run(self, records: Records, console: Console, deadline: float = math.inf) -> bool:
         """Run the jobs that are left.
@@ -280,7 +279,7 @@ class Comparison:
     def _check_weights(self, name: str, records: Records) -> str | None:
         """Return the hash of a start's weights, which must be that of its results."""
         path = self.starts[name].path
-        weights = _hash(path.read_bytes()) if path else None
+        weights = hash_of(path.read_bytes()) if path else None
         for key, record in records.content['records'].items():
             if key.split('/')[1] == name and record['weights'] != weights:
                 raise ValueError(f'{records.path} has results of the start {name} from other weights. '
@@ -322,10 +321,6 @@ class Comparison:
         with whole_file(path) as file:
             json.dump(with_images(rows, kept), file)
         return path
-
-
-def _hash(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()[:12]
 
 
 def in_short(values: dict[str, float]) -> str:

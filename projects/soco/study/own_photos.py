@@ -1,5 +1,4 @@
 """From photos and annotations to a comparison: its detector, its length, and what it is about."""
-import hashlib
 import json
 from pathlib import Path
 from typing import NamedTuple
@@ -145,11 +144,6 @@ def settle_plan(folder: Path, plan: Plan) -> None:
                              f'({", ".join(f"{key} {earlier.get(key)}" for key in differs)}). Use '
                              'another --work-dir, or delete that folder to start again.')
     write_whole(path, json.dumps(values, indent=1).encode())
-
-
-def hash_of(content: bytes) -> str:
-    """Return a hash of 12 hex digits."""
-    return hashlib.sha256(content).hexdigest()[:12]
 
 
 def about_pretraining(run_dir: Path, photos: int, epochs: int) -> tuple[str, list[str]]:
