@@ -288,7 +288,8 @@ def compare(args: argparse.Namespace) -> None:
     check_work_dir(folder)
     listed = '\n'.join(names) + '\n'
     own_photos.settle_plan(folder, own_photos.Plan(
-        str(data.images), *map(hash_of, (listed.encode(), data.train.read_bytes(), data.val.read_bytes())),
+        str(data.images), *map(hash_of, (listed.encode(), data.train.read_bytes(),
+                                         data.val.read_bytes())),
         hash_of(args.weights.read_bytes()) if weights else '', detector, epochs, iters))
     console.print(f'{len(data.rows["images"])} photos to train on, {data.val_photos} to evaluate on, '
                   f'{total} in {args.folder}; classes: {", ".join(data.classes)}', soft_wrap=True)
