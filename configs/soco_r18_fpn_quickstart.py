@@ -17,7 +17,6 @@ norm_cfg = dict(type='BN', requires_grad=True)
 colours = dict(
     brightness=0.2, contrast=0.2, saturation=0.1, hue=0.05, grey_prob=0.05, blur_sigma=(0.1, 0.6))
 model = dict(
-    channels_last=False,  # full precision
     backbone=dict(depth=18, norm_cfg=norm_cfg, zero_init_residual=False),
     neck=dict(in_channels=[64, 128, 256, 512], out_channels=64, norm_cfg=norm_cfg),
     roi_head=dict(

@@ -41,8 +41,8 @@ def test_any_detector_gets_the_data_the_classes_and_the_length(name: str):
     assert text.count("ann_file='/val.json'") == 4
     assert 'instances_train2017' not in text and 'VOC2007' not in text
     assert {scheduler.type for scheduler in cfg.param_scheduler} <= {'WarmupLR', 'CosineLR', 'StepsLR'}
-    assert {'KeepPredictionsHook', 'ResumeHook', 'PretrainedWeightsHook', 'StopSignalHook'} <= {
-        hook['type'] for hook in cfg.default_hooks.values()}
+    assert {'ChannelsLastHook', 'KeepPredictionsHook', 'ResumeHook', 'PretrainedWeightsHook',
+            'StopSignalHook'} <= {hook['type'] for hook in cfg.default_hooks.values()}
     assert any('80 iterations' in note for note in notes)
     base = load(name).get('auto_scale_lr')
     assert not base or cfg.auto_scale_lr == dict(enable=True, base_batch_size=base['base_batch_size'])

@@ -3,7 +3,7 @@ norm_cfg = dict(type='SyncBN', requires_grad=True)
 
 model = dict(
     type='SoCo',
-    channels_last=True,  # convolutions in half precision are faster in this memory format
+    channels_last=True,  # convolutions are faster in this memory format
     data_preprocessor=dict(
         type='SoCoDataPreprocessor',
         mean=[123.675, 116.28, 103.53],

@@ -19,7 +19,8 @@ HOOKS: dict[str, dict] = dict(
     resume=dict(type='ResumeHook'),
     finite_loss=dict(type='FiniteLossHook'),
     stop_signal=dict(type='StopSignalHook'),
-    predictions=dict(type='KeepPredictionsHook'))
+    predictions=dict(type='KeepPredictionsHook'),
+    channels_last=dict(type='ChannelsLastHook'))
 
 
 def fit_detector(detector: Config, images: Path, train: Path, val: Path, classes: Sequence[str],

@@ -3,6 +3,7 @@ from .. import compat  # noqa: F401  (provides mmcv's ops before mmdet imports t
 from . import inference_check  # noqa: F401  (refuses weights without trained heads)
 from .autocast import AutocastOptimWrapper
 from .bad_image_hook import BadImageHook
+from .channels_last_hook import ChannelsLastHook
 from .checkpoint_hook import PlainCheckpointHook
 from .classes_hook import ClassesHook
 from .collapse_hook import CollapseHook
@@ -27,10 +28,10 @@ from .stop_signal_hook import StopSignalHook
 from .view_pictures_hook import ViewDrawer, ViewPicturesHook
 
 __all__ = [
-    'AdvancedBatchSampler', 'AutocastOptimWrapper', 'BadImageHook', 'BatchInfoHook', 'ClassesHook',
-    'CollapseHook', 'CosineLR', 'DeferredInfoHook', 'FiniteLossHook', 'KeepPredictionsHook',
-    'MomentumUpdateHook', 'PlainCheckpointHook', 'PreciseBNHook', 'PretrainedWeightsHook',
-    'ResumableBatchSampler', 'ResumableDetectorEpochLoop', 'ResumableEpochLoop', 'ResumableIterLoop',
-    'ResumeHook', 'SameRunHook', 'SoCoLARS', 'StepsLR', 'StopSignalHook', 'ViewDrawer',
-    'ViewPicturesHook', 'WarmupLR', 'cosine_momentum'
+    'AdvancedBatchSampler', 'AutocastOptimWrapper', 'BadImageHook', 'BatchInfoHook', 'ChannelsLastHook',
+    'ClassesHook', 'CollapseHook', 'CosineLR', 'DeferredInfoHook', 'FiniteLossHook',
+    'KeepPredictionsHook', 'MomentumUpdateHook', 'PlainCheckpointHook', 'PreciseBNHook',
+    'PretrainedWeightsHook', 'ResumableBatchSampler', 'ResumableDetectorEpochLoop',
+    'ResumableEpochLoop', 'ResumableIterLoop', 'ResumeHook', 'SameRunHook', 'SoCoLARS', 'StepsLR',
+    'StopSignalHook', 'ViewDrawer', 'ViewPicturesHook', 'WarmupLR', 'cosine_momentum'
 ]
