@@ -1,4 +1,6 @@
 """The step benchmark, and the correctness and cost of its reference."""
+import argparse
+import runpy
 import subprocess
 import time
 
@@ -161,3 +163,16 @@ def test_each_contender_computes_the_levels_of_its_own_config():
     for cfg, levels in ((first, [0, 0, 0]), (other, [1, 1, 0])):
         contender = project_contender(cfg, CPU, 'no')
         assert contender.prepare(data)['finest_levels'] == levels
+
+
+def test_both_memory_formats_of_each_config_are_timed(monkeypatch: pytest.MonkeyPatch):
+    tool = runpy.run_path(str(ROOT / 'tools/benchmark_step.py'))
+    made = []
+    monkeypatch.setattr('projects.soco.evaluation.step.project_contender',
+                        lambda cfg, device, amp, last, compiled: made.append((cfg, last)))
+    args = argparse.Namespace(amp='no', channels_last='both', compile=False, reference=False)
+    builders = tool['gather_builders'](args, dict(a=1, b=2), CPU)
+    for build in builders.values():
+        build()
+    assert list(builders) == ['a', 'a, channels_last', 'b', 'b, channels_last']
+    assert made == [(1, False), (1, True), (2, False), (2, True)]

@@ -5,6 +5,7 @@ python tools/benchmark_step.py configs/soco_r50_fpn_400e.py --batch 4 --referenc
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import platform
 import sys
@@ -38,8 +39,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--batch', type=int, default=4, help='images per step (default 4)')
     parser.add_argument('--amp', choices=['no', 'fp16', 'bf16'], help='precision of all contenders '
                         '(default: fp16 on CUDA, as in the configs; no on a CPU)')
-    parser.add_argument('--channels-last', choices=['yes', 'no'], help='memory format of weights and '
-                        'views of all contenders (default: that of the first config)')
+    parser.add_argument('--channels-last', choices=['yes', 'no', 'both'], help='memory format of '
+                        'weights and views of all contenders; both times each of them in the two formats '
+                        '(default: that of the first config)')
     parser.add_argument('--compile', choices=['yes', 'no'], help="whether the configs' backbone and "
                         'neck are compiled (default: as in the first config)')
     parser.add_argument('--steps', type=int, default=7, help='timed steps (default 7)')
@@ -66,9 +68,8 @@ def set_device(args: argparse.Namespace) -> None:
 
 def gather_builders(args: argparse.Namespace, configs: dict, device: torch.device) -> dict:
     from projects.soco.evaluation.step import project_contender
-    builders = {name: lambda cfg=cfg: project_contender(cfg, device, args.amp, args.channels_last,
-                                                       args.compile)
-                for name, cfg in configs.items()}
+    makers = {name: lambda last, cfg=cfg: project_contender(cfg, device, args.amp, last, args.compile)
+              for name, cfg in configs.items()}
     if args.reference:
         if not (ROOT / 'tests/official_step.py').is_file():
             raise FileNotFoundError(f'--reference needs {ROOT / "tests/official_step.py"}. Run this '
@@ -76,8 +77,11 @@ def gather_builders(args: argparse.Namespace, configs: dict, device: torch.devic
         sys.path.insert(0, str(ROOT / 'tests'))
         from official_step import official_contender
         cfg = next(iter(configs.values()))
-        builders[REFERENCE] = lambda: official_contender(cfg, device, args.amp, args.channels_last)
-    return builders
+        makers[REFERENCE] = lambda last: official_contender(cfg, device, args.amp, last)
+    if args.channels_last == 'both':
+        return {f'{name}{label}': functools.partial(make, last) for name, make in makers.items()
+                for label, last in (('', False), (', channels_last', True))}
+    return {name: functools.partial(make, args.channels_last == 'yes') for name, make in makers.items()}
 
 
 def print_table(console: Console, found: dict[str, Timing], batch: int,
@@ -120,7 +124,9 @@ STAGES[''] = 'the rest'
 def main() -> None:
     args = parse_args()
     from projects.soco.launch.configs import load_config, register_modules
-    configs = {Path(path).stem: load_config(path, {}, register=False) for path in args.configs}
+    stems = [Path(path).stem for path in args.configs]
+    configs = {path if stems.count(stem) > 1 else stem: load_config(path, {}, register=False)
+               for path, stem in zip(args.configs, stems, strict=True)}
     set_device(args)
 
     import torch
@@ -134,8 +140,8 @@ def main() -> None:
     torch.backends.cudnn.benchmark = first.env_cfg.cudnn_benchmark
     torch.manual_seed(0)
     data = made_up_data(first, args.batch, pin=args.device == 'cuda')
-    args.channels_last = (first.model.get('channels_last', False) if args.channels_last is None else
-                          args.channels_last == 'yes')
+    args.channels_last = args.channels_last or (
+        'yes' if first.model.get('channels_last', False) else 'no')
     args.compile = (first.model.get('compile_features', False) if args.compile is None else
                     args.compile == 'yes')
     builders = gather_builders(args, configs, device)
@@ -143,7 +149,7 @@ def main() -> None:
     name = torch.cuda.get_device_name() if args.device == 'cuda' else platform.processor()
     console.print(f'{name or "CPU"}, {torch.get_num_threads()} CPU threads, torch '
                   f'{torch.__version__}, batch {args.batch}, precision: {args.amp}'
-                  f'{", channels_last" if args.channels_last else ""}'
+                  f'{", channels_last" if args.channels_last == "yes" else ""}'
                   f'{", compiled" if args.compile else ""}')
     with Progress(console=console, transient=True) as progress:
         bar = progress.add_task('steps', total=len(builders) * (args.steps + 1))

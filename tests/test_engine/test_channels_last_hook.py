@@ -1,6 +1,7 @@
 """Tests of the hook that keeps a detector in channels_last on a CPU."""
 from types import SimpleNamespace
 
+import pytest
 import torch
 from torch import nn
 
@@ -31,3 +32,14 @@ def test_on_another_device_nothing_is_changed():
     model = network('meta')
     ChannelsLastHook().before_run(SimpleNamespace(model=model))
     assert model[0].weight.is_contiguous()
+
+
+@pytest.mark.parametrize('layer, converted', [
+    (nn.Conv2d(16, 8, 1, stride=2), True), (nn.Conv2d(12, 8, 1), True),
+    (nn.Conv2d(12, 8, 3, stride=2), True), (nn.Conv2d(12, 8, 1, stride=2), False),
+    (nn.Conv2d(32, 32, 1, stride=(2, 1), groups=4), False)])
+def test_a_network_with_a_layer_that_would_crash_stays_as_it_is(layer: nn.Module, converted: bool):
+    """The weights of a 1 x 1 convolution are in both formats: look at another layer's."""
+    model = nn.Sequential(network(), layer)
+    ChannelsLastHook().before_run(SimpleNamespace(model=model))
+    assert not model[0][0].weight.is_contiguous() == converted

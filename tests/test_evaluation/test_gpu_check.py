@@ -34,7 +34,7 @@ def test_a_step_is_measured_and_written(tmp_path: Path, monkeypatch: pytest.Monk
     assert {'backbone', 'backward', 'EMA', 'the rest'} <= set(figures['ms by stage'])
     written, = tmp_path.glob('step*.json')
     found = json.loads(written.read_text())
-    assert found['batch'] == 2 and found['channels_last'] is False and found['compile'] is False
+    assert found['batch'] == 2 and found['channels_last'] == 'no' and found['compile'] is False
     assert found['found']['soco_r18_fpn_quickstart']['gflop'] > 0
 
 

@@ -307,6 +307,15 @@ def test_channels_last_is_the_same_step(inputs):
             assert (a.grad - b.grad).norm() <= 2e-2 * b.grad.norm() + 1e-5, name
 
 
+def test_a_network_that_would_crash_in_channels_last_stays_as_it_is():
+    """A strided 1 x 1 convolution of fewer than 16 channels is in ResNet-18 with a width of 8."""
+    config = build_config(base_channels=8)
+    config.neck.update(in_channels=[8, 16, 32, 64])
+    model = MODELS.build(dict(config, channels_last=True))
+    assert model.memory_format == torch.contiguous_format
+    assert model.target.backbone.layer1[0].conv1.weight.is_contiguous()
+
+
 def test_backbone_and_neck_of_both_networks_are_compiled(monkeypatch):
     """A compiler takes too long here; `tools/gpu_check.sh` has one."""
     compiled = []

@@ -14,6 +14,7 @@ from mmselfsup.models import BaseModel
 from mmselfsup.registry import MODELS
 from torch import Tensor, nn
 
+from ..compat.memory_format import use_channels_last
 from .roi_heads import level_name
 
 ONLINE_PARTS = ('backbone', 'neck', 'roi_head', 'projector')  # modules that the target copies
@@ -40,8 +41,8 @@ class SoCo(BaseModel):
             from collapsing into a few directions, such as `VarianceCovariance`. Defaults to None:
             the paper's loss alone.
         channels_last (bool): Whether to keep weights and views in channels_last memory, in which
-            convolutions are faster. BN sums in another order, so results differ by rounding. Defaults
-            to False.
+            convolutions are faster. BN sums in another order, so results differ by rounding. Networks
+            for which it is not safe stay as they are (`use_channels_last`). Defaults to False.
         compile_features (bool): Whether to compile backbone and neck with torch.compile, once for each
             size of the views. Its gain on a GPU is not measured. Defaults to False.
         frozen (Sequence[str]): Names of modules and parameters that are not trained, such as
@@ -68,8 +69,7 @@ class SoCo(BaseModel):
         self.target = nn.ModuleDict(
             {part: copy.deepcopy(getattr(self, part)) for part in ONLINE_PARTS if hasattr(self, part)})
         self.target.requires_grad_(False)
-        self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
-        self.to(memory_format=self.memory_format)
+        self.memory_format = use_channels_last(self) if channels_last else torch.contiguous_format
         if compile_features:
             for net in (self, self.target):
                 for part in ('backbone', 'neck'):
