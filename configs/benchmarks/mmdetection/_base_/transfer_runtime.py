@@ -18,6 +18,7 @@ default_hooks = dict(
     resume=dict(type='ResumeHook'),  # rate and schedule of the config hold when a run is resumed
     finite_loss=dict(type='FiniteLossHook'),  # stop at NaN or Inf in the loss and report where
     same_run=dict(type='SameRunHook'),  # ranks must agree on config, code and data
-    stop_signal=dict(type='StopSignalHook'))  # on SIGTERM: save a checkpoint, exit with code 75
+    stop_signal=dict(type='StopSignalHook'),  # on SIGTERM: save a checkpoint, exit with code 75
+    channels_last=dict(type='ChannelsLastHook'))  # faster convolutions on a CPU
 log_processor = dict(by_epoch=False)
 randomness = dict(seed=0)
