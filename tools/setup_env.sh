@@ -190,8 +190,10 @@ step() {
     STEP=$((STEP + 1))
     say "  $STEP/$STEPS  $what"
     if ! "$@" >>"$LOG" 2>&1; then
-        tail -n 8 "$LOG" | sed 's/^/    | /' >&2
-        soco_fail "Set-up failed at this step: $what. The lines above are the end of" \
+        # Without an index, pip ends with a conflict of versions; what it could not reach is further up.
+        { grep -m 1 -E 'Could not fetch URL|Retrying \(' "$LOG" || true; tail -n 8 "$LOG"; } |
+            cut -c 1-400 | sed 's/^/    | /' >&2
+        soco_fail "Set-up failed at this step: $what. The lines above are from" \
             "$LOG. Fix the cause, then run the same command again: it starts from the beginning."
     fi
     say "       done in $((SECONDS - started)) s"
