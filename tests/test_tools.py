@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from small import ROOT, make_photos, make_store
 
+from projects.soco import __version__
 from projects.soco.launch.arguments import KeyValueAction
 
 TOOLS = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / 'tools').rglob('*.py'))
@@ -97,13 +98,14 @@ def test_mmsoco_lists_the_tools_and_runs_them_without_anything_that_takes_long()
     names = [name for name, (tool, _) in COMMANDS.items() if (ROOT / 'tools' / tool).is_file()]
     assert len(names) >= len(COMMANDS) - 1  # all, but for a tool that a later version has
     python = [name for name in names if COMMANDS[name][0].endswith('.py')]
-    commands = [[module, '--help'], [module], [module, 'nothing'],
+    commands = [[module, '--help'], [module], [module, 'nothing'], [module, '--version'],
                 *([module, name, '--help'] for name in python),
                 [module, 'pretrain', 'x', '--no-such-flag']]
-    listed, bare, unknown, *helps, wrong = outputs(commands, {*HEAVY, 'mmengine', 'pyarrow', 'PIL'})
+    listed, bare, unknown, version, *helps, wrong = outputs(commands, {*HEAVY, 'mmengine', 'pyarrow', 'PIL'})
     assert all(f' {name} ' in listed for name in names) and listed.endswith('ended with 0')
     assert bare.removesuffix('2') == listed.removesuffix('0')
     assert "no command 'nothing'; mmsoco --help" in unknown and unknown.endswith('ended with 2')
+    assert f'mmsoco {__version__}' in version
     for name, told in zip(python, helps):
         assert f'usage: mmsoco {name} ' in told and told.endswith('ended with 0'), told
     assert 'usage: mmsoco pretrain ' in wrong and wrong.endswith('ended with 2')

@@ -4,6 +4,7 @@ import os
 import sys
 from pathlib import Path
 
+from . import __version__
 from .launch.errors import run_tool
 
 PACKAGE = Path(__file__).resolve().parent
@@ -49,6 +50,9 @@ def main() -> None:
     if name in ('', '-h', '--help'):
         print(usage())
         sys.exit(0 if name else 2)
+    if name == '--version':
+        print(f'mmsoco {__version__}')
+        return
     tool = tools_folder() / COMMANDS.get(name, ('', ''))[0]
     if not tool.is_file():
         print(f'error: mmsoco has no command {name!r}; mmsoco --help lists them.', file=sys.stderr)
