@@ -57,6 +57,8 @@ soco_launch() {
     if [[ "$gpus" == 1 && "${NNODES:-1}" == 1 ]]; then
         exec "$SOCO_PYTHON" "$SOCO_ROOT/$script" "$config" "$@"
     fi
+    # As torch and MMEngine set them for several processes, without a warning from each.
+    export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}" MKL_NUM_THREADS="${MKL_NUM_THREADS:-1}"
     exec "$SOCO_PYTHON" -m torch.distributed.run \
         --nnodes="${NNODES:-1}" --node_rank="${NODE_RANK:-0}" --nproc_per_node="$gpus" \
         --master_addr="${MASTER_ADDR:-127.0.0.1}" --master_port="${PORT:-29500}" \
