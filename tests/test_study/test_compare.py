@@ -1,5 +1,8 @@
 """Tests of the comparison of starts: fitted configs, plan, records, page."""
 import json
+import math
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +12,11 @@ from small import ROOT, write_set
 
 from projects.soco.detectors.fit import as_shares, fit_detector, thaw
 from projects.soco.launch.configs import dicts_in
+from projects.soco.launch.errors import Stopped
+from projects.soco.study import training
 from projects.soco.study.compare import Comparison, Start, read_annotations, read_starts
 from projects.soco.study.compare_page import summarise, values_of, write_results
-from projects.soco.study.compare_run import warnings_of
+from projects.soco.study.compare_run import facts_of, warnings_of
 from projects.soco.study.records import Records
 
 MMDET = Path(__import__('mmdet').__file__).parent / '.mim/configs'
@@ -24,7 +29,7 @@ def load(name: str) -> Config:
 
 def fitted(cfg: Config, masks: bool = False, **kwargs) -> tuple[Config, list[str]]:
     return fit_detector(cfg, Path('/photos'), Path('/train.json'), Path('/val.json'), ['a', 'b'],
-                        masks, 200, **kwargs)
+                        masks, **{'photos': 200, **kwargs})
 
 
 @pytest.mark.parametrize('name', [
@@ -63,6 +68,25 @@ def test_epochs_become_iterations_and_schedules_shares():
     # 500 of 1200 iterations would be more than a tenth
     assert warm_up == dict(type='WarmupLR', by_epoch=False, share=0.1, start_factor=0.001)
     assert steps.shares == pytest.approx([8 / 12, 11 / 12]) and steps.gamma == 0.1
+
+
+@pytest.mark.parametrize('photos, batch', [(30, 16), (100, 8), (7, 2), (3, 8)])
+def test_an_epoch_whose_last_batch_is_short_counts_whole(photos: int, batch: int):
+    cfg = load('faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py')
+    cfg.train_dataloader.batch_size = batch
+    cfg, _ = fitted(cfg, photos=photos)
+    assert cfg.train_cfg.max_iters == 12 * math.ceil(photos / batch)
+    assert cfg.param_scheduler[1].shares == pytest.approx([8 / 12, 11 / 12])
+
+
+def test_repetitions_of_the_photos_are_part_of_an_epoch():
+    cfg, notes = fitted(load('pascal_voc/faster-rcnn_r50_fpn_1x_voc0712.py'))
+    assert cfg.train_cfg.max_iters == 4 * 3 * 100 and cfg.param_scheduler[-1].shares == [3 / 4]
+    assert not any('ClassBalanced' in note for note in notes)
+    cfg = load('faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py')
+    cfg.train_dataloader.dataset = dict(type='mmdet.ClassBalancedDataset', oversample_thr=1e-3,
+                                        dataset=cfg.train_dataloader.dataset)
+    assert any('ClassBalancedDataset is left out' in note for note in fitted(cfg)[1])
 
 
 def test_a_schedule_of_another_kind_is_refused():
@@ -138,6 +162,9 @@ def test_annotations_are_checked_before_anything_is_trained(tmp_path: Path):
         read_annotations(tmp_path, train, val, tmp_path / 'work')
     told = []
     rows = json.loads(val.read_text())
+    (tmp_path / 'empty.json').write_text(json.dumps({**rows, 'annotations': []}))
+    with pytest.raises(ValueError, match='empty.json.* has no object'):
+        read_annotations(images, train, tmp_path / 'empty.json', tmp_path / 'work')
     for row in rows['annotations']:
         del row['iscrowd']
     val.write_text(json.dumps(rows))
@@ -224,8 +251,68 @@ def test_the_page_holds_verdict_numbers_and_picture(comparison: Comparison):
 
 def test_results_of_other_weights_are_refused(comparison: Comparison):
     records = fill(comparison, .1)
-    with pytest.raises(ValueError, match='results of the start imagenet from other weights'):
+    with pytest.raises(ValueError, match='detectors of the start imagenet from other weights than'):
         comparison.run(records, None)
+
+
+def test_a_stopped_detector_does_not_go_on_from_other_weights(
+        comparison: Comparison, monkeypatch: pytest.MonkeyPatch):
+    records, job = fill(comparison, .1), comparison.jobs()[2]
+    records.content['records'].clear()
+    began = comparison.folder / job.key
+
+    def stopped(train: Callable, folder: Path, *args: object) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        raise Stopped(75)
+
+    monkeypatch.setattr(training, 'train_detector', stopped)
+    comparison.starts['soco'].path.write_bytes(b'first')
+    for _ in range(2):  # the same weights may go on
+        with pytest.raises(Stopped):
+            comparison.train(job, records, None, None, None)
+    comparison.starts['soco'].path.write_bytes(b'second')
+    with pytest.raises(ValueError, match='detectors of the start soco from other weights'):
+        comparison.train(job, records, None, None, None)
+    shutil.rmtree(began.parents[1])  # nothing is left of it
+    with pytest.raises(Stopped):
+        comparison.train(job, records, None, None, None)
+
+
+def test_other_photos_of_the_same_names_are_other_results(tmp_path: Path):
+    images, train, val = write_set(tmp_path)
+    before = read_annotations(images, train, val, tmp_path / 'work').sizes
+    moved = images.rename(tmp_path / 'moved')
+    assert read_annotations(moved, train, val, tmp_path / 'work').sizes == before
+    photo = moved / 'photo_005.png'  # of val
+    photo.write_bytes(photo.read_bytes() + b' ')
+    assert read_annotations(moved, train, val, tmp_path / 'work').sizes != before
+
+
+def test_a_start_that_stops_before_the_first_evaluation_is_refused(comparison: Comparison):
+    with pytest.raises(ValueError, match=r'start random would stop after 1 iterations.*\(after 2\)'):
+        Comparison(load('faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py'), comparison.data,
+                   [Start('random', 'random', until=1)], [10], 1, comparison.folder, 8)
+
+
+def test_labels_are_compared_over_the_seeds_of_both(comparison: Comparison):
+    records = fill(comparison, -.1)
+    del records.content['records']['finetune/soco/50percent/seed1']
+    told, = summarise(records)['worth']
+    # seed 0 alone: soco 32.5; imagenet 42.5 with 50 %
+    assert told.startswith('After 8 iterations, imagenet reaches the AP50 of soco with 50 % of the '
+                           'labels (32.5) with at most 50 %')
+    verdict, = records.content['verdicts']
+    assert '1 to 2 seeds, 95 % intervals; one seed with 50 % of the labels at 4 iterations and ' in verdict
+    for record in records.content['records'].values():
+        record['values'] = {key: value / 10 for key, value in record['values'].items()}
+    assert summarise(records)['worth'] == []  # neither has learned
+
+
+def test_the_page_says_what_was_changed_and_which_photos_are_used(comparison: Comparison):
+    comparison.data.rows['images'].append(dict(id=99, file_name='empty.png'))
+    facts = facts_of(comparison, 'x')
+    assert facts['photos'].startswith('4 to train on (1 more have no object), 4 to evaluate on; /')
+    assert 'backbone.frozen_stages is -1 for the random start' in facts['settings']
 
 
 def test_shares_and_seeds_out_of_range(comparison: Comparison):

@@ -44,14 +44,23 @@ def test_annotations_are_those_of_the_files_or_copies_with_other_classes(tmp_pat
 
 
 def test_pretraining_sees_the_photos_of_train_and_of_folders_without_labels(tmp_path: Path):
-    photos, train, _ = write_set(tmp_path)
-    assert photos_of(SET, train, tmp_path, tmp_path / 'work') == (train, photos)
+    photos, train, val = write_set(tmp_path)
+    assert photos_of(SET, train, val, tmp_path, tmp_path / 'work') == (train, photos)
     make_photos(tmp_path / 'more', 3, seed=5)
-    listed, root = photos_of(DataSet('photos', 'train.json', 'val.json', unlabelled=['more']), train,
-                             tmp_path, tmp_path / 'work')
-    names = open_source(listed, root).names()
+
+    def seen(*folders: str, train: Path = train) -> list[str]:
+        listed, root = photos_of(DataSet('photos', 'train.json', 'val.json', unlabelled=folders), train,
+                                 val, tmp_path, tmp_path / 'work')
+        return open_source(listed, root).names()
+
+    names = seen('more')
     assert len(names) == 4 + 3 and 'photos/photo_000.png' in names and 'more/photo_002.png' in names
     assert 'photos/photo_005.png' not in names  # of val
+    assert 'photos/photo_005.png' not in seen('photos/')  # although its folder is given
+    content = json.loads(train.read_text())
+    shared = dict(content['images'][0], file_name='photo_005.png')
+    train.write_text(json.dumps({**content, 'images': [*content['images'][1:], shared]}))
+    assert len(seen()) == 3 and 'photos/photo_005.png' not in seen()
 
 
 def test_a_search_that_fails_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

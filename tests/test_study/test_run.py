@@ -187,3 +187,40 @@ def test_a_stopped_pretraining_is_not_a_result(run: StudyRun, monkeypatch: pytes
 def test_two_runs_of_a_study_exclude_each_other(run: StudyRun, tmp_path: Path):
     with pytest.raises(ValueError, match='Another study writes into'):
         StudyRun(run.study, tmp_path, run.folder, run.records, run.console, run.weights)
+
+
+def test_what_was_made_with_other_settings_is_refused(run: StudyRun, tmp_path: Path,
+                                                      monkeypatch: pytest.MonkeyPatch):
+    def again(changes: str) -> StudyRun:
+        study = read_study(write_study(tmp_path, changes))
+        for records in (run.records, *run.results.values()):
+            records._file.close()  # as at the end of a process
+        records = Records(run.folder / 'results.json', {})
+        return StudyRun(study, tmp_path, run.folder, records, run.console, run.weights)
+
+    run = again('study["pretrainings"] = dict(soco=dict(epochs=7))')  # nothing was made yet
+    pretend(run, monkeypatch)
+    assert run.run(math.inf)
+    same = 'study["pretrainings"] = dict(soco=dict(epochs=7))'
+    run = again(same + '\nstudy["starts"]["byol"] = dict(until=6)')  # a start may go on
+    for change, entry in (('', 'pretrainings.soco'),
+                          (same + '\nstudy["starts"]["soco"] = dict(parts=["backbone"])', 'starts.soco'),
+                          (same + '\nstudy["sets"]["cats"]["unlabelled"] = ["more"]', 'sets.cats')):
+        with pytest.raises(ValueError, match=f'results of {entry} with other settings'):
+            again(change)
+
+
+def test_a_detector_that_is_to_train_longer_begins_anew_once(run: StudyRun,
+                                                             monkeypatch: pytest.MonkeyPatch):
+    pretend(run, monkeypatch)
+    job = DetectorJob('cats', CompareJob('imagenet', 50, 0))
+    run._do(job, None)
+    folder = run.comparisons['cats'].folder / job.job.key
+    folder.mkdir(parents=True)
+    (folder / 'old').touch()
+    run._do(job, None)
+    assert not folder.exists()  # what the shorter training left
+    folder.mkdir()
+    (folder / 'iter_2.pth').touch()
+    run._do(job, None)
+    assert (folder / 'iter_2.pth').exists()  # stopped in the longer one: it goes on

@@ -19,14 +19,14 @@ def test_a_verdict_names_where_a_start_is_ahead_behind_and_where_nothing_is_show
     found = {(25, 75): Interval(.3, .2, .4), (25, 150): Interval(.041, .019, .063),
              (25, 300): Interval(.01, -.02, .04), (100, 75): Interval(0, -.1, .1),
              (100, 150): Interval(.0, -.03, .03), (100, 300): Interval(-.05, -.08, -.02)}
-    reached = dict.fromkeys(found, .4)
-    assert verdict('soco', 'imagenet', found, 3, reached) == (
+    reached, three = dict.fromkeys(found, .4), dict.fromkeys(found, 3)
+    assert verdict('soco', 'imagenet', found, three, reached, 300) == (
         'soco against imagenet: half-way (150 iterations) it is ahead of imagenet by 4.1 AP50 (1.9 to '
         '6.3) with 25 % of the labels; half-way (150 iterations) no difference is shown with 100 % of '
         'the labels; at the end (300 iterations) it is behind imagenet by 5.0 AP50 (2.0 to 8.0) with '
         '100 % of the labels; at the end (300 iterations) no difference is shown with 25 % of the '
         'labels (3 seeds, 95 % intervals).')
-    told = verdict('soco', 'imagenet', found, 3, {**reached, (25, 150): .04})
+    told = verdict('soco', 'imagenet', found, three, {**reached, (25, 150): .04}, 300)
     assert 'ahead' not in told
     assert 'neither has learned (AP50 under 5) with 25 % of the labels' in told
 
@@ -35,17 +35,38 @@ intervals = st.tuples(st.floats(-.5, .5), st.floats(0, .3), st.floats(0, .3)).ma
     lambda t: Interval(t[0], t[0] - t[1], t[0] + t[2]))
 
 
-@given(st.dictionaries(st.tuples(st.sampled_from([10, 25, 100]), st.sampled_from([75, 150, 300])),
-                       intervals, min_size=1), st.integers(1, 5))
-def test_it_never_says_more_than_the_intervals(found, seeds):
-    sentence = verdict('ours', 'theirs', found, seeds, dict.fromkeys(found, .5))
-    points = sorted({point for _, point in found})
-    judged = {points[-1], min(points, key=lambda p: abs(p - points[-1] / 2))}
-    used = [interval for (_, point), interval in found.items() if point in judged]
-    assert ('ahead' in sentence) == any(i.low > 0 for i in used)
-    assert ('behind' in sentence) == any(i.high < 0 for i in used)
-    assert ('no difference is shown' in sentence) == any(i.low <= 0 <= i.high for i in used)
-    assert ('one seed' in sentence) == (seeds == 1)
+def test_the_last_point_of_a_start_that_stops_is_not_called_the_end():
+    found = {(25, 75): Interval(.1, .05, .2), (25, 150): Interval(.1, .05, .2),
+             (100, 75): Interval(.1, .05, .2), (100, 150): Interval(.1, .05, .2),
+             (100, 225): Interval(.1, .05, .2)}
+    told = verdict('soco', 'byol', found, {**dict.fromkeys(found, 2), (100, 225): 1},
+                   dict.fromkeys(found, .5), 300)
+    assert 'at the end' not in told
+    assert 'half-way (150 iterations) it is ahead of byol by 10.0 AP50 (5.0 to 20.0) with 25 %' in told
+    assert 'after 225 of 300 iterations it is ahead of byol by 10.0 AP50 (5.0 to 20.0) with 100 %' in told
+    assert told.endswith('(1 to 2 seeds, 95 % intervals; one seed with 100 % of the labels at 225 '
+                         'iterations, where they cover the photos only).')
+    early = {(25, 75): found[25, 75]}
+    told = verdict('soco', 'byol', early, {(25, 75): 3}, {(25, 75): .5}, 300)
+    assert told == ('soco against byol: after 75 of 300 iterations it is ahead of byol by 10.0 AP50 '
+                    '(5.0 to 20.0) with 25 % of the labels (3 seeds, 95 % intervals).')
+
+
+@given(st.dictionaries(st.tuples(st.sampled_from([10, 25, 100]), st.sampled_from([75, 150, 225, 300])),
+                       st.tuples(intervals, st.integers(1, 3)), min_size=1))
+def test_it_never_says_more_than_the_intervals(found):
+    seeds = {place: count for place, (_, count) in found.items()}
+    found = {place: interval for place, (interval, _) in found.items()}
+    sentence = verdict('ours', 'theirs', found, seeds, dict.fromkeys(found, .5), 300)
+    last = {share: max(point for each, point in found if each == share) for share, _ in found}
+    used = [place for place in found if place[1] in (150, last[place[0]])]
+    assert ('ahead' in sentence) == any(found[place].low > 0 for place in used)
+    assert ('behind' in sentence) == any(found[place].high < 0 for place in used)
+    assert ('no difference is shown' in sentence) == any(
+        found[place].low <= 0 <= found[place].high for place in used)
+    assert ('one seed' in sentence) == any(seeds[place] == 1 for place in used)
+    assert ('at the end' in sentence) == any(place[1] == 300 for place in used)
+    assert ('half-way' in sentence) == any(place[1] == 150 for place in used)
 
 
 def test_the_smallest_difference_falls_with_objects_and_seeds():

@@ -1,5 +1,5 @@
 """A detector's config, fitted to other data, classes and length."""
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from mmengine.config import Config, ConfigDict
@@ -59,20 +59,31 @@ def fit_detector(detector: Config, images: Path, train: Path, val: Path, classes
         raise ValueError('The detector needs masks (model.roi_head.mask_head), and some objects of '
                          f'{train} or {val} have none. Use a detector for boxes, such as '
                          f'{BOX_DETECTOR}')
-    batch = cfg.train_dataloader.batch_size
-    before = cfg.train_cfg.get('max_iters') or cfg.train_cfg.max_epochs * -(-photos // batch)
+    batch, times = cfg.train_dataloader.batch_size, repetitions(cfg.train_dataloader.dataset)
+    epoch = -(-photos * times // batch)
+    before = cfg.train_cfg.get('max_iters') or cfg.train_cfg.max_epochs * epoch
     total = iters or before
-    cfg.param_scheduler = list(as_shares(cfg, before, photos // batch or 1))
+    cfg.param_scheduler = list(as_shares(cfg, before, epoch))
     cfg.train_cfg = dict(type='ResumableIterLoop', max_iters=total,
                          val_interval=max(1, total // points))
     cfg.val_cfg, cfg.test_cfg = dict(type='ValLoop'), dict(type='TestLoop')
     notes.append(f'{total} iterations of {batch} photos, whatever the share of the labels')
+    if any(str(node.get('type')).endswith('ClassBalancedDataset')
+           for node in dicts_in(cfg.train_dataloader.dataset)):
+        notes.append('ClassBalancedDataset is left out: all photos are seen equally often')
     _set_data(cfg, images, train, val, list(classes), masks=with_masks)
     set_classes(cfg.model, len(classes))
     for node in dicts_in(cfg.model):
         drop_weights(node)  # they come from the starts alone
     notes += _set_runtime(cfg)
     return cfg, notes
+
+
+def repetitions(dataset: Mapping) -> int:
+    """Return how often an epoch of a data set's config shows each photo (mmdet's RepeatDataset)."""
+    times = dataset.get('times', 1) if str(dataset.get('type')).endswith('RepeatDataset') else 1
+    inner = dataset.get('dataset')
+    return times * (repetitions(inner) if isinstance(inner, Mapping) else 1)
 
 
 def set_classes(model: dict, count: int) -> None:

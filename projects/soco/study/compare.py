@@ -56,9 +56,10 @@ class Annotations:
         rows (dict): The content of train.
         classes (list[str]): Names of the classes of train, in order.
         val_photos (int): Photos of val.
-        val_objects (int): Objects of val.
+        val_objects (int): Objects of val, without crowds.
         masks (bool): Whether every object has a mask.
         shared (list[str]): Photos that are in train and in val.
+        sizes (str): Hash of the names and sizes in bytes of the photos of both.
     """
 
     images: Path
@@ -70,6 +71,7 @@ class Annotations:
     val_objects: int
     masks: bool
     shared: list[str]
+    sizes: str
 
 
 def read_starts(texts: Sequence[str]) -> list[Start]:
@@ -143,7 +145,8 @@ def read_annotations(images: str | Path, train: str | Path, val: str | Path, wor
 
     Raises:
         FileNotFoundError: If a file or a photo does not exist.
-        ValueError: If something in the annotations is refused, such as other classes.
+        ValueError: If something in the annotations is refused, such as other classes, or val has no
+            object.
     """
     folder = Path(images).resolve()
     if not folder.is_dir():
@@ -159,11 +162,16 @@ def read_annotations(images: str | Path, train: str | Path, val: str | Path, wor
             report(f'{path}: {line}')
         read[split], rows[split] = Path(settled.path), read_json(settled.path)
     masks = all(row.get('segmentation') for content in rows.values() for row in content['annotations'])
+    objects = sum(not row.get('iscrowd') for row in rows['val']['annotations'])
+    if not objects:
+        raise ValueError(f'{val} (--val) has no object, or only crowds, so no detector can be evaluated '
+                         'on it. Use a file with annotated objects.')
     files = [{row['file_name'] for row in content['images']} for content in rows.values()]
+    sizes = [(name, (folder / name).stat().st_size) for name in sorted(files[0] | files[1])]
     return Annotations(
         images=folder, train=read['train'], val=read['val'], rows=rows['train'], classes=classes,
-        val_photos=len(rows['val']['images']), val_objects=len(rows['val']['annotations']), masks=masks,
-        shared=sorted(files[0] & files[1]))
+        val_photos=len(rows['val']['images']), val_objects=objects, masks=masks,
+        shared=sorted(files[0] & files[1]), sizes=hash_of(json.dumps(sizes).encode()))
 
 
 class Comparison:
@@ -198,6 +206,11 @@ class Comparison:
             detector, data.images, data.train, data.val, data.classes, data.masks, photos, iters)
         if any(start.kind == 'random' for start in starts):
             self.notes += thaw(Config(self.fitted._cfg_dict.to_dict()))
+        for start in starts:
+            if start.until is not None and start.until < self.points[0]:
+                raise ValueError(f'The detectors of the start {start.name} would stop after '
+                                 f'{start.until} iterations, before they are evaluated for the first '
+                                 f'time (after {self.points[0]}).')
 
     @property
     def points(self) -> list[int]:
@@ -218,14 +231,14 @@ class Comparison:
 
     def about(self) -> dict[str, Any]:
         """Return what a later call may extend: shares, number of seeds, and starts."""
-        return dict(shares=self.shares, seeds=self.seeds,
+        return dict(shares=self.shares, seeds=self.seeds, iterations=self.fitted.train_cfg.max_iters,
                     starts=[dict(name=start.name, kind=start.kind) for start in self.starts.values()])
 
     def fingerprint(self) -> dict[str, Any]:
-        """Return what all records must agree in: detector and annotations."""
-        text = self.fitted.dump().replace(str(self.data.images), '')
+        """Return what all records must agree in: detector, annotations and photos."""
+        text = self.fitted.dump().replace(str(self.data.images), '')  # the folder may be moved
         return dict(detector=hash_of(text.encode()), train=hash_of(self.data.train.read_bytes()),
-                    val=hash_of(self.data.val.read_bytes()))
+                    val=hash_of(self.data.val.read_bytes()), photos=self.data.sizes)
 
     def run(self, records: Records, console: Console, deadline: float = math.inf) -> bool:
         """Run the jobs that are left.
@@ -267,6 +280,7 @@ class Comparison:
             ValueError: If it failed, or its start has results from other weights.
         """
         weights = self._check_weights(job.start, records)
+        records.set('weights', {**records.content.get('weights', {}), job.start: weights})
         folder, command = self.folder / job.key, self.command(job)
         seconds, values, samples = training.train_detector(
             lambda: training.train(command, folder, job.key, report, stop,
@@ -277,14 +291,17 @@ class Comparison:
         records.add(job.key, dict(**about, seconds=seconds, values=values), samples)
 
     def _check_weights(self, name: str, records: Records) -> str | None:
-        """Return the hash of a start's weights, which must be that of its results."""
+        """Return the hash of a start's weights: that of its results, and of detectors that began."""
         path = self.starts[name].path
         weights = hash_of(path.read_bytes()) if path else None
-        for key, record in records.content['records'].items():
-            if key.split('/')[1] == name and record['weights'] != weights:
-                raise ValueError(f'{records.path} has results of the start {name} from other weights. '
-                                 'Give the new weights another name (--start NAME=…), or use another '
-                                 '--work-dir.')
+        others = {record['weights'] for key, record in records.content['records'].items()
+                  if key.split('/')[1] == name}
+        if (self.folder / 'finetune' / name).is_dir():  # a stopped detector would go on
+            others |= {records.content.get('weights', {}).get(name, weights)}
+        if others - {weights}:
+            raise ValueError(f'{self.folder} has detectors of the start {name} from other weights than '
+                             f'{path}. Give the new weights another name (--start NAME=…), or use '
+                             'another --work-dir.')
         return weights
 
     @property

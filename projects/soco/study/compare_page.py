@@ -16,7 +16,7 @@ from ..runs.page import render_page
 from .plan import CompareJob
 from .records import Records
 from .resampling import Interval, paired_difference
-from .verdict import labels_worth, pairs_to_judge, verdict
+from .verdict import LEARNED, labels_worth, pairs_to_judge, verdict
 
 MEASURES = ('box_AP50', 'box_AP', 'mask_AP50', 'mask_AP')
 _TITLES = dict(zip(MEASURES, ('AP50', 'AP', 'mask AP50', 'mask AP')))
@@ -45,22 +45,36 @@ def summarise(records: Records) -> dict[str, Any]:
     kinds = [(start['name'], start['kind']) for start in content['starts']]
     verdicts, worth = [], []
     for ours, theirs in pairs_to_judge(kinds):
-        found: dict[tuple[int, int], Interval] = {}
-        seeds_found: list[int] = []
-        for row in differences:
-            if (row['ours'], row['theirs'], row['measure']) == (ours, theirs, 'box_AP50'):
-                place = row['share'], row['iterations']
-                found[place] = Interval(row['value'], row['low'], row['high'])
-                seeds_found.append(row['seeds'])
-        if found:
-            verdicts.append(verdict(ours, theirs, found, min(seeds_found), {
-                (share, point): max(float(np.mean(values_of(content, name, share, 'box_AP50')[point]))
-                                    for name in (ours, theirs)) for share, point in found}))
-            worth += _worth(content, ours, theirs)
+        rows = {(row['share'], row['iterations']): row for row in differences
+                if (row['ours'], row['theirs'], row['measure']) == (ours, theirs, 'box_AP50')}
+        if rows:
+            verdicts.append(verdict(
+                ours, theirs,
+                {place: Interval(row['value'], row['low'], row['high']) for place, row in rows.items()},
+                {place: row['seeds'] for place, row in rows.items()},
+                {place: max(_common_means(records, ours, theirs, *place)) for place in rows},
+                content['iterations']))
+            worth += _worth(records, ours, theirs)
     made = dict(differences=differences, verdicts=verdicts, worth=worth)
     for key, value in made.items():
         records.set(key, value)
     return made
+
+
+def common_seeds(records: Records, ours: str, theirs: str, share: int, key: str) -> list[int]:
+    """Return the seeds for which two starts have a value, such as `box_AP50@150`."""
+    jobs = {seed: [CompareJob(start, share, seed).key for start in (ours, theirs)]
+            for seed in range(records.content['seeds'])}
+    return [seed for seed, both in jobs.items()
+            if all(job in records and key in records[job]['values'] for job in both)]
+
+
+def _common_means(records: Records, ours: str, theirs: str, share: int, point: int) -> list[float]:
+    """Return the mean AP50 of two starts over the seeds that both have; none if there are none."""
+    key = f'box_AP50@{point}'
+    seeds = common_seeds(records, ours, theirs, share, key)
+    return [float(np.mean([records[CompareJob(start, share, seed).key]['values'][key]
+                           for seed in seeds])) for start in (ours, theirs) if seeds]
 
 
 def _pairs(content: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -112,23 +126,25 @@ def values_of(content: Mapping[str, Any], name: str, share: int, measure: str
     return dict(sorted(found.items()))
 
 
-def _worth(content: Mapping[str, Any], ours: str, theirs: str) -> list[str]:
-    """Say how many labels `theirs` needs at the end to reach `ours` with fewer labels."""
-    along = {name: {share: values for share in content['shares']
-                    if (values := values_of(content, name, share, 'box_AP50'))}
-             for name in (ours, theirs)}
-    end = min((max(values) for side in along.values() for values in side.values()), default=0)
-    ends = {name: {share: float(np.mean(values[end])) for share, values in side.items()}
-            for name, side in along.items()}
-    if len(ends[theirs]) < 2:
+def _worth(records: Records, ours: str, theirs: str) -> list[str]:
+    """Say how many labels `theirs` needs to reach `ours` with fewer, at the last point of all shares."""
+    content = records.content
+    along = [values for name in (ours, theirs) for share in content['shares']
+             if (values := values_of(content, name, share, 'box_AP50'))]
+    end = min(max(values) for values in along)
+    means = {share: both for share in content['shares']
+             if (both := _common_means(records, ours, theirs, share, end))}
+    if len(means) < 2:
         return []
     told = []
-    for share in list(ends[ours])[:-1]:
-        needed, bound = labels_worth(ends[ours][share], ends[theirs])
+    for share, (reached, _) in list(means.items())[:-1]:
+        if reached < LEARNED:
+            continue
+        needed, bound = labels_worth(reached, {each: both[1] for each, both in means.items()})
         needs = f'{bound} {needed:.0f} %'.strip()
-        told.append(f'{theirs} reaches the AP50 of {ours} with {share} % of the labels '
-                    f'({100 * ends[ours][share]:.1f}) with {needs} '
-                    '(means over the seeds, interpolated; no interval).')
+        told.append(f'After {end} iterations, {theirs} reaches the AP50 of {ours} with {share} % of '
+                    f'the labels ({100 * reached:.1f}) with {needs} '
+                    '(means over the seeds that both have, interpolated; no interval).')
     return told
 
 
@@ -240,5 +256,5 @@ def _rows(content: Mapping[str, Any]) -> list[list[str]]:
 def _shown(differences: list[dict]) -> list[list[str]]:
     return [[f'{row["ours"]} − {row["theirs"]}', f'{row["share"]} %', str(row['iterations']),
              _TITLES[row['measure']], str(row['seeds']),
-             f'{100 * row["value"]:+.1f} ({100 * row["low"]:.1f} to {100 * row["high"]:.1f})']
-            for row in differences]
+             f'{100 * row["value"]:+.1f} ({100 * row["low"]:.1f} to {100 * row["high"]:.1f})'
+             + (', photos only' if row['seeds'] == 1 else '')] for row in differences]

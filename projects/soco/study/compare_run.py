@@ -25,11 +25,16 @@ def facts_of(comparison: Comparison, detector: str) -> dict[str, str]:
         detector (str): Name of the detector.
     """
     data = comparison.data
+    labelled, total = (len({row[key] for row in data.rows[part]})
+                       for part, key in (('annotations', 'image_id'), ('images', 'id')))
     return {
         'detector': detector, 'classes': ', '.join(data.classes),
-        'photos': f'{len(data.rows["images"])} to train on, {data.val_photos} to evaluate on',
+        'photos': f'{labelled} to train on'
+                  + (f' ({total - labelled} more have no object)' if total > labelled else '')
+                  + f', {data.val_photos} to evaluate on; {data.images}',
         'schedule': f'{comparison.fitted.train_cfg.max_iters} iterations, evaluated after '
                     + ', '.join(map(str, comparison.points)),
+        'settings': '; '.join(comparison.notes),
         'starts': '; '.join(f'{start.name}: {start.path or "random weights"}'
                             for start in comparison.starts.values()),
         'shares and seeds': f'{", ".join(map(str, comparison.shares))} % of the labels; seeds of '

@@ -1,5 +1,6 @@
 """The data of a study: annotations with its classes, photos for pretraining, and their proposals."""
 import json
+import os
 import shlex
 import threading
 from pathlib import Path
@@ -70,12 +71,13 @@ def with_supercategories(content: dict, path: Path) -> dict:
             'categories': [dict(id=i, name=name) for i, name in enumerate(names, 1)]}
 
 
-def photos_of(data: DataSet, train: Path, root: Path, folder: Path) -> tuple[Path, Path]:
-    """Return the photos that pretraining sees: those of train, and those of `unlabelled`.
+def photos_of(data: DataSet, train: Path, val: Path, root: Path, folder: Path) -> tuple[Path, Path]:
+    """Return the photos that pretraining sees: those of train and of `unlabelled` that are not in val.
 
     Args:
         data (DataSet): The data set.
         train (Path): Its annotations to train on.
+        val (Path): Its annotations to evaluate on.
         root (Path): Folder that its paths are relative to.
         folder (Path): Folder for a list of the photos, where they are in several folders.
 
@@ -86,11 +88,14 @@ def photos_of(data: DataSet, train: Path, root: Path, folder: Path) -> tuple[Pat
     Raises:
         FileNotFoundError: If a folder does not exist.
     """
-    if not data.unlabelled:
+    names, kept_out = ([f'{data.images}/{row["file_name"]}' for row in read_json(path)['images']]
+                       for path in (train, val))
+    if not data.unlabelled and not set(names) & set(kept_out):
         return train, root / data.images
-    names = [f'{data.images}/{row["file_name"]}' for row in read_json(train)['images']]
     for part in data.unlabelled:
         names += [f'{part}/{name}' for name in open_source(root / part).names()]
+    unseen = {os.path.normpath(name) for name in kept_out}
+    names = [name for name in names if os.path.normpath(name) not in unseen]
     listed = folder / 'photos.txt'
     folder.mkdir(parents=True, exist_ok=True)
     write_whole(listed, ('\n'.join(names) + '\n').encode())

@@ -1,10 +1,13 @@
 """Execution of a study's jobs: pretrainings and detectors, resumed where it was stopped."""
+import json
 import shutil
 import threading
 from collections.abc import Iterator
+from dataclasses import asdict
 from datetime import date
 from pathlib import Path
 
+from mmengine.config import Config
 from rich.console import Console
 
 from ..detectors.build import quiet
@@ -12,6 +15,7 @@ from ..detectors.derive import default_epochs
 from ..detectors.read import read_detector
 from ..detectors.work_dir import WorkDir
 from ..evaluation.cost import measure_cost
+from ..files import hash_of
 from ..launch.configs import load_config
 from ..proposals.sources import open_source
 from ..runs.follow import run_training
@@ -44,7 +48,8 @@ class StudyRun:
 
     Raises:
         FileNotFoundError: If a file of a data set does not exist.
-        ValueError: If annotations are refused, or do not fit the records.
+        ValueError: If annotations are refused, or do not fit the records, or an entry of the study was
+            used with other settings.
     """
 
     def __init__(self, study: Study, root: str | Path, folder: str | Path, records: Records,
@@ -56,6 +61,33 @@ class StudyRun:
         self._one_at_a_time = threading.Lock()  # for computations in this process
         self.comparisons = {name: self._comparison(name) for name in study.sets}
         self.results = {name: self._open(name) for name in study.sets}
+        self._check_settings()
+
+    def _check_settings(self) -> None:
+        """Refuse another content of a pretraining, start or data set that was used already."""
+        now: dict[str, dict] = {}
+        for name, method in self.study.pretrainings.items():
+            now[f'pretrainings.{name}'] = {
+                **asdict(method),
+                'config': method.config and hash_of(Config.fromfile(method.config).dump().encode())}
+        for name, start in self.study.starts.items():
+            now[f'starts.{name}'] = dict(pretraining=start.pretraining, parts=sorted(start.parts))
+        for name, data in self.study.sets.items():
+            now[f'sets.{name}'] = dict(unlabelled=list(data.unlabelled))
+        now = json.loads(json.dumps(now))
+        before = self.records.content.get('settings', {})
+        for entry, values in now.items():
+            if values != before.get(entry, values) and self._is_used(*entry.split('.', 1)):
+                raise ValueError(f'{self.folder} has results of {entry} with other settings: '
+                                 f'{before[entry]} instead of {values}. Give the entry another name, '
+                                 'or use another --work-dir.')
+        self.records.set('settings', {**before, **now})
+
+    def _is_used(self, field: str, name: str) -> bool:
+        """Return whether an entry of the study's config has a part in what is there."""
+        paths = dict(pretrainings=[f'*/pretraining/{name}'], sets=[f'{name}/pretraining'],
+                     starts=[f'*/starts/{name}.pth', f'*/finetune/{name}'])[field]
+        return any(path for pattern in paths for path in self.folder.glob(pattern))
 
     def _comparison(self, name: str) -> Comparison:
         data, folder = self.study.sets[name], self.folder / name
@@ -113,14 +145,17 @@ class StudyRun:
             self._pretrain(job, report)
         else:
             self._write_start(job)
-            if job.job.key in self.results[job.data]:  # of a start that ended earlier
-                shutil.rmtree(self.comparisons[job.data].folder / job.job.key, ignore_errors=True)
+            folder = self.comparisons[job.data].folder / job.job.key
+            # A start that ended earlier is trained again; one that was stopped has a checkpoint.
+            if job.job.key in self.results[job.data] and not any(folder.glob('*.pth')):
+                shutil.rmtree(folder, ignore_errors=True)
             self.comparisons[job.data].train(job.job, self.results[job.data], report, self._stop,
                                              self.console)
 
     def _pretrain(self, job: PretrainJob, report: Report) -> None:
         method, folder = self.study.pretrainings[job.name], self._folder_of(job)
-        source, root = photos_of(self.study.sets[job.data], self.comparisons[job.data].data.train,
+        annotations = self.comparisons[job.data].data
+        source, root = photos_of(self.study.sets[job.data], annotations.train, annotations.val,
                                  self.root, self.folder / job.data)
         photos = len(open_source(source, root).names())
         epochs, store = method.epochs or default_epochs(photos), None

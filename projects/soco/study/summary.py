@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from ..pictures.canvas import figure_pixels, save_image
 from ..pictures.curves import COLORS
-from .compare_page import values_of
+from .compare_page import common_seeds, values_of
 from .plan import CompareJob
 from .records import Records
 from .resampling import pooled_difference
@@ -39,7 +39,7 @@ def pooled_differences(results: Mapping[str, Records], pairs: Sequence[tuple[str
                 if measure not in MEASURES:
                     continue
                 common = {name: seeds for name, records in results.items()
-                          if (seeds := _common_seeds(records, ours, theirs, share, key))}
+                          if (seeds := common_seeds(records, ours, theirs, share, key))}
                 found = {name: _difference(results[name], ours, theirs, share, seeds, key)
                          for name, seeds in common.items()}
                 interval = pooled_difference([values for values, _ in found.values()],
@@ -51,23 +51,12 @@ def pooled_differences(results: Mapping[str, Records], pairs: Sequence[tuple[str
     return rows
 
 
-def _measured(records: Records, start: str, share: int, seed: int) -> dict[str, float]:
-    """Return the values of a detector, none if it is not finished."""
-    key = CompareJob(start, share, seed).key
-    return records[key]['values'] if key in records else {}
-
-
-def _common_seeds(records: Records, ours: str, theirs: str, share: int, key: str) -> list[int]:
-    """Return the seeds for which both starts have a value."""
-    return [seed for seed in range(records.content['seeds'])
-            if all(key in _measured(records, start, share, seed) for start in (ours, theirs))]
-
-
 def _keys(results: Mapping[str, Records], ours: str, theirs: str, share: int) -> list[str]:
     """Return what both starts have for some set and seed, in the order of the schedule."""
-    keys = {key for records in results.values() for seed in range(records.content['seeds'])
-            for key in _measured(records, ours, share, seed)}
-    return sorted((key for key in keys if any(_common_seeds(records, ours, theirs, share, key)
+    jobs = [(records, CompareJob(ours, share, seed).key) for records in results.values()
+            for seed in range(records.content['seeds'])]
+    keys = {key for records, job in jobs if job in records for key in records[job]['values']}
+    return sorted((key for key in keys if any(common_seeds(records, ours, theirs, share, key)
                                               for records in results.values())),
                   key=lambda key: (key.split('@')[0], int(key.split('@')[1])))
 
@@ -118,7 +107,8 @@ def _pooled_table(content: Mapping[str, Any], measure: str) -> str:
             rows.append([
                 f'{titles[row["ours"]]} − {titles[row["theirs"]]}', f'{row["share"]} %',
                 str(row['iterations']),
-                f'**{100 * row["value"]:+.1f}** ({100 * row["low"]:.1f} to {100 * row["high"]:.1f})',
+                f'**{100 * row["value"]:+.1f}** ({100 * row["low"]:.1f} to {100 * row["high"]:.1f}'
+                + (', photos only)' if seeds[-1] == 1 else ')'),
                 *(f'{100 * row["by_set"][name]:+.1f}' if name in row['by_set'] else ''
                   for name in names),
                 ' to '.join(map(str, dict.fromkeys((seeds[0], seeds[-1]))))])
@@ -189,6 +179,8 @@ def draw(content: Mapping[str, Any], path: Path) -> Path:
 def draw_differences(content: Mapping[str, Any], path: Path) -> Path:
     """Draw the differences in AP50 over all data sets, with their intervals; a dot is one data set.
 
+    An interval of one seed, which covers the photos only, is dotted.
+
     Args:
         content (Mapping[str, Any]): Content of the study's results, with at least one difference.
         path (Path): The picture, PNG.
@@ -202,7 +194,9 @@ def draw_differences(content: Mapping[str, Any], path: Path) -> Path:
     for y, row in enumerate(rows):
         if y and (row['ours'], row['theirs']) != (rows[y - 1]['ours'], rows[y - 1]['theirs']):
             axes.axhline(y - .5, color='#dddddd', lw=.8)
-        axes.plot([100 * row['low'], 100 * row['high']], [y, y], color='black', lw=1.6)
+        single = max(row['seeds'].values()) == 1
+        axes.plot([100 * row['low'], 100 * row['high']], [y, y], color='black', lw=1.6,
+                  ls=':' if single else '-', label='one seed: photos only' if single else None)
         axes.plot(100 * row['value'], y, 'D', ms=5, color='black',
                   label='mean of the sets, with its 95 % interval')
         for name, value in row['by_set'].items():

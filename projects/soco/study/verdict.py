@@ -49,29 +49,30 @@ def outlook(photos: int, objects: int, seeds: int) -> str:
             + ('More seeds help.' if of_seeds > of_photos else 'More validation photos help.'))
 
 
-def verdict(ours: str, theirs: str, found: Mapping[tuple[int, int], Interval], seeds: int,
-            reached: Mapping[tuple[int, int], float]) -> str:
+def verdict(ours: str, theirs: str, found: Mapping[tuple[int, int], Interval],
+            seeds: Mapping[tuple[int, int], int], reached: Mapping[tuple[int, int], float],
+            total: int) -> str:
     """Say in one sentence which start is ahead, and never more than the intervals.
 
     The rule: at each share of the labels, half-way through the schedule and at its end, a start is
     *ahead* if the whole 95 % interval of the difference in AP50 is above 0, *behind* if it is below 0,
-    and otherwise *no difference is shown*. Nothing is said where both are below 5 AP50.
+    and otherwise *no difference is shown*. Nothing is said where both are below 5 AP50. If one of the
+    starts stops before the end of the schedule, its last point takes the place of the end.
 
     Args:
         ours (str): Name of the start that is judged.
         theirs (str): Name of the start that it is compared with.
         found (Mapping): Share of the labels in percent and iterations, to the interval of
             `ours - theirs` in AP50, within [-1, 1].
-        seeds (int): Seeds of fine-tuning.
+        seeds (Mapping): The same keys, to the number of seeds of fine-tuning.
         reached (Mapping): The same keys, to the higher one of the two starts' AP50, within [0, 1].
+        total (int): Iterations of the whole schedule.
 
     Returns:
         str: The sentence.
     """
-    told = []
-    for moment, where in (('early', 'half-way'), ('end', 'at the end')):
-        everywhere = _places(found, moment)
-        where = f'{where} ({everywhere[0][1]} iterations)'
+    told, moments = [], _moments(found, total)
+    for where, everywhere in moments.items():
         places = [place for place in everywhere if reached[place] >= LEARNED]
         blank = [f'{share} %' for share, point in everywhere if (share, point) not in places]
         for word, matches in (('ahead of', lambda i: i.low > 0), ('behind', lambda i: i.high < 0)):
@@ -89,9 +90,21 @@ def verdict(ours: str, theirs: str, found: Mapping[tuple[int, int], Interval], s
         if blank:
             told.append(f'{where} neither has learned (AP50 under {100 * LEARNED:.0f}) with '
                         f'{" and ".join(blank)} of the labels')
-    about = ('one seed: the intervals cover the photos only, and another seed may differ'
-             if seeds == 1 else f'{seeds} seeds, 95 % intervals')
-    return f'{ours} against {theirs}: {"; ".join(told)} ({about}).'
+    used = {place: seeds[place] for places in moments.values() for place in places}
+    return f'{ours} against {theirs}: {"; ".join(told)} ({_about(used)}).'
+
+
+def _about(seeds: Mapping[tuple[int, int], int]) -> str:
+    """Say of how many seeds the intervals are."""
+    fewest, most = min(seeds.values()), max(seeds.values())
+    if most == 1:
+        return 'one seed: the intervals cover the photos only, and another seed may differ'
+    if fewest == most:
+        return f'{most} seeds, 95 % intervals'
+    single = ' and '.join(f'{share} % of the labels at {point} iterations'
+                          for (share, point), count in sorted(seeds.items()) if count == 1)
+    return (f'{fewest} to {most} seeds, 95 % intervals'
+            + (f'; one seed with {single}, where they cover the photos only' if single else ''))
 
 
 def _bounds(interval: Interval) -> str:
@@ -99,10 +112,20 @@ def _bounds(interval: Interval) -> str:
     return f'{100 * low:.1f} to {100 * high:.1f}'
 
 
-def _places(found: Mapping[tuple[int, int], Interval], moment: str) -> list[tuple[int, int]]:
-    points = sorted({point for _, point in found})
-    chosen = points[-1] if moment == 'end' else min(points, key=lambda p: abs(p - points[-1] / 2))
-    return sorted(place for place in found if place[1] == chosen)
+def _moments(found: Mapping[tuple[int, int], Interval], total: int
+             ) -> dict[str, list[tuple[int, int]]]:
+    """Return what is judged: the moment in words, to the places, in the order of the schedule."""
+    moments: dict[tuple[int, str], list[tuple[int, int]]] = {}
+    for share in sorted({share for share, _ in found}):
+        points = sorted(point for each, point in found if each == share)
+        half, last = min(points, key=lambda point: abs(point - total / 2)), points[-1]
+        chosen = {last: f'at the end ({last} iterations)' if last == total else
+                  f'after {last} of {total} iterations'}
+        if abs(half - total / 2) <= total / 8:
+            chosen[half] = f'half-way ({half} iterations)'
+        for point, where in chosen.items():
+            moments.setdefault((point, where), []).append((share, point))
+    return {where: places for (_, where), places in sorted(moments.items())}
 
 
 def labels_worth(reached: float, theirs: Mapping[int, float]) -> tuple[float, str]:
