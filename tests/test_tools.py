@@ -101,7 +101,8 @@ def test_mmsoco_lists_the_tools_and_runs_them_without_anything_that_takes_long()
     commands = [[module, '--help'], [module], [module, 'nothing'], [module, '--version'],
                 *([module, name, '--help'] for name in python),
                 [module, 'pretrain', 'x', '--no-such-flag']]
-    listed, bare, unknown, version, *helps, wrong = outputs(commands, {*HEAVY, 'mmengine', 'pyarrow', 'PIL'})
+    listed, bare, unknown, version, *helps, wrong = outputs(
+        commands, {*HEAVY, 'mmengine', 'pyarrow', 'PIL'})
     assert all(f' {name} ' in listed for name in names) and listed.endswith('ended with 0')
     assert bare.removesuffix('2') == listed.removesuffix('0')
     assert "no command 'nothing'; mmsoco --help" in unknown and unknown.endswith('ended with 2')

@@ -40,7 +40,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--amp', choices=['no', 'fp16', 'bf16'], help='precision of all contenders '
                         '(default: fp16 on CUDA, as in the configs; no on a CPU)')
     parser.add_argument('--channels-last', choices=['yes', 'no', 'both'], help='memory format of '
-                        'weights and views of all contenders; both times each of them in the two formats '
+                        'weights and views of all contenders; both times each in the two formats '
                         '(default: that of the first config)')
     parser.add_argument('--compile', choices=['yes', 'no'], help="whether the configs' backbone and "
                         'neck are compiled (default: as in the first config)')

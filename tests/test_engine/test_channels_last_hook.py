@@ -42,4 +42,4 @@ def test_a_network_with_a_layer_that_would_crash_stays_as_it_is(layer: nn.Module
     """The weights of a 1 x 1 convolution are in both formats: look at another layer's."""
     model = nn.Sequential(network(), layer)
     ChannelsLastHook().before_run(SimpleNamespace(model=model))
-    assert not model[0][0].weight.is_contiguous() == converted
+    assert model[0][0].weight.is_contiguous() != converted

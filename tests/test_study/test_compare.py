@@ -302,7 +302,7 @@ def test_labels_are_compared_over_the_seeds_of_both(comparison: Comparison):
     assert told.startswith('After 8 iterations, imagenet reaches the AP50 of soco with 50 % of the '
                            'labels (32.5) with at most 50 %')
     verdict, = records.content['verdicts']
-    assert '1 to 2 seeds, 95 % intervals; one seed with 50 % of the labels at 4 iterations and ' in verdict
+    assert '1 to 2 seeds, 95 % intervals; one seed with 50 % of the labels at 4 iterations' in verdict
     for record in records.content['records'].values():
         record['values'] = {key: value / 10 for key, value in record['values'].items()}
     assert summarise(records)['worth'] == []  # neither has learned

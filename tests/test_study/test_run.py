@@ -201,11 +201,12 @@ def test_what_was_made_with_other_settings_is_refused(run: StudyRun, tmp_path: P
     run = again('study["pretrainings"] = dict(soco=dict(epochs=7))')  # nothing was made yet
     pretend(run, monkeypatch)
     assert run.run(math.inf)
-    same = 'study["pretrainings"] = dict(soco=dict(epochs=7))'
-    run = again(same + '\nstudy["starts"]["byol"] = dict(until=6)')  # a start may go on
-    for change, entry in (('', 'pretrainings.soco'),
-                          (same + '\nstudy["starts"]["soco"] = dict(parts=["backbone"])', 'starts.soco'),
-                          (same + '\nstudy["sets"]["cats"]["unlabelled"] = ["more"]', 'sets.cats')):
+    same = 'study["pretrainings"] = dict(soco=dict(epochs=7))\n'
+    run = again(same + 'study["starts"]["byol"] = dict(until=6)')  # a start may go on
+    for change, entry in (
+            ('', 'pretrainings.soco'),
+            (same + 'study["starts"]["soco"] = dict(parts=["backbone"])', 'starts.soco'),
+            (same + 'study["sets"]["cats"]["unlabelled"] = ["more"]', 'sets.cats')):
         with pytest.raises(ValueError, match=f'results of {entry} with other settings'):
             again(change)
 

@@ -43,7 +43,7 @@ def test_the_last_point_of_a_start_that_stops_is_not_called_the_end():
                    dict.fromkeys(found, .5), 300)
     assert 'at the end' not in told
     assert 'half-way (150 iterations) it is ahead of byol by 10.0 AP50 (5.0 to 20.0) with 25 %' in told
-    assert 'after 225 of 300 iterations it is ahead of byol by 10.0 AP50 (5.0 to 20.0) with 100 %' in told
+    assert 'after 225 of 300 iterations it is ahead of byol by 10.0 AP50 (5.0 to 20.0) with 100' in told
     assert told.endswith('(1 to 2 seeds, 95 % intervals; one seed with 100 % of the labels at 225 '
                          'iterations, where they cover the photos only).')
     early = {(25, 75): found[25, 75]}

@@ -127,7 +127,7 @@ def values_of(content: Mapping[str, Any], name: str, share: int, measure: str
 
 
 def _worth(records: Records, ours: str, theirs: str) -> list[str]:
-    """Say how many labels `theirs` needs to reach `ours` with fewer, at the last point of all shares."""
+    """Say how many labels `theirs` needs to reach `ours` with fewer, at the last common point."""
     content = records.content
     along = [values for name in (ours, theirs) for share in content['shares']
              if (values := values_of(content, name, share, 'box_AP50'))]
