@@ -164,8 +164,8 @@ def read_annotations(images: str | Path, train: str | Path, val: str | Path, wor
     masks = all(row.get('segmentation') for content in rows.values() for row in content['annotations'])
     objects = sum(not row.get('iscrowd') for row in rows['val']['annotations'])
     if not objects:
-        raise ValueError(f'{val} (--val) has no object, or only crowds: no detector can be evaluated on '
-                         'it. Use a file with annotated objects.')
+        raise ValueError(f'{val} (--val) has no object, or only crowds: no detector can be evaluated '
+                         'on it. Use a file with annotated objects.')
     files = [{row['file_name'] for row in content['images']} for content in rows.values()]
     sizes = [(name, (folder / name).stat().st_size) for name in sorted(files[0] | files[1])]
     return Annotations(
