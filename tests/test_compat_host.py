@@ -51,12 +51,17 @@ MMPRETRAIN = {
     'registry.py': 'from mmengine.registry import MODELS as ROOT, Registry\n__all__ = ["MODELS"]\n'
                    'MODELS = Registry("model", parent=ROOT, locations=["mmpretrain.models"])\n',
     'structures.py': 'here = True\n',
-    'models/__init__.py': 'from . import heads, necks, selfsup\n',
+    'models/__init__.py': 'from . import heads, necks, selfsup, utils\n',
     'models/necks.py':
         'from mmengine.model import BaseModule\nfrom mmpretrain.registry import MODELS\n'
         '@MODELS.register_module()\nclass NonLinearNeck(BaseModule):\n'
         '    def forward(self, x): return (x[0] + 1, )\n'
         '@MODELS.register_module()\nclass Other(BaseModule): pass\n',
+    'models/utils/__init__.py': 'from . import norm\n',
+    'models/utils/norm.py':
+        'from mmengine.model import BaseModule\nfrom mmpretrain.registry import MODELS\n'
+        '@MODELS.register_module()\nclass GRN(BaseModule): pass\n',
+    'models/utils/extra.py': 'from .norm import GRN\n',
     'models/heads.py':
         'from mmengine.model import BaseModule\nfrom mmpretrain.registry import MODELS\n'
         '@MODELS.register_module()\nclass LatentPredictHead(BaseModule):\n'
@@ -73,8 +78,8 @@ MMPRETRAIN = {
         '        super().__init__()\n        self.share = base_momentum\n'}
 USE = """
 from importlib.machinery import PathFinder
-find = PathFinder.find_spec
-PathFinder.find_spec = lambda name, *rest: None if name in ('mmselfsup', 'mmcls') else find(name, *rest)
+find, ABSENT = PathFinder.find_spec, ('mmselfsup', 'mmcls', 'imgaug')
+PathFinder.find_spec = lambda name, *rest: None if name in ABSENT else find(name, *rest)
 import importlib, sys
 import projects.soco.compat
 from projects.soco.compat.host import host_name
@@ -89,6 +94,14 @@ for name in ('mmcls.nowhere', 'mmselfsup.nowhere'):
     except ModuleNotFoundError: pass
     else: raise AssertionError(name)
 importlib.import_module('mmcls.registry')
+importlib.import_module('mmselfsup.models.utils')
+extra = importlib.import_module('mmselfsup.models.utils.extra')  # not a second time, by its path
+assert extra is importlib.import_module('mmpretrain.models.utils.extra')
+import imgaug.augmenters as iaa
+from imgaug.augmentables.lines import LineString
+try: iaa.Sequential([LineString])
+except ImportError as error: assert 'Sequential of imgaug is needed' in str(error)
+else: raise AssertionError('imgaug')
 with DefaultScope.overwrite_default_scope('mmselfsup'):
     assert ROOT.build(dict(type='NonLinearNeck'))([1]) == [2]
     assert ROOT.build(dict(type='LatentPredictHead'))(5, 3) == 2

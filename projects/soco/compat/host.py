@@ -105,6 +105,33 @@ class _StandIns(MetaPathFinder, Loader):
             sys.modules[module.__name__] = importlib.import_module(f'mmpretrain.{inner}')
 
 
+class _Lanes(MetaPathFinder, Loader):
+    """Serve `imgaug`, where it is not installed, as classes that cannot be made.
+
+    The fork of MMDetection imports it for its lanes, which nothing else needs; its distribution, imaug,
+    requires an older OpenCV.
+    """
+
+    def find_spec(self, name: str, path: Sequence[str] | None = None,
+                  target: ModuleType | None = None) -> ModuleSpec | None:
+        return ModuleSpec(name, self, is_package=True) if name.split('.')[0] == 'imgaug' else None
+
+    def create_module(self, spec: ModuleSpec) -> None:
+        return None
+
+    def exec_module(self, module: ModuleType) -> None:
+        def refuse(self: Any, *args: Any, **kwargs: Any) -> None:
+            raise ImportError(f'{type(self).__name__} of imgaug is needed, for lanes. Install imaug '
+                              'with the OpenCV that it requires, in an environment of its own.')
+
+        def absent(name: str) -> Any:
+            if name.startswith('__'):
+                raise AttributeError(name)
+            return type(name, (), dict(__init__=refuse))
+
+        vars(module)['__getattr__'] = absent
+
+
 def _found(module: str) -> bool:
     try:
         return importlib.util.find_spec(module) is not None
@@ -185,4 +212,6 @@ _MMSELFSUP = {'registry': _mmselfsup_registry, 'models': _mmselfsup_models}
 check_one_host()
 check_torchvision()
 if host_name() == 'onedl':
-    sys.meta_path.append(_StandIns())
+    # First, since the path of a package that is served leads others to its files, under a second name.
+    sys.meta_path.insert(0, _StandIns())
+    sys.meta_path.append(_Lanes())
