@@ -15,7 +15,7 @@ from projects.soco.launch.configs import dicts_in
 from projects.soco.launch.errors import Stopped
 from projects.soco.study import training
 from projects.soco.study.compare import Comparison, Start, read_annotations, read_starts
-from projects.soco.study.compare_page import summarise, values_of, write_results
+from projects.soco.study.compare_page import bands_of, draw, summarise, values_of, write_results
 from projects.soco.study.compare_run import facts_of, warnings_of
 from projects.soco.study.records import Records
 
@@ -306,6 +306,16 @@ def test_labels_are_compared_over_the_seeds_of_both(comparison: Comparison):
     for record in records.content['records'].values():
         record['values'] = {key: value / 10 for key, value in record['values'].items()}
     assert summarise(records)['worth'] == []  # neither has learned
+
+
+def test_shares_without_a_detector_have_no_panel(comparison: Comparison):
+    records = fill(comparison, .1)
+    records.set('bands', bands_of(records))
+    both = draw(records.content).shape[1]
+    for key in list(records.content['records']):
+        if '100percent' in key:
+            del records.content['records'][key]
+    assert draw(records.content).shape[1] < .6 * both
 
 
 def test_the_page_says_what_was_changed_and_which_photos_are_used(comparison: Comparison):

@@ -149,7 +149,7 @@ def _worth(records: Records, ours: str, theirs: str) -> list[str]:
 
 
 def draw(content: Mapping[str, Any], measure: str = 'box_AP50') -> np.ndarray:
-    """Draw AP along the schedule, a panel for each share of the labels.
+    """Draw AP along the schedule, a panel for each share of the labels that has a finished detector.
 
     A line is the mean over the seeds, its dots are the seeds, and its band is the 95 % interval over
     draws of val's photos of that mean.
@@ -161,7 +161,8 @@ def draw(content: Mapping[str, Any], measure: str = 'box_AP50') -> np.ndarray:
     Returns:
         np.ndarray: (H, W, 3) uint8.
     """
-    shares = content['shares']
+    shares = [share for share in content['shares'] if any(
+        values_of(content, start['name'], share, measure) for start in content['starts'])]
     figure = Figure(figsize=(4.4 * len(shares) + .6, 3.8), dpi=110, layout='constrained')
     axes: list[Axes] = list(figure.subplots(1, len(shares), sharey=True, squeeze=False)[0])
     for place, share in zip(axes, shares):
