@@ -2,7 +2,9 @@
 import itertools
 import signal
 from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,7 +16,7 @@ from mmengine.runner import Runner
 from small import assert_same, tiny_config
 
 from projects.soco.datasets import SampleKey
-from projects.soco.engine import ResumableBatchSampler
+from projects.soco.engine import ResumableBatchSampler, loops
 from projects.soco.launch.errors import Stopped
 from projects.soco.weights.read import find_newest_checkpoint
 
@@ -250,3 +252,17 @@ def test_epochs_of_another_length_resume_at_a_whole_one(tmp_path: Path,
     order = dict(sampler=dict(type='DefaultSampler', shuffle=True))
     train_numbers(tmp_path, loop, order, stop_in=8)
     assert len(train_numbers(tmp_path, loop, {**order, 'drop_last': True})) == 5
+
+
+@pytest.mark.parametrize('skip', [lambda batches: [next(batches) for _ in range(3)],
+                                  lambda batches: batches.skip_iter(3)], ids=['MMEngine', 'its fork'])
+def test_batches_that_are_done_are_skipped_as_either_host_does(skip: Callable):
+    class Loader:
+        batch_sampler = SimpleNamespace(passes=2)
+
+        def __iter__(self) -> Iterator[str]:
+            return iter('ab')
+
+    batches = loops._Batches(Loader(), 3)
+    skip(batches)
+    assert [next(batches), next(batches)] == ['a', 'b'] and batches._batches._epoch == 2

@@ -1,6 +1,5 @@
 """Training loops and samplers that resume at the right data, without loading what is before it."""
 import copy
-import itertools
 import sys
 import types
 from collections.abc import Iterator
@@ -203,6 +202,35 @@ def _advanced(loop: BaseLoop, cfg: dict, done: int) -> DataLoader:
         diff_rank_seed=runner._randomness_cfg.get('diff_rank_seed', False))
 
 
+class _Batches:
+    """The batches of an advanced loader, after a nothing for each that is done.
+
+    MMEngine's loop takes these one by one and discards them; its fork calls `skip_iter`.
+    """
+
+    def __init__(self, dataloader: DataLoader, done: int) -> None:
+        self._dataloader, self._done = dataloader, done
+        self._batches: _InfiniteDataloaderIterator | None = None
+
+    def __iter__(self) -> Iterator[dict]:
+        return self
+
+    def __next__(self) -> dict:
+        if self._done:
+            self._done -= 1
+            return {}
+        if self._batches is None:
+            self._batches = _InfiniteDataloaderIterator(self._dataloader)
+            first = next(self._batches)
+            self._batches._epoch = self._dataloader.batch_sampler.passes
+            return first
+        return next(self._batches)
+
+    def skip_iter(self, count: int) -> None:
+        """Skip batches that are done."""
+        self._done -= count
+
+
 @LOOPS.register_module()
 class ResumableIterLoop(IterBasedTrainLoop):
     """mmengine's iteration loop for detectors, which resumes without loading the data again.
@@ -234,20 +262,13 @@ class ResumableIterLoop(IterBasedTrainLoop):
             if hasattr(begun, '_shutdown_workers'):
                 begun._shutdown_workers()
             self.dataloader = _advanced(self, self._loader_cfg, self._iter)
-            self.dataloader_iterator = self._batches(self._iter)
+            self.dataloader_iterator = _Batches(self.dataloader, self._iter)
         return super().run()
 
     def run_iter(self, data_batch: Any) -> None:
         """Run one iteration."""
         super().run_iter(data_batch)
         self.stop_training = self._iter >= self.stop_after
-
-    def _batches(self, done: int) -> Iterator[dict]:
-        yield from itertools.repeat({}, done)  # which mmengine's loop discards
-        batches = _InfiniteDataloaderIterator(self.dataloader)
-        first = next(batches)
-        batches._epoch = self.dataloader.batch_sampler.passes
-        yield from itertools.chain([first], batches)
 
 
 @LOOPS.register_module()
