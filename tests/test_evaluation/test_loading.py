@@ -117,7 +117,7 @@ def test_what_is_no_checkpoint_or_no_pretraining_config(cfg, tmp_path):
 def test_the_backbone_of_another_method(cfg, state, tmp_path, suffix):
     """Its other parts are not evaluated, and need not be in the file."""
     own = {key: value for key, value in state.items() if key.startswith('backbone.')}
-    weights = {**{f'module.encoder_q.{key.removeprefix("backbone.")}': value
+    weights = {**{f'module.encoder_q.{key.removeprefix("backbone.")}': value.contiguous()
                   for key, value in own.items()}, 'module.queue': torch.ones(2)}
     path = tmp_path / f'moco{suffix}'
     (safetensors.torch.save_file if suffix == '.safetensors' else torch.save)(weights, path)
