@@ -78,6 +78,7 @@ def test_the_whole_way(folder, gpus):
     state = build_detector(detector)[0].state_dict()
     assert int(found[1]) == len(start) == 136 and start.keys() <= state.keys()
     assert all(torch.equal(start[key], value) for key, value in frozen.items())
+    assert all(value.is_contiguous() for value in start.values())
     assert bool(frozen) == (' no: it stays as it is loaded (--freeze)' in output)
     assert re.search(r'neck +FPN +4  no: no box of a view reaches it', output)
     assert 'backbone: ResNet has frozen_stages=1 in the detector' in output

@@ -79,8 +79,10 @@ def write_and_compare(weights: Mapping[str, Tensor], model: nn.Module, out: str 
         list[str]: See `load_and_compare`.
     """
     meta = dict(pretrained_by=by, checkpoint=str(checkpoint))
+    # Not in channels_last, which tools such as safetensors refuse.
+    state = {name: value.contiguous() for name, value in weights.items()}
     with whole_file(out, 'wb') as file:
-        torch.save(dict(state_dict=dict(weights), meta=meta), file)
+        torch.save(dict(state_dict=state, meta=meta), file)
     return load_and_compare(model, read_checkpoint(out)['state_dict'], weights)
 
 
