@@ -92,9 +92,6 @@ class _StandIns(MetaPathFinder, Loader):
             return None
         return ModuleSpec(name, self, is_package=True) if package in ('mmcls', 'mmselfsup') else None
 
-    def create_module(self, spec: ModuleSpec) -> None:
-        return None
-
     def exec_module(self, module: ModuleType) -> None:
         package, _, inner = module.__name__.partition('.')
         if package == 'mmselfsup' and inner in _MMSELFSUP:
@@ -115,9 +112,6 @@ class _Lanes(MetaPathFinder, Loader):
     def find_spec(self, name: str, path: Sequence[str] | None = None,
                   target: ModuleType | None = None) -> ModuleSpec | None:
         return ModuleSpec(name, self, is_package=True) if name.split('.')[0] == 'imgaug' else None
-
-    def create_module(self, spec: ModuleSpec) -> None:
-        return None
 
     def exec_module(self, module: ModuleType) -> None:
         def refuse(self: Any, *args: Any, **kwargs: Any) -> None:

@@ -203,9 +203,9 @@ def _advanced(loop: BaseLoop, cfg: dict, done: int) -> DataLoader:
 
 
 class _Batches:
-    """The batches of an advanced loader, after a nothing for each that is done.
+    """The batches of an advanced loader, after an empty one for each that is done.
 
-    MMEngine's loop takes these one by one and discards them; its fork calls `skip_iter`.
+    MMEngine's loop takes the empty ones and discards them; its fork calls `skip_iter`.
     """
 
     def __init__(self, dataloader: DataLoader, done: int) -> None:
