@@ -229,6 +229,20 @@ def test_a_detector_may_stop_within_its_schedule(tmp_path: Path):
     assert train_numbers(tmp_path / 'part', {**loop, 'stop_after': 12}, order) == []
 
 
+def test_a_resumed_detector_skips_also_where_the_fork_is_told_not_to(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The option `fast_forward_on_resume` of its loop; the batches before are empty."""
+    order: dict = dict(sampler=dict(type='InfiniteSampler', shuffle=True))
+    loop = dict(type='ResumableIterLoop', max_iters=18)
+    train_numbers(tmp_path, loop, order, stop_in=5)
+    told = []
+    monkeypatch.setattr(loops.ResumableIterLoop, 'fast_forward_on_resume', True, raising=False)
+    monkeypatch.setattr(loops.IterBasedTrainLoop, 'run',
+                        lambda loop: told.append(loop.fast_forward_on_resume))
+    train_numbers(tmp_path, loop, order)
+    assert told == [False]
+
+
 @pytest.mark.parametrize('by_shape', [False, True])
 def test_a_detector_that_counts_epochs_resumes_inside_one(tmp_path: Path, by_shape: bool,
                                                           monkeypatch: pytest.MonkeyPatch):

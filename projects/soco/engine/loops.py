@@ -263,6 +263,8 @@ class ResumableIterLoop(IterBasedTrainLoop):
                 begun._shutdown_workers()
             self.dataloader = _advanced(self, self._loader_cfg, self._iter)
             self.dataloader_iterator = _Batches(self.dataloader, self._iter)
+            # of MMEngine's fork, which would train on the empty batches; nothing is loaded anyway
+            self.fast_forward_on_resume = False
         return super().run()
 
     def run_iter(self, data_batch: Any) -> None:
