@@ -65,7 +65,7 @@ def fit_detector(detector: Config, images: Path, train: Path, val: Path, classes
     total = iters or before
     cfg.param_scheduler = list(as_shares(cfg, before, epoch))
     cfg.train_cfg = dict(type='ResumableIterLoop', max_iters=total,
-                         val_interval=max(1, total // points))
+                         val_interval=-(-total // points))
     cfg.val_cfg, cfg.test_cfg = dict(type='ValLoop'), dict(type='TestLoop')
     notes.append(f'{total} iterations of {batch} photos, whatever the share of the labels')
     if any(str(node.get('type')).endswith('ClassBalancedDataset')
