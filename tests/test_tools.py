@@ -233,3 +233,15 @@ def test_the_imports_of_a_tool_work():
                           cwd=ROOT, text=True, capture_output=True,
                           env={**os.environ, 'PYTHONPATH': str(ROOT)})
     assert done.returncode == 0, (done.stdout + done.stderr)[-2000:]
+
+
+def test_no_console_reads_brackets_as_markup():
+    """A photo in `set [old]/`, or a class `card [/red]`, would lose its brackets or raise an error."""
+    calls = [(path, node) for folder in ('tools', 'projects') for path in (ROOT / folder).rglob('*.py')
+             for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)
+             and (getattr(node.func, 'id', '') == 'Console'
+                  or 'TextColumn' in ast.unparse(node.func) and '{' in ast.unparse(node.args))]
+    assert len(calls) > 20
+    for path, node in calls:
+        assert any(word.arg == 'markup' and ast.unparse(word.value) == 'False'
+                   for word in node.keywords), f'{path}:{node.lineno}'

@@ -216,7 +216,7 @@ def main() -> None:
     torch.set_num_threads(1)
     cv2.setNumThreads(0)
     torch.manual_seed(0)
-    console = Console()
+    console = Console(markup=False)
     init_default_scope(cfg.default_scope)
     settings = cfg.train_dataloader.dataset
     with ExitStack() as stack:

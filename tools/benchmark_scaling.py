@@ -174,7 +174,7 @@ def main() -> None:
     if args.device == 'cuda' and max(args.ranks) > torch.cuda.device_count():
         raise ValueError(f'--ranks {max(args.ranks)}: found {torch.cuda.device_count()} CUDA devices.')
     multiprocessing.set_forkserver_preload(['__main__', 'projects.soco.evaluation.step'])
-    console = Console()
+    console = Console(markup=False)
     rounds: dict[int, list[dict[str, float]]] = {world: [] for world in sorted({1, *args.ranks})}
     for _ in track(range(args.rounds), 'rounds', console=console, transient=True):
         for world in rounds:

@@ -117,7 +117,7 @@ def main() -> None:
     args = parse_args()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends what is timed, as Ctrl-C does
     if args.annotations:
-        Console().print(time_annotations(*args.annotations))
+        Console(markup=False).print(time_annotations(*args.annotations))
         return
     table = Table('tool', 'median (s)', 'min', 'max', box=None)
     with tempfile.TemporaryDirectory() as name:
@@ -129,7 +129,7 @@ def main() -> None:
                  lambda: first_iteration_seconds(folder))):
             seconds = [measure() for _ in range(args.rounds)]
             table.add_row(what, *(f'{f(seconds):.2f}' for f in (statistics.median, min, max)))
-    Console().print(table)
+    Console(markup=False).print(table)
 
 
 if __name__ == '__main__':

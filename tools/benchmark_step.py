@@ -145,7 +145,7 @@ def main() -> None:
     args.compile = (first.model.get('compile_features', False) if args.compile is None else
                     args.compile == 'yes')
     builders = gather_builders(args, configs, device)
-    console = Console()
+    console = Console(markup=False)
     name = torch.cuda.get_device_name() if args.device == 'cuda' else platform.processor()
     console.print(f'{name or "CPU"}, {torch.get_num_threads()} CPU threads, torch '
                   f'{torch.__version__}, batch {args.batch}, precision: {args.amp}'

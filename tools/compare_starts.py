@@ -61,7 +61,7 @@ def main() -> None:
     import projects.soco.compat  # noqa: F401  (before anything of OpenMMLab)
     from projects.soco.detectors.read import read_detector
     from projects.soco.study.compare_run import facts_of, run_comparison, show, warnings_of
-    console = Console(highlight=False)
+    console = Console(highlight=False, markup=False)
     detector, notes = read_detector(args.detector, args.cfg_options)
     comparison = Comparison(detector, data, starts, args.shares, args.seeds, folder, args.iters,
                             args.workers)

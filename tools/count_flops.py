@@ -31,7 +31,7 @@ def main() -> None:
     from projects.soco.evaluation.cost import match_detector, measure_cost
     from projects.soco.runs.next_steps import DETECTOR_FILE, HAND_OVER, fitting_detector
     configs = args.configs or sorted((ROOT / 'configs').glob('soco_*.py'))
-    console = Console()
+    console = Console(markup=False)
     table = Table(box=None)
     for column in ('config', 'parameters (M)', 'GFLOP per image and step', 'keys matched', 'detector'):
         table.add_column(column, justify='left' if column in ('config', 'detector') else 'right',

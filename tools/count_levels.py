@@ -44,7 +44,7 @@ def main() -> None:
     for v, (row, first) in enumerate(zip(shares, finest, strict=True)):
         moved = f'{row[:first].sum():.2f} to {names[first]}' if first else '0'
         table.add_row(f'{v + 1}', *(f'{share:.2f}' for share in row), moved)
-    console = Console()
+    console = Console(markup=False)
     console.print(table)
     console.print(f'{int(counts.sum())} boxes of {args.samples} samples')
 

@@ -45,7 +45,7 @@ def main() -> None:
             f'{count / 2**30:.1f}'
             for count in (found.weights, found.buckets, found.saved, found.total)),
             *(str(found.largest_batch(size * 1e9)) for size in SIZES))
-    Console().print(table)
+    Console(markup=False).print(table)
 
 
 if __name__ == '__main__':

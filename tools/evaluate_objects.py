@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 FEATURES, LABELLED_FEATURES = ('projection', 'object'), ('object', 'backbone')
 RANDOM = 'random'
 NUM_PHOTOS = 64
-console = Console(highlight=False)
+console = Console(highlight=False, markup=False)
 
 
 def parse_args() -> argparse.Namespace:
@@ -176,7 +176,7 @@ def make_proposals(args: argparse.Namespace, cfg: Config, folder: str) -> tuple[
 
 
 def progress() -> Progress:
-    return Progress(TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn(),
+    return Progress(TextColumn('{task.description}', markup=False), BarColumn(), MofNCompleteColumn(),
                     TimeElapsedColumn(), console=console)
 
 
@@ -277,9 +277,9 @@ def main() -> None:
     register_modules(cfg)
     result = (judge_classes if args.annotations else judge_views)(args, cfg)
     for note in result['left_out']:
-        console.print(f'Left out: {note}', markup=False, soft_wrap=True)
+        console.print(f'Left out: {note}', soft_wrap=True)
     for note in result.get('mended', ()):
-        console.print(f'Mended in the annotations: {note}', markup=False, soft_wrap=True)
+        console.print(f'Mended in the annotations: {note}', soft_wrap=True)
     if args.out:
         console.print(f'Pictures of nearest neighbours are in {args.out}', soft_wrap=True)
     if args.json:

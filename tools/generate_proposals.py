@@ -176,7 +176,7 @@ def run(args: argparse.Namespace) -> None:
     from projects.soco.proposals.journal import remarks_path, skipped_path
     from projects.soco.proposals.sources import open_source
 
-    console = Console()
+    console = Console(markup=False)
     check_flags(args)
     source = open_source(args.images, args.root, args.follow_links)
     with console.status('preparing the boxes'):
@@ -191,9 +191,9 @@ def run(args: argparse.Namespace) -> None:
     with console.status('listing the images'):
         names = generator.images(source)
     for note in generator.notes:
-        console.print(note, markup=False, highlight=False)
-    columns = (TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn(),
-               TextColumn('{task.fields[rate]}'), TimeElapsedColumn(), TextColumn('left'),
+        console.print(note, highlight=False)
+    columns = (TextColumn('{task.description}', markup=False), BarColumn(), MofNCompleteColumn(),
+               TextColumn('{task.fields[rate]}', markup=False), TimeElapsedColumn(), TextColumn('left'),
                TimeRemainingColumn())
     start, new, skipped = time.monotonic(), 0, 0
     with Progress(*columns, console=console) as progress:
@@ -226,15 +226,15 @@ def run(args: argparse.Namespace) -> None:
         console.print(f'{len(summary.skipped)} images skipped, listed in '
                       f'{skipped_path(args.out)}:')
         for reason, count in Counter(s.reason for s in summary.skipped).most_common(5):
-            console.print(f'  {count} × {reason}', markup=False, highlight=False)
+            console.print(f'  {count} × {reason}', highlight=False)
         for image, reason in summary.skipped[:5]:
-            console.print(f'  {image}: {reason}', markup=False, highlight=False)
+            console.print(f'  {image}: {reason}', highlight=False)
     if summary.remarks:
         console.print(f'{len(summary.remarks)} images look wrong, listed in {remarks_path(args.out)}:')
         for reason, count in Counter(r.reason for r in summary.remarks).most_common():
-            console.print(f'  {count} × {reason}', markup=False, highlight=False)
+            console.print(f'  {count} × {reason}', highlight=False)
     if summary.passed_over:
-        console.print(f'not taken: {summary.passed_over.describe()}', markup=False, highlight=False,
+        console.print(f'not taken: {summary.passed_over.describe()}', highlight=False,
                       soft_wrap=True)
     if summary.earlier:
         console.print('the store was made by an earlier version, which scaled images of more than 8 '

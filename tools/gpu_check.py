@@ -60,7 +60,7 @@ def main() -> None:
         run_parts,
     )
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends the part that runs, as Ctrl-C does
-    console = Console()
+    console = Console(markup=False)
     console.print(f'{machine["name"]}, torch {machine["torch"]}; figures: {args.out}')
     with tempfile.TemporaryDirectory(prefix='soco_gpu_check_') as folder:
         make_photos(Path(folder), count_photos(args.tiny))

@@ -134,7 +134,8 @@ def train(config: Path, run: Path, steps: int, gpus: int, *options: str) -> Path
                    f'--master_port={_free_port()}', *command, '--launcher', 'pytorch']
     paths = [str(ROOT), *filter(None, [os.environ.get('PYTHONPATH')])]
     try:
-        run_with_bar(Console(highlight=False), command, config.with_suffix('.log'), config.stem, steps,
+        run_with_bar(Console(highlight=False, markup=False), command, config.with_suffix('.log'),
+                     config.stem, steps,
                      dict(PYTHONPATH=os.pathsep.join(paths), OMP_WAIT_POLICY='PASSIVE'))
     except Stopped:
         print('Stopped before the end; the same command with --resume continues.')

@@ -34,7 +34,7 @@ PACKAGED = {
 MAX_PHOTOS = 80  # 100 iterations of batch 8 use each about ten times
 SPREAD_FLOOR = 0.2  # below, the object features have nearly collapsed; see feature_spread
 
-console = Console(highlight=False)
+console = Console(highlight=False, markup=False)
 
 
 def collect_photos(folder: Path | None) -> None:
@@ -184,8 +184,8 @@ def finetune(checkpoint: Path) -> None:
     for kind, ap, ap50 in found:
         name = 'box' if kind == 'bbox' else 'mask'
         console.print(f'{name} AP {float(ap):.3f}, {name} AP50 {float(ap50):.3f}')
-    console.print('[bold]Trained and evaluated on the same eight photos[/bold]: this only shows that '
-                  "the pipeline works, and does not measure the detector's quality.")
+    console.print('Trained and evaluated on the same eight photos: this only shows that the pipeline '
+                  "works, and does not measure the detector's quality.", style='bold')
 
 
 def demonstrate(folder: Path | None) -> None:
@@ -296,7 +296,7 @@ def compare(args: argparse.Namespace) -> None:
     console.print(f'{why} ({detector}); {epochs} epochs of pretraining on {len(names)} photos, {iters} '
                   f'iterations of each of {len(texts) + 1} detectors', soft_wrap=True)
     for warning in compare_run.warnings_of(data):
-        console.print(f'[bold red]{warning}[/]', soft_wrap=True)
+        console.print(warning, style='bold red', soft_wrap=True)
 
     console.rule('(b) proposals and pretraining')
     photos, pretraining = folder / 'photos.txt', folder / 'pretraining'

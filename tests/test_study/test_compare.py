@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from mmengine.config import Config
+from rich.console import Console
 from small import ROOT, write_set
 
 from projects.soco.detectors.fit import as_shares, fit_detector, thaw
@@ -16,7 +17,7 @@ from projects.soco.launch.errors import Stopped
 from projects.soco.study import training
 from projects.soco.study.compare import Comparison, Start, read_annotations, read_starts
 from projects.soco.study.compare_page import bands_of, draw, summarise, values_of, write_results
-from projects.soco.study.compare_run import facts_of, warnings_of
+from projects.soco.study.compare_run import facts_of, show, warnings_of
 from projects.soco.study.records import Records
 
 MMDET = Path(__import__('mmdet').__file__).parent / '.mim/configs'
@@ -332,3 +333,8 @@ def test_shares_and_seeds_out_of_range(comparison: Comparison):
                        seeds, comparison.folder, iters)
 
 
+def test_brackets_in_names_are_shown_as_they_are(capsys):
+    show({'classes': 'car [/old], [red]'}, ['set [old]/a.jpg is in both'],
+         Console(highlight=False, markup=False))
+    assert capsys.readouterr().out.splitlines() == [
+        'classes: car [/old], [red]', 'set [old]/a.jpg is in both']

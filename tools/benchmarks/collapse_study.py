@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 POINTS = (150, 300)  # iterations of fine-tuning to report
 CURVES = ('obj_rank', 'proj_rank', 'loss', 'obj_std')
-console = Console(highlight=False)
+console = Console(highlight=False, markup=False)
 
 
 def parse_args() -> argparse.Namespace:

@@ -24,7 +24,7 @@ from projects.soco.launch.errors import STOPPED, run_tool
 if TYPE_CHECKING:
     from projects.soco.study.run import StudyRun
 
-console = Console(highlight=False)
+console = Console(highlight=False, markup=False)
 
 
 def parse_args() -> argparse.Namespace:

@@ -26,8 +26,8 @@ def run_with_bar(console: Console, command: Sequence[str], log: Path, what: str,
     """
     console.print(f'$ {" ".join(command)}', style='dim', soft_wrap=True)
     shown = 0
-    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-               TextColumn('{task.fields[state]}'))
+    columns = (TextColumn('{task.description}', markup=False), BarColumn(), MofNCompleteColumn(),
+               TimeElapsedColumn(), TextColumn('{task.fields[state]}', markup=False))
     with Progress(*columns, console=console) as progress:
         task = progress.add_task(what, total=total, state='starting (imports take some seconds)')
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Console
+from rich.text import Text
 
 from ..launch.checks import check_work_dir
 from ..launch.errors import STOPPED
@@ -53,9 +54,9 @@ def warnings_of(data: Annotations) -> list[str]:
 def show(facts: Mapping[str, str], warnings: Sequence[str], console: Console) -> None:
     """Print facts and warnings."""
     for label, value in facts.items():
-        console.print(f'[bold]{label}[/]: {value}', soft_wrap=True)
+        console.print(Text.assemble((label, 'bold'), f': {value}'), soft_wrap=True)
     for warning in warnings:
-        console.print(f'[bold red]{warning}[/]', soft_wrap=True)
+        console.print(warning, style='bold red', soft_wrap=True)
 
 
 def run_comparison(comparison: Comparison, facts: Mapping[str, str], warnings: Sequence[str],
@@ -94,7 +95,7 @@ def run_comparison(comparison: Comparison, facts: Mapping[str, str], warnings: S
     if records.content['records']:
         page, verdicts = write_results(records, folder, facts, warnings, links or {})
         for verdict in verdicts:
-            console.print(f'\n[bold]{verdict}[/]', soft_wrap=True)
+            console.print(f'\n{verdict}', style='bold', soft_wrap=True)
         console.print(f'\nPage, picture and numbers: {page}, compare_starts.png, results.json',
                       soft_wrap=True)
     if code:

@@ -55,8 +55,8 @@ class Jobs:
             ValueError: If a job failed. Concurrent jobs were stopped and can be resumed.
         """
         left = [job for job in self.jobs if not self.is_done(job)]
-        columns = (TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn(),
-                   TimeElapsedColumn(), TextColumn('{task.fields[state]}'))
+        columns = (TextColumn('{task.description}', markup=False), BarColumn(), MofNCompleteColumn(),
+                   TimeElapsedColumn(), TextColumn('{task.fields[state]}', markup=False))
         running: dict[Future, Any] = {}
         with Progress(*columns, console=self.console) as progress, \
                 ThreadPoolExecutor(self.workers) as pool:
