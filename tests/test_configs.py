@@ -76,6 +76,17 @@ def test_the_recipes_are_there():
     assert set(CHANGES) == set(ABLATIONS)
 
 
+def test_the_readme_has_the_epochs_of_the_configs():
+    rows = re.findall(r'^\| `configs/(\S+)\.py` \| (.+?) \|', (ROOT / 'README.md').read_text(), re.M)
+    assert len(rows) == 5
+    for name, epochs in rows:
+        start, _, rest = name.partition('{')
+        endings, _, end = rest.partition('}')
+        names = [f'{start}{ending}{end}' for ending in endings.split(',')]
+        assert [read(each).train_cfg.max_epochs for each in names] == list(
+            map(int, re.findall(r'\d+', epochs))), name
+
+
 @pytest.mark.parametrize('name', RECIPES + ABLATIONS)
 def test_a_config_opens_with_its_command(name: str):
     path = CONFIGS / ('ablations' if name in ABLATIONS else '') / f'{name}.py'
