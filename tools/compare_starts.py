@@ -54,21 +54,30 @@ def main() -> None:
     name = args.detector.rpartition('/')[2].removesuffix('.py').replace('mmdet::', '')
     folder = Path(args.work_dir or f'work_dirs/compare_{name}')
     starts = read_starts(args.starts)
-    data = read_annotations(args.images, args.train, args.val, folder)
 
     from rich.console import Console
 
     import projects.soco.compat  # noqa: F401  (before anything of OpenMMLab)
+    from projects.soco.detectors.fit import needs_masks
     from projects.soco.detectors.read import read_detector
-    from projects.soco.study.compare_run import facts_of, run_comparison, show, warnings_of
+    from projects.soco.study.compare_run import (
+        facts_of,
+        plan_warnings,
+        run_comparison,
+        show,
+        warnings_of,
+    )
     console = Console(highlight=False, markup=False)
     detector, notes = read_detector(args.detector, args.cfg_options)
+    data = read_annotations(args.images, args.train, args.val, folder, console.print,
+                            needs_masks(detector))
     comparison = Comparison(detector, data, starts, args.shares, args.seeds, folder, args.iters,
                             args.workers)
-    facts, warnings = facts_of(comparison, args.detector), warnings_of(data)
+    comparison.notes = [*notes, *comparison.notes]
+    comparison.check_starts()
+    facts, warnings = facts_of(comparison, args.detector), [*warnings_of(data),
+                                                            *plan_warnings(comparison)]
     show(facts, warnings, console)
-    for note in [*notes, *comparison.notes]:
-        console.print(f'note: {note}', soft_wrap=True)
     console.print(f'{len(comparison.jobs())} detectors to train in {folder}', soft_wrap=True)
     if args.dry_run:
         return

@@ -310,6 +310,7 @@ def compare(args: argparse.Namespace) -> None:
     console.rule('(c) the same detector from each start')
     starts, workers = read_starts([*texts, f'soco:{pretraining}']), 1 if cuda else 2
     comparison = Comparison(read_detector(detector)[0], data, starts, [100], 1, folder, iters, workers)
+    comparison.check_starts()
     about, told = own_photos.about_pretraining(pretraining / 'run', len(names), epochs)
     facts = {**compare_run.facts_of(comparison, f'{why} ({detector})'), 'pretraining': about}
     told = [*compare_run.warnings_of(data), *told,

@@ -2,12 +2,11 @@
 import importlib.util
 import os
 import sys
-from pathlib import Path
 
 from . import __version__
+from .files import project_folder
 from .launch.errors import run_tool
 
-PACKAGE = Path(__file__).resolve().parent
 # A wheel contains the tools in .mim; an editable install links them there. Name: tool, what it does.
 COMMANDS = {
     'proposals': ('generate_proposals.py', 'make a proposal store from photos'),
@@ -28,15 +27,9 @@ COMMANDS = {
 }
 
 
-def tools_folder() -> Path:
-    """Return the folder of the tools: that of the installed package, or of the checkout."""
-    installed = PACKAGE / '.mim/tools'
-    return installed if installed.is_dir() else PACKAGE.parents[1] / 'tools'
-
-
 def usage() -> str:
     """Return the help: one line for each command whose tool this installation has."""
-    folder = tools_folder()
+    folder = project_folder() / 'tools'
     lines = [f'  {name:<18} {text}' for name, (tool, text) in COMMANDS.items()
              if (folder / tool).is_file()]
     return '\n'.join(['usage: mmsoco COMMAND [arguments]', '', *lines, '',
@@ -53,7 +46,7 @@ def main() -> None:
     if name == '--version':
         print(f'mmsoco {__version__}')
         return
-    tool = tools_folder() / COMMANDS.get(name, ('', ''))[0]
+    tool = project_folder() / 'tools' / COMMANDS.get(name, ('', ''))[0]
     if not tool.is_file():
         print(f'error: mmsoco has no command {name!r}; mmsoco --help lists them.', file=sys.stderr)
         sys.exit(2)

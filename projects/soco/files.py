@@ -13,6 +13,13 @@ PathLike = str | os.PathLike
 ADVICE = 'Free some disk space or choose another place, then start the same command again.'
 
 
+def project_folder() -> Path:
+    """Return the folder of tools/ and configs/: that of the installed package, or the checkout."""
+    package = Path(__file__).resolve().parent
+    installed = package / '.mim'
+    return installed if (installed / 'tools').is_dir() else package.parents[1]
+
+
 class NotWrittenError(OSError):
     """A file could not be written; the message names the file and what to do."""
 

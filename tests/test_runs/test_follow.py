@@ -30,6 +30,12 @@ def test_progress_is_read_and_output_kept(tmp_path: Path):
     assert (tmp_path / 'log').read_text().count('Epoch(train)') == 2
 
 
+def test_a_tool_is_found_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    run_training(['tools/check_install.py', '--help'], tmp_path / 'log', 'run')
+    assert 'usage: check_install.py' in (tmp_path / 'log').read_text()
+
+
 def test_variables_reach_the_run(tmp_path: Path):
     run_training(script(tmp_path, 'import os; print(os.environ["OMP_NUM_THREADS"])'), tmp_path / 'log',
                  'run', environment={'OMP_NUM_THREADS': '7'})

@@ -1,23 +1,28 @@
 """Tests of the comparison of starts: fitted configs, plan, records, page."""
+import contextlib
 import json
 import math
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
+import torch
 from mmengine.config import Config
 from rich.console import Console
-from small import ROOT, write_set
+from small import ROOT, make_store, write_set
 
-from projects.soco.detectors.fit import as_shares, fit_detector, thaw
+from projects.soco.detectors.build import build_detector
+from projects.soco.detectors.fit import as_shares, fit_detector, needs_masks, thaw
+from projects.soco.engine.schedules import CosineLR
 from projects.soco.launch.configs import dicts_in
 from projects.soco.launch.errors import Stopped
 from projects.soco.study import training
 from projects.soco.study.compare import Comparison, Start, read_annotations, read_starts
 from projects.soco.study.compare_page import bands_of, draw, summarise, values_of, write_results
-from projects.soco.study.compare_run import facts_of, show, warnings_of
+from projects.soco.study.compare_run import facts_of, plan_warnings, show, warnings_of
 from projects.soco.study.records import Records
 
 MMDET = Path(__import__('mmdet').__file__).parent / '.mim/configs'
@@ -52,6 +57,106 @@ def test_any_detector_gets_the_data_the_classes_and_the_length(name: str):
     assert any('80 iterations' in note for note in notes)
     base = load(name).get('auto_scale_lr')
     assert not base or cfg.auto_scale_lr == dict(enable=True, base_batch_size=base['base_batch_size'])
+
+
+@pytest.mark.parametrize('name, hook', [
+    ('yolox/yolox_tiny_8xb8-300e_coco.py', 'YOLOXModeSwitchHook'),
+    ('rtmdet/rtmdet_tiny_8xb32-300e_coco.py', 'PipelineSwitchHook')])
+def test_what_switches_in_a_late_epoch_is_left_out_and_said(name: str, hook: str):
+    """In an iteration loop, YOLOX's would switch the augmentations off at once, RTMDet's never."""
+    assert hook in load(name).pretty_text
+    cfg, notes = fitted(load(name), iters=40)
+    assert hook not in cfg.pretty_text and 'EMAHook' in cfg.pretty_text
+    assert any(note.startswith(f'{hook} is left out') for note in notes)
+
+
+def test_a_cosine_that_ends_before_the_run_ends_at_the_same_share():
+    cfg, _ = fitted(load('yolox/yolox_tiny_8xb8-300e_coco.py'), iters=40)
+    assert cfg.param_scheduler[1].until == pytest.approx(285 / 300)
+    rates = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.)
+    schedule = CosineLR(rates, end=40, until=.5, eta_min=.1)
+    found = []
+    for _ in range(40):
+        found.append(rates.param_groups[0]['lr'])
+        rates.step()
+        schedule.step()
+    assert found[10] == pytest.approx(.55) and found[20:] == pytest.approx([.1] * 20, abs=.01)
+    with pytest.raises(ValueError, match='until must be a share'):
+        CosineLR(rates, end=40, begin=.5, until=.4)
+
+
+@pytest.mark.parametrize('wrapper', ['RepeatDataset', 'ConcatDataset'])
+def test_a_data_set_that_mixes_photos_stays_inside_another_wrapper(wrapper: str):
+    cfg = load('yolox/yolox_tiny_8xb8-300e_coco.py')
+    inner = cfg.train_dataloader.dataset
+    cfg.train_dataloader.dataset = (dict(type='RepeatDataset', times=2, dataset=inner)
+                                    if wrapper == 'RepeatDataset' else
+                                    dict(type='ConcatDataset', datasets=[inner, inner]))
+    dataset = fitted(cfg, iters=40)[0].train_dataloader.dataset
+    assert dataset.type == 'MultiImageMixDataset' and dataset.pipeline[0].type == 'Mosaic'
+    assert dataset.dataset.type == 'CocoDataset' and dataset.dataset.ann_file == '/train.json'
+
+
+def test_data_sets_of_different_pipelines_are_refused():
+    cfg = load('faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py')
+    one = cfg.train_dataloader.dataset
+    other = {**one, 'pipeline': one['pipeline'][:-1]}
+    cfg.train_dataloader.dataset = dict(type='ConcatDataset', datasets=[one, other])
+    with pytest.raises(ValueError, match='parts with different pipelines'):
+        fitted(cfg)
+    cfg.train_dataloader.dataset = {k: v for k, v in one.items() if k != 'pipeline'}
+    with pytest.raises(ValueError, match='train_dataloader.dataset has no pipeline'):
+        fitted(cfg)
+
+
+def test_a_sampler_that_prefers_classes_is_named():
+    cfg = load('faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py')
+    cfg.train_dataloader.sampler = dict(type='ClassAwareSampler')
+    assert any(note.startswith('ClassAwareSampler is left out') for note in fitted(cfg)[1])
+
+
+@pytest.mark.parametrize('name, masks', [
+    ('mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py', True),
+    ('rtmdet/rtmdet-ins_tiny_8xb32-300e_coco.py', True),
+    ('mask2former/mask2former_r50_8xb2-lsj-50e_coco.py', True), ('solo/solo_r50_fpn_1x_coco.py', True),
+    ('faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py', False), ('detr/detr_r50_8xb2-150e_coco.py', False)])
+def test_what_needs_masks(name: str, masks: bool):
+    assert needs_masks(load(name)) is masks
+
+
+def test_a_mask_head_that_is_switched_off_needs_no_masks():
+    cfg = load('mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py')
+    cfg.model.roi_head.mask_head = None
+    assert not needs_masks(cfg) and fitted(cfg)[0].val_evaluator.metric == ['bbox']
+    del cfg.model.roi_head['mask_head']
+    assert not needs_masks(cfg)
+
+
+@pytest.mark.parametrize('name', [
+    'htc/htc_r50_fpn_1x_coco.py', 'panoptic_fpn/panoptic-fpn_r50_fpn_1x_coco.py'])
+def test_a_detector_that_needs_a_class_for_each_pixel_is_refused(name: str):
+    with pytest.raises(ValueError, match='a map of classes for every pixel'):
+        fitted(load(name), masks=True)
+
+
+def test_classes_that_a_head_has_by_default_are_set_and_not_those_of_a_backbone():
+    cfg = load('faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py')
+    del cfg.model.roi_head.bbox_head['num_classes']
+    model = fitted(cfg)[0].model
+    assert model.roi_head.bbox_head.num_classes == 2 and 'num_classes' not in model.rpn_head
+    assert 'num_classes' not in fitted(load('ssd/ssd300_coco.py'))[0].model.backbone
+    head = fitted(load('mask2former/mask2former_r50_8xb2-lsj-50e_coco.py'), True)[0].model.panoptic_head
+    assert (head.num_things_classes, head.num_stuff_classes) == (2, 0)
+    assert list(head.loss_cls.class_weight) == [1.0, 1.0, 0.1]
+
+
+def test_the_random_start_trains_its_norms():
+    """Where they are frozen at 0, as at the end of each residual branch, no branch could learn."""
+    cfg, _ = fitted(load('faster_rcnn/faster-rcnn_r50-caffe_fpn_1x_coco.py'))
+    assert cfg.model.backbone.norm_cfg.requires_grad is False
+    told = thaw(cfg)
+    assert cfg.model.backbone.norm_cfg.requires_grad is True
+    assert any(line.startswith('norms with requires_grad=False') for line in told)
 
 
 def test_a_start_need_not_have_what_the_config_requires():
@@ -152,7 +257,8 @@ def test_annotations_are_checked_before_anything_is_trained(tmp_path: Path):
     assert (data.classes, data.val_photos, data.val_objects) == (['cat', 'dog'], 4, 8)
     assert not data.masks and not data.shared
     twice = read_annotations(images, train, train, tmp_path / 'work')
-    assert len(twice.shared) == 4 and not warnings_of(data)
+    few = 'val has 4 photos: intervals from so few are wide, and rough. Use fifty or more.'
+    assert len(twice.shared) == 4 and warnings_of(data) == [few]
     assert warnings_of(twice)[0].startswith('4 photos are in train and in val, such as photo_000.png')
     other = json.loads(val.read_text())
     other['categories'][0]['name'] = 'kat'
@@ -166,11 +272,65 @@ def test_annotations_are_checked_before_anything_is_trained(tmp_path: Path):
     (tmp_path / 'empty.json').write_text(json.dumps({**rows, 'annotations': []}))
     with pytest.raises(ValueError, match='empty.json.* has no object'):
         read_annotations(images, train, tmp_path / 'empty.json', tmp_path / 'work')
+    (tmp_path / 'one.json').write_text(json.dumps({
+        **rows, 'images': rows['images'][:1], 'annotations': rows['annotations'][:2]}))
+    with pytest.raises(ValueError, match='one.json .--val. has a single photo'):
+        read_annotations(images, train, tmp_path / 'one.json', tmp_path / 'work')
     for row in rows['annotations']:
         del row['iscrowd']
     val.write_text(json.dumps(rows))
     data = read_annotations(images, train, val, tmp_path / 'work', told.append)
     assert data.val.parent == tmp_path / 'work/annotations' and 'iscrowd' in told[0]
+
+
+def edited(path: Path, edit: Callable[[dict], object]) -> Path:
+    """Change the content of a json."""
+    content = json.loads(path.read_text())
+    edit(content)
+    path.write_text(json.dumps(content))
+    return path
+
+
+def test_val_may_lack_a_class_of_train_and_may_have_no_other(tmp_path: Path):
+    images, train, val = write_set(tmp_path)
+    edited(val, lambda rows: (rows['categories'].pop(), rows['annotations'].pop(1),
+                              [row.update(category_id=1) for row in rows['annotations']]))
+    data = read_annotations(images, train, val, tmp_path / 'work')
+    assert [row['name'] for row in data.val_rows['categories']] == ['cat', 'dog']
+    assert any("added without objects: 1 ('dog')" in line for line in data.lines)
+    edited(val, lambda rows: rows['categories'].append(dict(id=7, name='cow')))
+    edited(val, lambda rows: rows['annotations'][0].update(category_id=7))
+    with pytest.raises(ValueError, match="'cow'.*Annotate the same classes in both files"):
+        read_annotations(images, train, val, tmp_path / 'work')
+
+
+def test_objects_that_cannot_be_found_are_told(tmp_path: Path):
+    images, train, val = write_set(tmp_path)
+    edited(val, lambda rows: rows['annotations'][0].update(bbox=[5, 5, 0, 30]))
+    edited(train, lambda rows: [row.update(category_id=1) for row in rows['annotations']])
+    data = read_annotations(images, train, val, tmp_path / 'work')
+    assert data.val_objects == 7
+    told = warnings_of(data)
+    assert any(line.startswith('1 objects of val have a box of less than a pixel') for line in told)
+    assert any(line.startswith("1 classes have objects in val and none in train, such as 'dog'")
+               for line in told)
+    edited(val, lambda rows: rows['annotations'].extend(
+        dict(rows['annotations'][1], id=1000 + i, bbox=[i % 60, 5, 20, 20]) for i in range(100)))
+    told = warnings_of(read_annotations(images, train, val, tmp_path / 'work'))
+    assert any(line.startswith('A photo of val has 102 objects') for line in told)
+    edited(train, lambda rows: [row.update(bbox=[5, 5, 0.5, 30]) for row in rows['annotations']])
+    with pytest.raises(ValueError, match='train.json .--train. has no object'):
+        read_annotations(images, train, val, tmp_path / 'work')
+
+
+def test_a_photo_that_no_detector_can_read_is_refused_before_the_hours(tmp_path: Path):
+    images, train, val = write_set(tmp_path)
+    photo = images / json.loads(val.read_text())['images'][1]['file_name']
+    noise = np.random.default_rng(0).integers(0, 255, (72, 96, 3), np.uint8)
+    code = cv2.imencode('.jpg', noise)[1].tobytes()
+    photo.write_bytes(code[:len(code) * 6 // 10])  # its header is whole
+    with pytest.raises(ValueError, match=f'1 of the 8 photos cannot be read by OpenCV.*{photo.name}'):
+        read_annotations(images, train, val, tmp_path / 'work')
 
 
 @pytest.fixture
@@ -203,6 +363,71 @@ def test_each_job_has_a_config_of_its_own(comparison: Comparison):
     cfg = Config.fromfile(comparison.command(random)[1], import_custom_modules=False)
     assert cfg.model.backbone.frozen_stages == -1 and cfg.randomness.seed == 1
     assert comparison.command(random)[-1] == 'random'
+
+
+def test_shares_of_the_same_photos_are_refused(comparison: Comparison):
+    """Of four photos, 1 % and 10 % are the same one."""
+    with pytest.raises(ValueError, match='1 % and 10 % of the labels are the same 1 photos, of 4'):
+        Comparison(Config.fromfile(OURS, import_custom_modules=False), comparison.data,
+                   list(comparison.starts.values()), [1, 10, 100], 2, comparison.folder)
+    assert '50 % of the labels (2 photos)' in facts_of(comparison, 'x')['shares and seeds']
+
+
+def test_a_class_that_a_share_lacks_is_told(tmp_path: Path):
+    images, train, val = write_set(tmp_path)
+    edited(train, lambda rows: [row.update(category_id=1) for row in rows['annotations'][2:]])
+    data = read_annotations(images, train, val, tmp_path / 'work')
+    starts = [Start('a', 'random'), Start('b', 'random')]
+    some = Comparison(load('faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py'), data, starts, [25, 100], 3,
+                      tmp_path / 'work', iters=8)
+    told = [line for line in plan_warnings(some) if 'of the labels' in line]
+    assert len(told) == 1
+    assert told[0].startswith("With 25 % of the labels (1 photos), a seed has no object of 'dog'")
+
+
+def test_a_pretraining_that_saw_photos_of_val_is_told(comparison: Comparison, tmp_path: Path):
+    data = comparison.data
+    assert not any('of val' in line for line in plan_warnings(comparison))
+    store = make_store(tmp_path / 'proposals.arrow', data.images)
+    run = tmp_path / 'pretraining/run'
+    run.mkdir(parents=True)
+    (tmp_path / 'pretraining/detector_start.pth').write_bytes(b'weights')
+    (run / 'epoch_1.pth').write_bytes(b'')
+    (run / 'x.py').write_text(f'train_dataloader = dict(dataset=dict(data_root={str(data.images)!r}, '
+                              f'proposals={str(store)!r}))')
+    starts = [Start('random', 'random'),
+              Start('soco', 'soco', tmp_path / 'pretraining/detector_start.pth')]
+    told = plan_warnings(Comparison(load('faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py'), data, starts,
+                                    [100], 1, tmp_path / 'work', iters=8))
+    assert len(told) == 1 and told[0].startswith('The pretraining of soco saw 4 of the 4 photos of val')
+
+
+def test_without_a_gpu_what_needs_one_is_converted_and_told(comparison: Comparison):
+    assert '--cpu' not in comparison.command(comparison.jobs()[0])
+    cfg = load('rtmdet/rtmdet_tiny_8xb32-300e_coco.py')
+    other = Comparison(cfg, comparison.data, list(comparison.starts.values()), [100], 1,
+                       comparison.folder, iters=8)
+    assert other.command(other.jobs()[0])[-1] == '--cpu'
+    assert any(note.startswith('there is no CUDA GPU: BN instead of SyncBN') for note in other.notes)
+
+
+def test_weights_of_another_network_are_refused_before_anything_is_trained(
+        comparison: Comparison, tmp_path: Path):
+    with pytest.raises(ValueError, match='imagenet.pth .* is not a checkpoint'):
+        comparison.check_starts()
+    backbone = build_detector(comparison.fitted)[0].backbone.state_dict()
+    for name, state, message in (
+            ('r50', {f'backbone.{key}': value for key, value in backbone.items()}, None),
+            ('junk', {'foo': torch.zeros(3)}, 'The start weights, .*junk.pth, does not fit'),
+            ('r18', {'backbone.conv1.weight': torch.zeros(64, 3, 7, 7),
+                     'backbone.layer1.0.conv1.weight': torch.zeros(64, 64, 3, 3)}, 'does not fit')):
+        path = tmp_path / f'{name}.pth'
+        torch.save(dict(state_dict=state), path)
+        starts = [Start('random', 'random'), Start('weights', 'weights', path)]
+        one = Comparison(load('faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py'), comparison.data, starts,
+                         [100], 1, comparison.folder, iters=8)
+        with pytest.raises(ValueError, match=message) if message else contextlib.nullcontext():
+            one.check_starts()
 
 
 def fill(comparison: Comparison, ahead: float) -> Records:

@@ -47,7 +47,7 @@ def near(name: str, known: Collection[str]) -> str:
 
 
 def match_classes(judged: Judgement, classes: Sequence[str], subset: bool = False,
-                  training: bool = True) -> None:
+                  training: bool = True, compared: bool = False) -> None:
     """Put the categories of a COCO file in the order of a list of classes.
 
     MMDetection and pycocotools number the classes in the order of `categories`, whatever the order of
@@ -59,8 +59,13 @@ def match_classes(judged: Judgement, classes: Sequence[str], subset: bool = Fals
         subset (bool): Whether the list is meant to be a part of the classes. Objects of other classes
             are then left out and counted; a file for evaluation may lack a class. Defaults to False.
         training (bool): Whether the file is for training. Defaults to True.
+        compared (bool): Whether the list is that of the file to train on, as in a comparison: a file
+            for evaluation may then lack a class. Defaults to False.
     """
     content = judged.content
+    advice = (f'The classes are those of the file to train on: {", ".join(map(repr, classes[:5]))}'
+              f'{", …" if len(classes) > 5 else ""}. Annotate the same classes in both files.'
+              if compared else f'{SET_LIST} {SUBSET}')
     _rename(judged, classes)
     categories = content['categories']
     by_name = {row['name']: row for row in categories}
@@ -70,13 +75,13 @@ def match_classes(judged: Judgement, classes: Sequence[str], subset: bool = Fals
     filled = [row for row in more if used[row['id']]]
     has = ', '.join(map(repr, list(by_name)[:5])) + (', …' if len(by_name) > 5 else '')
     texts = [repr(name) + near(name, [row['name'] for row in more]) for name in lacking]
-    if lacking and subset and not training:
+    if lacking and (subset or compared) and not training:
         free = max((i for i in (row['id'] for row in categories) if isinstance(i, int)), default=0) + 1
         categories += [dict(id=free + i, name=name) for i, name in enumerate(lacking)]
         judged.add(MENDED, 'classes of the list without a category, added without objects', texts)
     else:
         judged.add(REFUSED, f"classes, of the config's {len(classes)}, that are not among its "
-                   f'{len(categories)} categories', texts, f'It has {has}. {SET_LIST} {SUBSET}')
+                   f'{len(categories)} categories', texts, f'It has {has}. {advice}')
     objects = sum(used[row['id']] for row in more)
     texts = [f'{row["name"]!r} with {used[row["id"]]} objects' + near(row['name'], lacking)
              for row in filled]
@@ -85,7 +90,7 @@ def match_classes(judged: Judgement, classes: Sequence[str], subset: bool = Fals
                    count=objects)
     else:
         judged.add(REFUSED, "categories with objects that are not among the config's classes", texts,
-                   f'{SET_LIST} {SUBSET}')
+                   advice)
     if judged.of(REFUSED):
         return
     order = {name: i for i, name in enumerate(classes)}

@@ -17,7 +17,7 @@ from .judge import judge_coco
 from .photos import PhotoTree
 from .read import no_collection, parse_json
 
-VERSION = 1  # another number judges all files again
+VERSION = 2  # another number judges all files again
 FOLDER = 'annotations'  # in the work directory
 
 
@@ -32,6 +32,8 @@ class Use:
         subset (bool): See `match_classes`. Defaults to False.
         masks (bool): Whether each object needs a mask. Defaults to False.
         training (bool): Whether it is for training. Defaults to True.
+        compared (bool): Whether `classes` are those of the file to train on, so that one for evaluation
+            may lack some. Defaults to False.
     """
 
     photos: str | None
@@ -39,6 +41,7 @@ class Use:
     subset: bool = False
     masks: bool = False
     training: bool = True
+    compared: bool = False
 
 
 @dataclass(frozen=True)
@@ -122,7 +125,7 @@ def _judge(data: bytes, source: str | Path, use: Use, folder: Path,
                 f'{table} is empty' for table in ('images', 'annotations') if not content[table]],
                 'There is nothing to train on.')
         if use.classes is not None and not judged.of(REFUSED):
-            match_classes(judged, use.classes, use.subset, use.training)
+            match_classes(judged, use.classes, use.subset, use.training, use.compared)
         judged.accept()
         path = os.path.abspath(source)
         if judged.mended:

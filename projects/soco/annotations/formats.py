@@ -265,7 +265,7 @@ def _read_yolo(judged: Judgement, files: Sequence[Path], photos: Sequence[str], 
     rows: list[tuple[int, int, list[float], int, list]] = []
     pairs = [*zip(files, photos), *((None, name) for name in empty)]
     for number, (file, photo) in enumerate(pairs, 1):
-        size, _, problem = photo_size(finder.tree, photo)
+        size, _, problem, _ = photo_size(finder.tree, photo)
         if problem:
             unreadable.append(f'{photo!r}: {problem}')
             continue

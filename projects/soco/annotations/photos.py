@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from .findings import MENDED, REFUSED, Judgement
+from .findings import MENDED, NOTE, REFUSED, Judgement
 from .values import shown
 
 LEFT_OUT = 'folders before it left out'
@@ -222,14 +222,16 @@ def settle_sizes(judged: Judgement, tree: PhotoTree,
         broken_level (str): Level of the finding that a photo cannot be read. Defaults to 'refused'.
     """
     images = judged.content['images']
-    filled, turned, off, other, broken = [], [], [], [], []
+    filled, turned, off, other, broken, deep = [], [], [], [], [], []
     with warnings.catch_warnings(), ThreadPoolExecutor(_THREADS) as pool:
         warnings.simplefilter('ignore')  # of Pillow, about headers
         sizes = pool.map(lambda row: photo_size(tree, row['file_name']), images)
-        for done, (row, (size, stored, problem)) in enumerate(zip(images, sizes), 1):
+        for done, (row, (size, stored, problem, mode)) in enumerate(zip(images, sizes), 1):
             report(done, len(images))
             given = (row.get('width'), row.get('height'))
             text = f'{row["file_name"]!r} (id {row["id"]!r})'
+            if mode.startswith(('I', 'F')):
+                deep.append(text)
             if problem:
                 broken.append(f'{text}: {problem}')
             elif given == size:
@@ -246,6 +248,8 @@ def settle_sizes(judged: Judgement, tree: PhotoTree,
                 other.append(f'{text} is {size[0]}x{size[1]} pixels, not {given[0]}x{given[1]}')
     judged.add(broken_level, 'photos that cannot be read', broken,
                'Replace them, or remove their entries and annotations.')
+    judged.add(NOTE, 'photos of more than 8 bits, of which pretraining and detectors may see another '
+               'brightness (docs/data.md)', deep)
     judged.add(REFUSED, 'photos of another size than the annotations are for', other,
                'Use the photos that were annotated, or export the annotations again.')
     judged.add(MENDED, 'images without width and height, taken from the photos', filled)
@@ -259,9 +263,11 @@ def _settle_turned(judged: Judgement, turned: list[tuple[dict, tuple[int, int]]]
     for row in judged.content['annotations'] if turned else ():
         if row['image_id'] in boxes:
             boxes[row['image_id']].append(row['bbox'])
-    before, mended = [], []
+    before, mended, sure = [], [], False
     for row, (width, height) in turned:
-        fits = all(x + w <= width + 2 and y + h <= height + 2 for x, y, w, h in boxes[row['id']])
+        corners = [(x + w, y + h) for x, y, w, h in boxes[row['id']]]
+        fits = all(right <= width + 2 and low <= height + 2 for right, low in corners)
+        sure |= any(right > height + 2 or low > width + 2 for right, low in corners)
         text = f'{row["file_name"]!r} (id {row["id"]!r}) is {width}x{height} when upright'
         (mended if fits else before).append(text)
         if fits:
@@ -269,19 +275,22 @@ def _settle_turned(judged: Judgement, turned: list[tuple[dict, tuple[int, int]]]
     judged.add(REFUSED, 'photos whose boxes do not fit the photo as its EXIF entry turns it', before,
                'The boxes are of the photo before the turn: remove the EXIF orientation from the '
                'photos, or export the annotations for upright photos.')
-    judged.add(MENDED, 'sizes from before the turn by EXIF, taken from the upright photos', mended)
+    judged.add(MENDED, 'sizes from before the turn by EXIF, taken from the upright photos'
+               + ('' if sure else ' (the boxes fit both: look at some of them)'), mended)
 
 
-def photo_size(tree: PhotoTree, name: str) -> tuple[tuple, tuple, str]:
-    """Return the size of the upright photo, that of the stored one, and what is wrong with it."""
+def photo_size(tree: PhotoTree, name: str) -> tuple[tuple, tuple, str, str]:
+    """Return the size of the upright photo, that of the stored one, what is wrong, and the mode."""
     from PIL import Image  # here, so that tools answer quickly
     try:
         with tree.open(name) as file, Image.open(file) as image:
-            stored = image.size
+            stored, mode = image.size, image.mode
             # for a TIFF, Pillow reports the size of the turned image
             turned = image.format != 'TIFF' and image.getexif().get(_ORIENTATION) in range(5, 9)
     except OSError as error:
-        return (), (), error.strerror or 'not an image that can be read'
+        return (), (), error.strerror or 'not an image that can be read', ''
+    except Image.DecompressionBombError:
+        return (), (), 'it has more pixels than Pillow opens (358 million); make it smaller', ''
     except Exception as error:  # a header of nonsense raises anything
-        return (), (), f'its header cannot be read ({type(error).__name__})'
-    return (stored[::-1] if turned else stored), stored, ''
+        return (), (), f'its header cannot be read ({type(error).__name__})', ''
+    return (stored[::-1] if turned else stored), stored, '', mode

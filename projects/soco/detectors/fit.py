@@ -1,15 +1,19 @@
 """A detector's config, fitted to other data, classes and length."""
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 from mmengine.config import Config, ConfigDict
 
 from ..annotations.masks import BOX_DETECTOR
 from ..launch.configs import RUNNER_KEYS, dicts_in, imports_of, schedulers_of
-from ..launch.data_files import leaf_datasets
-from .read import drop_weights, lift, typed
+from ..launch.data_files import evaluators_of, leaf_datasets
+from .read import arguments_of, drop_weights, lift, train_norms, typed
 
 _MIXED = 'MultiImageMixDataset'  # its transforms take several samples, so it stays around the data set
+# Hooks that change pipeline or loss in a late epoch; an iteration loop is in its first and last one.
+SWITCHES = ('YOLOXModeSwitchHook', 'PipelineSwitchHook')
 HOOKS: dict[str, dict] = dict(
     checkpoint=dict(type='PlainCheckpointHook', by_epoch=False, max_keep_ckpts=1),
     logger=dict(type='LoggerHook', interval=10, log_metric_by_epoch=False),
@@ -46,7 +50,8 @@ def fit_detector(detector: Config, images: Path, train: Path, val: Path, classes
         data and classes.
 
     Raises:
-        ValueError: If the config is no detector, or needs masks that the annotations lack.
+        ValueError: If the config is no detector, needs masks that the annotations lack, or something
+            else that they cannot have.
     """
     # Without the variables that a config leaves behind, such as the path of COCO.
     cfg, notes = Config({key: value for key, value in detector._cfg_dict.to_dict().items()
@@ -54,11 +59,10 @@ def fit_detector(detector: Config, images: Path, train: Path, val: Path, classes
     for key in ('model', 'train_dataloader', 'val_dataloader', 'train_cfg', 'optim_wrapper'):
         if key not in cfg or cfg[key] is None:
             raise ValueError(f'The config has no {key}: it is not one that trains a detector.')
-    with_masks = any('mask_head' in node for node in dicts_in(cfg.model))
+    with_masks = needs_masks(cfg)
     if with_masks and not masks:
-        raise ValueError('The detector needs masks (model.roi_head.mask_head), and some objects of '
-                         f'{train} or {val} have none. Use a detector for boxes, such as '
-                         f'{BOX_DETECTOR}')
+        raise ValueError(f'The detector needs masks, and some objects of {train} or {val} have none. '
+                         f'Use a detector for boxes, such as {BOX_DETECTOR}')
     batch, times = cfg.train_dataloader.batch_size, repetitions(cfg.train_dataloader.dataset)
     epoch = -(-photos * times // batch)
     before = cfg.train_cfg.get('max_iters') or cfg.train_cfg.max_epochs * epoch
@@ -71,6 +75,9 @@ def fit_detector(detector: Config, images: Path, train: Path, val: Path, classes
     if any(str(node.get('type')).endswith('ClassBalancedDataset')
            for node in dicts_in(cfg.train_dataloader.dataset)):
         notes.append('ClassBalancedDataset is left out: all photos are seen equally often')
+    sampler = str(cfg.train_dataloader.get('sampler', {}).get('type', 'DefaultSampler'))
+    if not sampler.endswith(('DefaultSampler', 'InfiniteSampler')):
+        notes.append(f'{sampler} is left out: all photos are seen equally often')
     _set_data(cfg, images, train, val, list(classes), masks=with_masks)
     set_classes(cfg.model, len(classes))
     for node in dicts_in(cfg.model):
@@ -86,16 +93,50 @@ def repetitions(dataset: Mapping) -> int:
     return times * (repetitions(inner) if isinstance(inner, Mapping) else 1)
 
 
+def needs_masks(cfg: Config) -> bool:
+    """Return whether a detector is trained with the masks of its objects.
+
+    Args:
+        cfg (Config): Config of a detector.
+
+    Raises:
+        ValueError: If it needs a map of classes for every pixel.
+    """
+    if any(node.get('with_seg') or 'Panoptic' in str(node.get('type', ''))
+           for node in dicts_in(cfg.get('train_dataloader'))):
+        raise ValueError('The detector is trained with a map of classes for every pixel (with_seg or '
+                         'LoadPanopticAnnotations in its pipeline), which annotations of objects do '
+                         f'not have. Use another detector, such as {BOX_DETECTOR}')
+    heads = [node['mask_head'] for node in dicts_in(cfg.model) if 'mask_head' in node]
+    metrics = [metric for evaluator in evaluators_of(cfg, 'val_evaluator')
+               for metric in np.atleast_1d(evaluator.get('metric', 'bbox'))]
+    # RTMDet-Ins and Mask2Former, for example, have no head of this name
+    return any(heads) if heads or 'roi_head' in cfg.model else 'segm' in metrics
+
+
 def set_classes(model: dict, count: int) -> None:
-    """Set the number of classes in all parts of a detector.
+    """Set the number of classes in all heads of a detector, also where they have it by default.
 
     Args:
         model (dict): Config of the detector; it is changed in place.
         count (int): Number of classes.
     """
-    for node in dicts_in(model):
-        if 'num_classes' in node:
-            node['num_classes'] = count
+    # A backbone's classes are those of a classifier, and an RPN has one class.
+    for key, part in model.items():
+        for node in dicts_in(part) if key not in ('backbone', 'rpn_head') else ():
+            if 'num_things_classes' in node:
+                _set_things(node, count)
+            if 'num_classes' in node or (node.get('type')
+                                         and 'num_classes' in arguments_of(node['type'])):
+                node['num_classes'] = count
+
+
+def _set_things(node: dict, count: int) -> None:
+    """Set the classes of a head after MaskFormer, whose loss has a weight for each and for none."""
+    node.update(num_things_classes=count, num_stuff_classes=0)
+    loss = node.get('loss_cls') or {}
+    if isinstance(weights := loss.get('class_weight'), (list, tuple)):
+        loss['class_weight'] = [weights[0]] * count + [weights[-1]]
 
 
 def thaw(cfg: Config) -> list[str]:
@@ -104,6 +145,9 @@ def thaw(cfg: Config) -> list[str]:
     for part in typed(cfg.model.get('backbone', {})):
         told += [f'backbone.{key} is {part[key]} for the random start, not {was}: random layers must '
                  'be trained' for key, was in lift(part, ('frozen_stages', 'norm_eval'))]
+    if train_norms(cfg.model):
+        told.append('norms with requires_grad=False have True for the random start: they must be '
+                    'trained')
     return told
 
 
@@ -141,6 +185,9 @@ def as_shares(cfg: Config, iters: int, epoch_length: int) -> Iterator[dict]:
         elif kind == 'CosineAnnealingLR':
             lowest = {key: scheduler[key] for key in ('eta_min', 'eta_min_ratio') if key in scheduler}
             begin = min(share(scheduler.get('begin', 0)), 0.9)
+            until = share(scheduler.get('end') or scheduler.get('T_max') or math.inf)
+            if until < 1:
+                lowest['until'] = max(until, begin + 0.01)
             yield dict(type='CosineLR', by_epoch=False, begin=begin, **lowest)
         elif not (kind == 'ConstantLR' and scheduler.get('factor') == 1):
             raise ValueError(f'The schedule {scheduler["type"]} cannot be converted to another length. '
@@ -151,18 +198,21 @@ def _set_data(cfg: Config, images: Path, train: Path, val: Path, classes: list[s
               ) -> None:
     for split, path in (('train', train), ('val', val)):
         loader = cfg[f'{split}_dataloader']
-        leaf = next(leaf_datasets(loader.dataset))
-        dataset: dict = dict(type='CocoDataset', ann_file=str(path), pipeline=leaf['pipeline'],
+        pipelines = [leaf.get('pipeline') for leaf in leaf_datasets(loader.dataset)]
+        if not pipelines[0] or any(pipeline != pipelines[0] for pipeline in pipelines[1:]):
+            why = 'has parts with different pipelines' if pipelines[0] else 'has no pipeline'
+            raise ValueError(f'{split}_dataloader.dataset {why}, and one set of photos takes its '
+                             'place. Give the config one data set with a pipeline.')
+        dataset: dict = dict(type='CocoDataset', ann_file=str(path), pipeline=pipelines[0],
                              data_prefix=dict(img=f'{images}/'), metainfo=dict(classes=classes))
         if split == 'train':
             dataset['filter_cfg'] = dict(filter_empty_gt=True)
             loader.sampler = dict(type='InfiniteSampler', shuffle=True)
         else:
             dataset['test_mode'] = True
-        if loader.dataset.type.split('.')[-1] == _MIXED:
-            loader.dataset.dataset = dataset
-        else:
-            loader.dataset = dataset
+        mixed = next((node for node in dicts_in(loader.dataset)
+                      if str(node.get('type')).split('.')[-1] == _MIXED), None)
+        loader.dataset = dataset if mixed is None else {**mixed, 'dataset': dataset}
         for node in dicts_in(loader.dataset):
             if str(node.get('type', '')).split('.')[-1] == 'LoadAnnotations' and not masks:
                 node['with_mask'] = False
@@ -185,8 +235,16 @@ def _set_runtime(cfg: Config) -> list[str]:
     hooks['checkpoint'].pop('save_best', None)
     cfg.default_hooks = hooks
     cfg.log_processor = dict(type='LogProcessor', window_size=10, by_epoch=False)
+    kept = []
     for hook in cfg.get('custom_hooks') or []:
-        notes.append(f'{hook.get("type")} stays, but what it counts in epochs has no effect')
+        if str(hook.get('type')).split('.')[-1] in SWITCHES:
+            notes.append(f'{hook["type"]} is left out, since it counts in epochs: augmentations and '
+                         'losses of the beginning stay to the end, for all starts')
+        else:
+            notes.append(f'{hook.get("type")} stays, but what it counts in epochs has no effect')
+            kept.append(hook)
+    if kept or cfg.get('custom_hooks'):
+        cfg.custom_hooks = kept
     scaling = cfg.get('auto_scale_lr') or {}
     if scaling.get('base_batch_size'):
         cfg.auto_scale_lr = dict(enable=True, base_batch_size=scaling['base_batch_size'])

@@ -188,10 +188,8 @@ def lifted(node: Any, where: str) -> tuple[Any, list[str]]:
                   for key, was in lift(part, ('frozen_stages', 'norm_eval', 'with_cp'))]
         notes += [f'{name} names initial weights ({source}), which are not loaded: give them with '
                   '--weights.' for source in drop_weights(part)]
-    for norm in (part['norm_cfg'] for part in dicts_in(node) if isinstance(part.get('norm_cfg'), dict)):
-        if norm.get('requires_grad') is False:
-            norm['requires_grad'] = True
-            notes.append(f'{where}: its norms have requires_grad=False in the detector; here True.')
+    if train_norms(node):
+        notes.append(f'{where}: its norms have requires_grad=False in the detector; here True.')
     for part in node if isinstance(node, list) else [node]:
         part['_scope_'] = SCOPE
     return node, list(dict.fromkeys(notes))
@@ -215,6 +213,15 @@ def lift(part: dict, keys: Sequence[str]) -> list[tuple[str, Any]]:
             found.append((key, was))
             part[key] = off
     return found
+
+
+def train_norms(node: Any) -> bool:
+    """Let the norms of a part of a config be trained; return whether some were not."""
+    frozen = [norm for part in dicts_in(node) if isinstance(norm := part.get('norm_cfg'), dict)
+              and norm.get('requires_grad') is False]
+    for norm in frozen:
+        norm['requires_grad'] = True
+    return bool(frozen)
 
 
 def drop_weights(part: dict) -> list[str]:

@@ -117,7 +117,8 @@ def _check_heads(model: Any, dataset: Any) -> None:
     classes = dataset.metainfo.get('classes') or ()
     for name, module in model.named_modules():
         number = getattr(module, 'num_classes', None)
-        if isinstance(number, int) and 'rpn' not in name and name and number != len(classes):
+        if (isinstance(number, int) and name and 'rpn' not in name and number != len(classes)
+                and name.split('.')[0] != 'backbone'):  # where they are those of a classifier
             raise ValueError(
                 f'{name} has num_classes={number}, but the data ({getattr(dataset, "ann_file", "")}) '
                 f'has {len(classes)} classes. Set model.{name}.num_classes={len(classes)}.')

@@ -48,24 +48,30 @@ class WarmupLR(LinearLR):
 
 @PARAM_SCHEDULERS.register_module()
 class CosineLR(CosineAnnealingLR):
-    """Cosine from a share of the run to its end, per iteration.
+    """Cosine from a share of the run to another one, by default to its end, per iteration.
 
     Args:
         optimizer (OptimWrapper): The optimizer.
         end (int): Iterations of the run. The Runner sets it if the config contains `by_epoch=False`.
         begin (float): Share of the run before the cosine, in [0, 1). Defaults to 0.0.
+        until (float): Share of the run at which the cosine ends, in (begin, 1]; the rate stays at its
+            lowest afterwards. Defaults to 1.0.
         by_epoch (bool): Must be False. Defaults to False.
         **kwargs: `eta_min` or `eta_min_ratio`; see `mmengine.optim.CosineAnnealingLR`.
 
     Raises:
-        ValueError: If `begin` is not in [0, 1).
+        ValueError: If `begin` is not in [0, 1), or `until` not in (begin, 1].
     """
 
-    def __init__(self, optimizer: Any, end: int, begin: float = 0.0, by_epoch: bool = False,
-                 **kwargs: Any) -> None:
+    def __init__(self, optimizer: Any, end: int, begin: float = 0.0, until: float = 1.0,
+                 by_epoch: bool = False, **kwargs: Any) -> None:
         _check_shares('CosineLR: begin', [begin], by_epoch)
+        if not begin < until <= 1:
+            raise ValueError(f'CosineLR: until must be a share of the run above begin ({begin}) and at '
+                             f'most 1, not {until}.')
         first = _warm_up(begin, end) if begin else 0
-        super().__init__(optimizer, begin=min(first, end - 1), end=end, by_epoch=False, **kwargs)
+        last = max(1, round(until * end))
+        super().__init__(optimizer, begin=min(first, last - 1), end=last, by_epoch=False, **kwargs)
 
 
 @PARAM_SCHEDULERS.register_module()

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..files import project_folder
 from ..launch.errors import DIVERGED, STOPPED, Stopped
 
 LOOK = 0.5  # seconds between two checks of the stop event
@@ -125,8 +126,12 @@ def asked_to_stop() -> Iterator[threading.Event]:
 def _started(command: Sequence[str], stop: threading.Event, **options: Any
              ) -> Iterator[subprocess.Popen]:
     """Start a command that gets SIGTERM when `stop` is set, and is killed if it outlives the block."""
+    script, *words = command
+    if script.startswith('tools/'):  # also where another folder is the current one
+        script = str(project_folder() / script)
     # In its own session, so that only this process receives Ctrl-C.
-    with subprocess.Popen([sys.executable, *command], start_new_session=True, **options) as process:
+    with subprocess.Popen([sys.executable, script, *words], start_new_session=True, **options
+                          ) as process:
         over = threading.Event()
         threading.Thread(target=_ask_to_stop, args=(process, stop, over), daemon=True).start()
         try:

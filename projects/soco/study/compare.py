@@ -1,25 +1,34 @@
 """A comparison of starts of a user's detector on his own annotations."""
 import json
 import math
+import os
 import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import mmcv
+import torch
 from mmengine.config import Config
 from rich.console import Console
 
 from ..annotations.copies import Use, settle
 from ..annotations.formats import as_coco
 from ..annotations.read import read_categories, read_json
+from ..compat.cpu import needs_cuda
 from ..datasets.coco_subset import choose_images, with_images
+from ..detectors.build import build_detector
 from ..detectors.fit import fit_detector, thaw
 from ..files import hash_of, whole_file
 from ..launch.data_files import leaf_datasets
+from ..proposals.store import ProposalStore
+from ..runs.read import read_work_dir
 from ..runs.record import code_version
-from ..weights.read import find_newest_checkpoint
+from ..weights.match import brought_parts, fit_names, match_weights
+from ..weights.read import find_newest_checkpoint, read_weights
 from . import training
 from .jobs import Jobs, Report
 from .plan import CompareJob
@@ -54,24 +63,43 @@ class Annotations:
         train (Path): COCO json.
         val (Path): COCO json.
         rows (dict): The content of train.
+        val_rows (dict): The content of val.
         classes (list[str]): Names of the classes of train, in order.
-        val_photos (int): Photos of val.
-        val_objects (int): Objects of val, without crowds.
         masks (bool): Whether every object has a mask.
-        shared (list[str]): Photos that are in train and in val.
         sizes (str): Hash of the names and sizes in bytes of the photos of both.
+        lines (list[str]): What was mended in them, and notes.
     """
 
     images: Path
     train: Path
     val: Path
     rows: dict
+    val_rows: dict
     classes: list[str]
-    val_photos: int
-    val_objects: int
     masks: bool
-    shared: list[str]
     sizes: str
+    lines: list[str]
+
+    @property
+    def val_photos(self) -> int:
+        """Photos of val."""
+        return len(self.val_rows['images'])
+
+    @property
+    def val_objects(self) -> int:
+        """Objects of val that a detector can find."""
+        return sum(map(_can_be_found, self.val_rows['annotations']))
+
+    @property
+    def shared(self) -> list[str]:
+        """Photos that are in train and in val, by name."""
+        names = [{row['file_name'] for row in rows['images']} for rows in (self.rows, self.val_rows)]
+        return sorted(names[0] & names[1])
+
+
+def _can_be_found(row: dict) -> bool:
+    """Return whether an annotation is an object: no crowd, and of at least a pixel, as in mmdet."""
+    return not row.get('iscrowd') and min(row['bbox'][2:]) >= 1
 
 
 def read_starts(texts: Sequence[str]) -> list[Start]:
@@ -130,7 +158,7 @@ def _name_of(text: str) -> str:
 
 
 def read_annotations(images: str | Path, train: str | Path, val: str | Path, work_dir: str | Path,
-                     report: Callable[[str], Any] = print) -> Annotations:
+                     report: Callable[[str], Any] = print, masks: bool = False) -> Annotations:
     """Judge the annotations of a comparison, and mend copies of them where they need it.
 
     Args:
@@ -139,14 +167,15 @@ def read_annotations(images: str | Path, train: str | Path, val: str | Path, wor
         val (str | Path): Annotations to evaluate on.
         work_dir (str | Path): Folder for mended and converted copies.
         report (Callable[[str], Any]): Called with each line of what was mended. Defaults to `print`.
+        masks (bool): Whether the detector needs a mask of each object. Defaults to False.
 
     Returns:
         Annotations: What the comparison needs of them.
 
     Raises:
         FileNotFoundError: If a file or a photo does not exist.
-        ValueError: If something in the annotations is refused, such as other classes, or val has no
-            object.
+        ValueError: If something in the annotations is refused, such as other classes, train or val has
+            no object, val has a single photo, or a photo cannot be read.
     """
     folder = Path(images).resolve()
     if not folder.is_dir():
@@ -154,24 +183,62 @@ def read_annotations(images: str | Path, train: str | Path, val: str | Path, wor
     train = as_coco(train, folder, work_dir, report)
     classes = read_categories(train)
     val = as_coco(val, folder, work_dir, report, classes)
-    read, rows = {}, {}
+    read, rows, lines = {}, {}, []
     for split, path in (('train', train), ('val', val)):
-        use = Use(photos=str(folder), classes=tuple(classes), training=split == 'train')
+        use = Use(photos=str(folder), classes=tuple(classes), masks=masks, training=split == 'train',
+                  compared=True)
         settled = settle(path, use, work_dir, report)
         for line in settled.lines:
-            report(f'{path}: {line}')
+            lines.append(f'{path}: {line}')
+            report(lines[-1])
         read[split], rows[split] = Path(settled.path), read_json(settled.path)
-    masks = all(row.get('segmentation') for content in rows.values() for row in content['annotations'])
-    objects = sum(not row.get('iscrowd') for row in rows['val']['annotations'])
-    if not objects:
-        raise ValueError(f'{val} (--val) has no object, or only crowds: no detector can be evaluated '
-                         'on it. Use a file with annotated objects.')
-    files = [{row['file_name'] for row in content['images']} for content in rows.values()]
-    sizes = [(name, (folder / name).stat().st_size) for name in sorted(files[0] | files[1])]
+        if not any(map(_can_be_found, rows[split]['annotations'])):
+            raise ValueError(f'{path} (--{split}) has no object, or only crowds and boxes of less than '
+                             'a pixel: a detector can neither be trained nor judged on it. Use a file '
+                             'with annotated objects.')
+    if len(rows['val']['images']) < 2:
+        raise ValueError(f'{val} (--val) has a single photo, from which no interval can be computed. '
+                         'Use at least two, better fifty.')
+    masked = all(row.get('segmentation') for content in rows.values() for row in content['annotations'])
+    names = sorted({row['file_name'] for content in rows.values() for row in content['images']})
+    _check_photos(folder, names)
+    sizes = [(name, (folder / name).stat().st_size) for name in names]
     return Annotations(
-        images=folder, train=read['train'], val=read['val'], rows=rows['train'], classes=classes,
-        val_photos=len(rows['val']['images']), val_objects=objects, masks=masks,
-        shared=sorted(files[0] & files[1]), sizes=hash_of(json.dumps(sizes).encode()))
+        images=folder, train=read['train'], val=read['val'], rows=rows['train'], val_rows=rows['val'],
+        classes=classes, masks=masked, sizes=hash_of(json.dumps(sizes).encode()), lines=lines)
+
+
+def _check_photos(folder: Path, names: Sequence[str]) -> None:
+    """Read all photos as a detector does, which otherwise fails at the first bad one, after hours."""
+    def problem(name: str) -> str | None:
+        try:
+            return None if mmcv.imread(folder / name) is not None else name
+        except Exception:  # a damaged file may raise anything
+            return name
+
+    with ThreadPoolExecutor(4) as pool:
+        bad = [name for name in pool.map(problem, names) if name]
+    if bad:
+        more = f' and {len(bad) - 3} more' if len(bad) > 3 else ''
+        raise ValueError(f'{folder}: {len(bad)} of the {len(names)} photos cannot be read by OpenCV, '
+                         f'and so by no detector, such as {", ".join(map(repr, bad[:3]))}{more}: they '
+                         'are cut off, damaged, or of another kind. Save them as JPEG or PNG, or '
+                         'remove their entries from the annotations.')
+
+
+def photos_seen(start: Start) -> set[str]:
+    """Return the paths of the photos of a start's pretraining; none where they cannot be told."""
+    if start.kind != 'soco' or start.path is None:
+        return set()
+    folder = start.path.parent
+    try:
+        dataset = read_work_dir(folder / 'run' if (folder / 'run').is_dir() else folder).part(
+            'train_dataloader.dataset')
+        store = ProposalStore.open(dataset['proposals'])
+    except (KeyError, OSError, ValueError):
+        return set()
+    root = os.path.realpath(dataset.get('data_root') or '')
+    return {os.path.join(root, store.name(i)) for i in range(len(store))}
 
 
 class Comparison:
@@ -206,6 +273,16 @@ class Comparison:
             detector, data.images, data.train, data.val, data.classes, data.masks, photos, iters)
         if any(start.kind == 'random' for start in starts):
             self.notes += thaw(Config(self.fitted._cfg_dict.to_dict()))
+        self.cpu = not torch.cuda.is_available() and needs_cuda(self.fitted)
+        if self.cpu:
+            self.notes.append(f'there is no CUDA GPU: BN instead of SyncBN, full precision '
+                              f'({"; ".join(self.cpu)})')
+        same = [pair for pair in zip(self.shares, self.shares[1:])
+                if len(set(map(len, map(self.labelled, pair)))) == 1]
+        if same:
+            raise ValueError(f'{same[0][0]} % and {same[0][1]} % of the labels are the same '
+                             f'{len(self.labelled(same[0][0]))} photos, of {photos} with objects. Give '
+                             'one of them in --shares.')
         for start in starts:
             if start.until is not None and start.until < self.points[0]:
                 raise ValueError(f'The detectors of the start {start.name} would stop after '
@@ -218,6 +295,28 @@ class Comparison:
         loop = self.fitted.train_cfg
         points = list(range(loop.val_interval, loop.max_iters + 1, loop.val_interval))
         return points if points[-1] == loop.max_iters else [*points, loop.max_iters]
+
+    def labelled(self, share: int, seed: int = 0) -> set[int | str]:
+        """Return the ids of the photos with labels; a larger share of a seed contains a smaller one."""
+        photos = {row['image_id'] for row in self.data.rows['annotations']}
+        return photos if share == 100 else choose_images(sorted(photos, key=str), share, seed)
+
+    def check_starts(self) -> None:
+        """Compare the weights of all starts with the detector, as its trainings will load them.
+
+        Raises:
+            ValueError: If a file cannot be read, or does not fit the detector.
+        """
+        ours = build_detector(self.fitted)[0].state_dict()
+        for start in self.starts.values():
+            if start.path is None:
+                continue
+            state = read_weights(start.path)
+            fitted = {name: state[key] for key, name in fit_names(ours, state).items()}
+            report = match_weights(ours, fitted, brought_parts(ours, fitted))
+            if not report.complete:
+                raise ValueError(f'The start {start.name}, {start.path}, does not fit the detector: '
+                                 f'{report.explain()}')
 
     def points_of(self, start: str) -> list[int]:
         """Return the iterations after which a detector from a start is validated."""
@@ -232,6 +331,7 @@ class Comparison:
     def about(self) -> dict[str, Any]:
         """Return what a later call may extend: shares, number of seeds, and starts."""
         return dict(shares=self.shares, seeds=self.seeds, iterations=self.fitted.train_cfg.max_iters,
+                    val_photos=self.data.val_photos,
                     starts=[dict(name=start.name, kind=start.kind) for start in self.starts.values()])
 
     def fingerprint(self) -> dict[str, Any]:
@@ -325,18 +425,16 @@ class Comparison:
         with whole_file(path) as file:
             file.write(cfg.pretty_text)
         return ['tools/train.py', str(path), '--work-dir', str(self.folder / job.key), '--resume',
-                '--pretrained', str(start.path or 'random')]
+                '--pretrained', str(start.path or 'random'), *(['--cpu'] if self.cpu else [])]
 
     def _labels(self, share: int, seed: int) -> Path:
-        """Write a share of the labels; a larger share of the same seed contains a smaller one."""
+        """Write a share of the labels."""
         if share == 100:
             return self.data.train
-        rows, path = self.data.rows, self.folder / 'labels' / f'{share}percent_seed{seed}.json'
-        labelled = {row['image_id'] for row in rows['annotations']}
-        kept = choose_images(sorted(labelled, key=str), share, seed)
+        path = self.folder / 'labels' / f'{share}percent_seed{seed}.json'
         path.parent.mkdir(parents=True, exist_ok=True)
         with whole_file(path) as file:
-            json.dump(with_images(rows, kept), file)
+            json.dump(with_images(self.data.rows, self.labelled(share, seed)), file)
         return path
 
 

@@ -97,7 +97,8 @@ def _differences(records: Records, ours: str, theirs: str, share: int, seeds: li
         measure, _, iterations = name.partition('@')
         interval = paired_difference(
             *([side[i][name] for i in both] for side in values),
-            *(np.stack([side[i][name] for i in both]) for side in samples))
+            *(np.stack([side[i][name] for i in both]) for side in samples),
+            records.content['val_photos'])
         rows.append(dict(ours=ours, theirs=theirs, measure=measure, share=share,
                          iterations=int(iterations), seeds=len(both), **interval._asdict()))
     return sorted(rows, key=lambda row: (row['measure'], row['iterations']))

@@ -1,6 +1,8 @@
 """A comparison of starts, run from its checked inputs to its page."""
 import math
+import os
 import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -10,12 +12,14 @@ from rich.text import Text
 from ..launch.checks import check_work_dir
 from ..launch.errors import STOPPED
 from ..runs.record import describe_hardware
-from .compare import Annotations, Comparison
+from .compare import Annotations, Comparison, photos_seen
 from .compare_page import write_results
+from .detection import PREDICTIONS
 from .records import Records
 from .verdict import outlook
 
 INTERRUPTED = 130  # exit code after Ctrl-C
+FEW_PHOTOS = 20  # of val, under which the page has a warning
 
 
 def facts_of(comparison: Comparison, detector: str) -> dict[str, str]:
@@ -38,17 +42,70 @@ def facts_of(comparison: Comparison, detector: str) -> dict[str, str]:
         'settings': '; '.join(comparison.notes),
         'starts': '; '.join(f'{start.name}: {start.path or "random weights"}'
                             for start in comparison.starts.values()),
-        'shares and seeds': f'{", ".join(map(str, comparison.shares))} % of the labels; seeds of '
-                            f'fine-tuning: {comparison.seeds}; one pretraining for each start',
+        'annotations': '; '.join(data.lines) or 'as they are',
+        'shares and seeds': ', '.join(f'{share} % of the labels ({len(comparison.labelled(share))} '
+                                      'photos)' for share in comparison.shares)
+                            + f'; seeds of fine-tuning: {comparison.seeds}; one pretraining for each '
+                              'start',
         'what it can show': outlook(data.val_photos, data.val_objects, comparison.seeds)}
 
 
 def warnings_of(data: Annotations) -> list[str]:
     """Return what makes the annotations' AP misleading, such as photos in train and in val."""
-    if not data.shared:
-        return []
-    return [f'{len(data.shared)} photos are in train and in val, such as {data.shared[0]}: the AP is '
-            'too high for all starts.']
+    told, objects = [], {split: _count(content) for split, content in
+                         (('train', data.rows), ('val', data.val_rows))}
+    if data.shared:
+        told.append(f'{len(data.shared)} photos are in train and in val, such as {data.shared[0]}: the '
+                    'AP is too high for all starts.')
+    if data.val_photos < FEW_PHOTOS:
+        told.append(f'val has {data.val_photos} photos: intervals from so few are wide, and rough. Use '
+                    'fifty or more.')
+    unseen = [name for name in data.classes if objects['val'][name] and not objects['train'][name]]
+    if unseen:
+        told.append(f'{len(unseen)} classes have objects in val and none in train, such as '
+                    f'{unseen[0]!r}: their AP is 0 from every start, and lowers the mean.')
+    tiny = len(data.val_rows['annotations']) - data.val_objects - sum(
+        bool(row.get('iscrowd')) for row in data.val_rows['annotations'])
+    if tiny:
+        told.append(f'{tiny} objects of val have a box of less than a pixel, and cannot be found: the '
+                    'AP is too low for all starts.')
+    most = max(Counter(row['image_id'] for row in data.val_rows['annotations']).values())
+    if most > PREDICTIONS:
+        told.append(f'A photo of val has {most} objects, and AP counts the {PREDICTIONS} best '
+                    'predictions of a photo (as COCO): the AP is too low for all starts.')
+    return told
+
+
+def _count(content: Mapping) -> Counter:
+    """Return the number of objects of each class by name."""
+    names = {row['id']: row['name'] for row in content['categories']}
+    return Counter(names[row['category_id']] for row in content['annotations'])
+
+
+def plan_warnings(comparison: Comparison) -> list[str]:
+    """Return what makes the shares or the starts misleading: missing classes, photos of val."""
+    data, told = comparison.data, []
+    names = {row['id']: row['name'] for row in data.rows['categories']}
+    for share in comparison.shares:
+        lacking: set[str] = set()
+        for seed in range(comparison.seeds):
+            kept = comparison.labelled(share, seed)
+            lacking |= set(_count(data.rows)) - {names[row['category_id']] for row in
+                                                 data.rows['annotations'] if row['image_id'] in kept}
+        if lacking:
+            told.append(f'With {share} % of the labels ({len(comparison.labelled(share))} photos), a '
+                        f'seed has no object of {", ".join(map(repr, sorted(lacking)[:3]))}'
+                        f'{", …" if len(lacking) > 3 else ""}: its AP is 0 there.')
+    for start in comparison.starts.values():
+        seen, root = photos_seen(start), os.path.realpath(data.images)
+        held_out = [row['file_name'] for row in data.val_rows['images']
+                    if os.path.join(root, row['file_name']) in seen]
+        if held_out:
+            told.append(f'The pretraining of {start.name} saw {len(held_out)} of the {data.val_photos} '
+                        f'photos of val (without labels), such as {held_out[0]}: its detector may '
+                        'find objects there that it would not find in new photos. Pretrain without '
+                        'them: give pretrain_detector.py the json of train and --root.')
+    return told
 
 
 def show(facts: Mapping[str, str], warnings: Sequence[str], console: Console) -> None:

@@ -17,6 +17,7 @@ from .resampling import DRAWS
 for _module in (coco, cocoeval):
     vars(_module)['print'] = lambda *args, **kwargs: None
 KINDS = {'bbox': 'box', 'segm': 'mask'}
+PREDICTIONS = 100  # of a photo that count, as in COCO's AP
 
 
 def judge_predictions(labels: str | Path, folder: str | Path, resamples: int
@@ -94,10 +95,10 @@ def match(truth: COCO, predictions: list[dict], kind: str) -> COCOeval | None:
     if not predictions:
         return None
     evaluator = COCOeval(truth, truth.loadRes(predictions), kind)
-    # Only objects of all sizes and 100 predictions per photo are reported.
+    # Only AP over objects of all sizes is reported.
     evaluator.params.areaRng = evaluator.params.areaRng[:1]
     evaluator.params.areaRngLbl = evaluator.params.areaRngLbl[:1]
-    evaluator.params.maxDets = [100]
+    evaluator.params.maxDets = [PREDICTIONS]
     evaluator.evaluate()
     return evaluator
 

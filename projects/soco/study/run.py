@@ -12,6 +12,7 @@ from rich.console import Console
 
 from ..detectors.build import quiet
 from ..detectors.derive import default_epochs
+from ..detectors.fit import needs_masks
 from ..detectors.read import read_detector
 from ..detectors.work_dir import WorkDir
 from ..evaluation.cost import measure_cost
@@ -25,7 +26,7 @@ from ..weights.read import find_newest_checkpoint
 from . import training
 from .compare import Comparison, Start, in_short, read_annotations
 from .compare_page import write_results
-from .compare_run import facts_of, warnings_of
+from .compare_run import facts_of, plan_warnings, warnings_of
 from .data import annotations_of, generate_store, photos_of
 from .jobs import Jobs, Report
 from .plan import BOXES, DetectorJob, PretrainJob, Study
@@ -92,11 +93,13 @@ class StudyRun:
     def _comparison(self, name: str) -> Comparison:
         data, folder = self.study.sets[name], self.folder / name
         train, val = annotations_of(data, self.root, folder)
+        detector, _ = read_detector(self.study.detector)
         annotations = read_annotations(self.root / data.images, train, val, folder,
-                                       lambda line: self.console.print(line, soft_wrap=True))
+                                       lambda line: self.console.print(line, soft_wrap=True),
+                                       needs_masks(detector))
         shares = sorted({share for step in self.study.steps for share in step.shares})
         seeds = 1 + max(seed for step in self.study.steps for seed in step.seeds)
-        return Comparison(read_detector(self.study.detector)[0], annotations,
+        return Comparison(detector, annotations,
                           [self._start(name, start) for start in self.study.starts], shares, seeds,
                           folder, self.study.iters, self.workers)
 
@@ -218,5 +221,6 @@ class StudyRun:
                 comparison = self.comparisons[name]
                 page, _ = write_results(records, comparison.folder,
                                         facts_of(comparison, self.study.detector),
-                                        warnings_of(comparison.data), {})
+                                        [*warnings_of(comparison.data), *plan_warnings(comparison)],
+                                        {})
                 yield page

@@ -43,7 +43,8 @@ def pooled_differences(results: Mapping[str, Records], pairs: Sequence[tuple[str
                 found = {name: _difference(results[name], ours, theirs, share, seeds, key)
                          for name, seeds in common.items()}
                 interval = pooled_difference([values for values, _ in found.values()],
-                                             [draws for _, draws in found.values()])
+                                             [draws for _, draws in found.values()],
+                                             [results[name].content['val_photos'] for name in found])
                 rows.append(dict(
                     ours=ours, theirs=theirs, share=share, iterations=int(iterations), measure=measure,
                     **interval._asdict(), seeds={name: len(seeds) for name, seeds in common.items()},
