@@ -69,8 +69,8 @@ def main() -> None:
     )
     console = Console(highlight=False, markup=False)
     detector, notes = read_detector(args.detector, args.cfg_options)
-    data = read_annotations(args.images, args.train, args.val, folder, console.print,
-                            needs_masks(detector))
+    data = read_annotations(args.images, args.train, args.val, folder,
+                            lambda line: console.print(line, soft_wrap=True), needs_masks(detector))
     comparison = Comparison(detector, data, starts, args.shares, args.seeds, folder, args.iters,
                             args.workers)
     comparison.notes = [*notes, *comparison.notes]

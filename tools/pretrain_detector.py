@@ -64,6 +64,10 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--objects', choices=['large', 'small'], default='large', help='large: '
                         'objects of 0.1 to 0.8 of the photo; small: views are tiles of the photo at '
                         'the size at which the detector sees it (default: %(default)s)')
+    parser.add_argument('--follow-links', action='store_true', help='allow links in the folder of the '
+                        'photos to lead out of it')
+    parser.add_argument('--max-pixels', metavar='N', type=int, default=100_000_000, help='leave out '
+                        'photos with more pixels (default: %(default)s)')
     add_options_argument(parser, 'model.backbone.depth=18')
     parser.add_argument('--dry-run', action='store_true', help='stop after the table and the config '
                         '(--objects small makes the proposals first)')
@@ -79,7 +83,7 @@ def check_photos(photos: Path, count: int, at_least: int) -> None:
             + ('Lower --batch-size.' if count > 1 else 'Give a folder with more photos.'))
 
 
-def make_proposals(photos: Path, root: Path | None, out: Path) -> 'ProposalStore':
+def make_proposals(photos: Path, out: Path, args: argparse.Namespace) -> 'ProposalStore':
     """Make the proposals of the photos, or use those that are there."""
     from projects.soco.detectors.object_sizes import SEARCH
     from projects.soco.proposals.sources import open_source
@@ -88,9 +92,10 @@ def make_proposals(photos: Path, root: Path | None, out: Path) -> 'ProposalStore
     from projects.soco.runs.follow import run_command
     if not out.exists() and (code := run_command([
             str(ROOT / 'tools/generate_proposals.py'), str(photos), str(out), *SEARCH,
-            *(['--root', str(root)] if root else [])])):
+            '--max-pixels', str(args.max_pixels), *(['--follow-links'] if args.follow_links else []),
+            *(['--root', str(args.root)] if args.root else [])])):
         sys.exit(code)
-    store, source = ProposalStore.open(out), open_source(photos, root)
+    store, source = ProposalStore.open(out), open_source(photos, args.root, args.follow_links)
     check_store_fits(store, source)
     if not store.box_counts().any():
         raise ValueError(
@@ -256,13 +261,16 @@ def main() -> None:
     set_length(recipe, args.epochs, None)
     set_run(recipe, (args.root or args.photos).resolve(), work.proposals.resolve(), args.batch_size,
             args.weights, args.backbone_rate)
+    if args.follow_links:
+        recipe.train_dataloader.dataset.follow_links = True
     if args.freeze is not None and args.weights is None:
         raise ValueError(f'--freeze {args.freeze}: without --weights, these stages would stay random. '
                          'Add --weights FILE, or omit --freeze.')
     labels = None  # VOC XML or YOLO text files
     if args.root is not None and args.photos.is_dir():
         labels = read_as_coco(args.photos, args.root).accept()
-    count = len(labels.content['images'] if labels else open_source(args.photos, args.root).names())
+    count = len(labels.content['images'] if labels else
+                open_source(args.photos, args.root, args.follow_links).names())
     check_photos(args.photos, count, recipe.train_dataloader.batch_size * args.gpus)
     if args.epochs is None:
         recipe.train_cfg.max_epochs = default_epochs(count)
@@ -288,7 +296,7 @@ def main() -> None:
     slowed = slow_layer_norm(derived, model.backbone, args.backbone_rate)
     notes += [*filter(None, [slowed]), *parts.notes, *filter(None, [advice])]
     if small:
-        store = make_proposals(source, args.root, work.proposals)
+        store = make_proposals(source, work.proposals, args)
         notes.append(fit_levels(derived, store))
         if annotated and (met := describe_met(derived, store, annotated)):
             notes.append(met)
@@ -311,7 +319,7 @@ def main() -> None:
         return
     cfg = load_config(str(work.config), {})
     if not small:
-        store = make_proposals(source, args.root, work.proposals)
+        store = make_proposals(source, work.proposals, args)
         met = describe_met(cfg, store, annotated) if annotated else None
         for line in filter(None, [met, None if advice else advise_by_proposals(store)]):
             print(f'- {line}')

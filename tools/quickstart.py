@@ -265,13 +265,15 @@ def compare(args: argparse.Namespace) -> None:
     from projects.soco.study.compare import read_annotations
     name = args.folder.resolve().name
     folder = args.work_dir or Path('work_dirs') / f'quickstart_{name}'
-    data = read_annotations(args.folder, args.train, args.val, folder, console.print)
+    data = read_annotations(args.folder, args.train, args.val, folder,
+                            lambda line: console.print(line, soft_wrap=True))
 
     import torch
 
     import projects.soco.compat  # noqa: F401  (before anything of OpenMMLab)
     from projects.soco.detectors.read import read_detector
     from projects.soco.launch.checks import check_work_dir
+    from projects.soco.proposals.store import ProposalStore
     from projects.soco.runs.report import write_report
     from projects.soco.study import compare_run, own_photos
     from projects.soco.study.compare import Comparison, read_starts
@@ -286,7 +288,7 @@ def compare(args: argparse.Namespace) -> None:
     epochs, iters = own_photos.lengths(len(names), len(texts) + 1, cuda)
     epochs, iters = args.epochs or epochs, args.iters or iters
     check_work_dir(folder)
-    listed = '\n'.join(names) + '\n'
+    listed = own_photos.as_list(names)
     own_photos.settle_plan(folder, own_photos.Plan(
         str(data.images), *map(hash_of, (listed.encode(), data.train.read_bytes(),
                                          data.val.read_bytes())),
@@ -303,7 +305,7 @@ def compare(args: argparse.Namespace) -> None:
     write_whole(photos, listed.encode())
     run_or_exit(['tools/pretrain_detector.py', detector, str(photos), '--root', str(data.images),
                  '--work-dir', str(pretraining), '--epochs', str(epochs), '--batch-size',
-                 str(min(own_photos.BATCH, len(names))), '--resume',
+                 str(min(own_photos.BATCH, len(names))), '--resume', '--follow-links',
                  *(['--weights', *weights] if weights else [])])
     report = write_report(pretraining / 'run')
 
@@ -311,7 +313,8 @@ def compare(args: argparse.Namespace) -> None:
     starts, workers = read_starts([*texts, f'soco:{pretraining}']), 1 if cuda else 2
     comparison = Comparison(read_detector(detector)[0], data, starts, [100], 1, folder, iters, workers)
     comparison.check_starts()
-    about, told = own_photos.about_pretraining(pretraining / 'run', len(names), epochs)
+    used = len(ProposalStore.open(pretraining / 'proposals.arrow'))
+    about, told = own_photos.about_pretraining(pretraining / 'run', used, epochs)
     facts = {**compare_run.facts_of(comparison, f'{why} ({detector})'), 'pretraining': about}
     told = [*compare_run.warnings_of(data), *told,
             'One seed, one pretraining and a short schedule: another seed may differ by several '

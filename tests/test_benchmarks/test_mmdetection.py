@@ -359,7 +359,7 @@ def test_a_detector_of_mmdet_s_own_starts_and_resumes_by_the_script(tmp_path: Pa
     start = ('dist_train_fpn.sh', f'{tmp_path}/detector.py', f'{tmp_path}/moco.pth', '1', '--cpu')
     code, message = run_script(*start, cwd=tmp_path)
     assert code == 0, message[-3000:]
-    assert 'model.backbone.init_cfg (torchvision://resnet50) is not used' in message
+    assert 'ResNet would load torchvision://resnet50, which is not used' in message
     assert '120 of 120 keys matched' in message
     assert 'module.encoder_q.conv1.weight is backbone.conv1.weight here' in message
     state = read_checkpoint(tmp_path / 'work/epoch_1.pth')['state_dict']  # frozen: as in the file

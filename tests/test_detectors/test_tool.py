@@ -42,8 +42,8 @@ def run(folder: Path, *arguments: str) -> tuple[int, str]:
 def test_the_whole_way(folder, gpus):
     """One and two processes, in which every parameter must get a gradient; then what is finished.
 
-    The photos of one process are those of YOLO's text files; the two processes start from weights, of
-    which two stages stay as they are.
+    The photos of one process are those of YOLO's text files, one of them a link; the two processes
+    start from weights, of which two stages stay as they are.
     """
     (folder / 'labels').mkdir()
     (folder / 'labels/classes.txt').write_text('thing')
@@ -55,7 +55,10 @@ def test_the_whole_way(folder, gpus):
     frozen: dict = {}
     plain = folder / 'tiny.py'  # what MMDetection alone trains
     if gpus == '1':
-        arguments += ['--cfg-options', 'model.bbox_head.stacked_convs=2']
+        (folder / 'elsewhere').mkdir()  # a photo is a link out of the folder
+        photo = min((folder / 'photos').iterdir())
+        photo.symlink_to(photo.rename(folder / 'elsewhere' / photo.name))
+        arguments += ['--follow-links', '--cfg-options', 'model.bbox_head.stacked_convs=2']
         plain = folder / 'work/detector.py'
     else:
         model = build_detector(read_detector(str(folder / 'tiny.py'))[0])[0]

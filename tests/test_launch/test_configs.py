@@ -247,6 +247,12 @@ def test_a_config_of_mmdet_s_own_loads_weights_as_ours_do(tmp_path):
         assert cfg.custom_imports.imports == ['projects.soco.engine']
         assert cfg.model.backbone.init_cfg is None  # or mmdet would download another ResNet
         assert cfg.load_from == (None if source == 'random' else f'{tmp_path}/r50.pth')
+    cfg = load_config(str(tmp_path / 'own.py'), {})
+    cfg.model.backbone.init_cfg = [dict(type='Kaiming'), dict(type='Pretrained', checkpoint='url')]
+    cfg.model.neck.init_cfg = dict(type='Pretrained', checkpoint='https://example.org/neck.pth')
+    cfg.model.backbone.pretrained = 'torchvision://resnet50'
+    set_pretrained(cfg, 'random')
+    assert "'Pretrained'" not in cfg.pretty_text and 'torchvision' not in cfg.pretty_text
     cfg = load_config(str(tmp_path / 'own.py'), {'default_hooks.pretrained.require': ['backbone']})
     assert cfg.default_hooks.pretrained.require == ['backbone']
 

@@ -3,14 +3,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from small import write_set
+from small import make_photos, write_set
 
 from projects.soco.detectors.build import build_detector
 from projects.soco.detectors.read import read_detector
+from projects.soco.proposals.sources import open_source
 from projects.soco.study.compare import read_annotations
 from projects.soco.study.own_photos import (
     OWN_PHOTOS,
     Plan,
+    as_list,
     choose_detector,
     lengths,
     settle_plan,
@@ -55,6 +57,19 @@ def test_pretraining_sees_no_photo_of_val(tmp_path: Path):
         (images / f'photo_{i:03}.png').unlink()
     with pytest.raises(ValueError, match='4 photos, and all but 0 of them are in .*val.json'):
         unlabelled_photos(data)
+
+
+def test_any_name_of_a_photo_is_listed(tmp_path: Path):
+    """A line that begins with # is a comment of the list, and spaces at its beginning are left out."""
+    make_photos(tmp_path / 'photos', 3)
+    names = ['#1.png', ' b.png', 'c d.png']
+    for name, path in zip(names, sorted((tmp_path / 'photos').iterdir())):
+        path.rename(path.with_name(name))
+    (tmp_path / 'photos.txt').write_text(as_list(names))
+    assert open_source(tmp_path / 'photos.txt', tmp_path / 'photos').names() == sorted(names)
+    for name in ('a\n.png', 'a.png '):
+        with pytest.raises(ValueError, match='a name that a list cannot contain'):
+            as_list([name])
 
 
 def test_a_folder_keeps_to_its_plan(tmp_path: Path):

@@ -11,7 +11,8 @@ from mmengine.registry import MODELS, DefaultScope
 from torch import nn
 
 from ..compat.cpu import cpu_config
-from .read import SCOPE, drop_weights, typed
+from ..launch.configs import drop_weights
+from .read import SCOPE, typed
 
 
 def build(cfg: Any, name: str) -> nn.Module:

@@ -7,9 +7,9 @@ import numpy as np
 from mmengine.config import Config, ConfigDict
 
 from ..annotations.masks import BOX_DETECTOR
-from ..launch.configs import RUNNER_KEYS, dicts_in, imports_of, schedulers_of
+from ..launch.configs import RUNNER_KEYS, dicts_in, drop_weights, imports_of, schedulers_of
 from ..launch.data_files import evaluators_of, leaf_datasets
-from .read import arguments_of, drop_weights, lift, train_norms, typed
+from .read import arguments_of, lift, train_norms, typed
 
 _MIXED = 'MultiImageMixDataset'  # its transforms take several samples, so it stays around the data set
 # Hooks that change pipeline or loss in a late epoch; an iteration loop is in its first and last one.

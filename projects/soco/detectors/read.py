@@ -13,7 +13,7 @@ from mmengine.registry import DefaultScope
 from mmengine.utils import get_installed_path
 
 from ..compat.host import host_name
-from ..launch.configs import apply_option, dicts_in, imports_of
+from ..launch.configs import apply_option, dicts_in, drop_weights, imports_of
 
 SCOPE = 'mmdet'
 SHIPPED = 'mmdet::'
@@ -224,23 +224,6 @@ def train_norms(node: Any) -> bool:
     return bool(frozen)
 
 
-def drop_weights(part: dict) -> list[str]:
-    """Keep a module from loading weights by itself; return where they would come from.
-
-    Args:
-        part (dict): Config of a module; it is changed in place.
-
-    Returns:
-        list[str]: The sources.
-    """
-    found = []
-    for key in ('pretrained', 'init_cfg', 'teacher_ckpt'):
-        if source := pretrained_source(part.get(key)):
-            found.append(source)
-            part[key] = False if part[key] is True else None
-    return found
-
-
 def arguments_of(name: str) -> dict[str, Any]:
     """Return the arguments of a class, also those that it passes to its parents, with defaults."""
     kind, known = _find_class(name), {}
@@ -250,14 +233,3 @@ def arguments_of(name: str) -> dict[str, Any]:
                           inspect.signature(parent.__init__).parameters.items()
                           if value.default is not inspect.Parameter.empty})
     return known
-
-
-def pretrained_source(value: Any) -> str | None:
-    """Return where a `pretrained` or an `init_cfg` loads weights from, or None if it does not."""
-    if value is True:
-        return "the model's default"
-    if isinstance(value, str):
-        return value
-    return next((str(rule.get('checkpoint')) for rule in
-                 (value if isinstance(value, list) else [value])
-                 if isinstance(rule, dict) and rule.get('type') == 'Pretrained'), None)

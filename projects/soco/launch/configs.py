@@ -221,6 +221,34 @@ def dicts_in(node: Any) -> Iterator[dict]:
             yield from dicts_in(value)
 
 
+def drop_weights(part: dict) -> list[str]:
+    """Keep a module from loading weights by itself; return where they would come from.
+
+    Args:
+        part (dict): Config of a module; it is changed in place.
+
+    Returns:
+        list[str]: The sources.
+    """
+    found = []
+    for key in ('pretrained', 'init_cfg', 'teacher_ckpt'):
+        if source := pretrained_source(part.get(key)):
+            found.append(source)
+            part[key] = False if part[key] is True else None
+    return found
+
+
+def pretrained_source(value: Any) -> str | None:
+    """Return where a `pretrained` or an `init_cfg` loads weights from, or None if it does not."""
+    if value is True:
+        return "the model's default"
+    if isinstance(value, str):
+        return value
+    return next((str(rule.get('checkpoint')) for rule in
+                 (value if isinstance(value, list) else [value])
+                 if isinstance(rule, dict) and rule.get('type') == 'Pretrained'), None)
+
+
 def imports_of(cfg: Config) -> list[str]:
     """Return the modules of a config's `custom_imports`, which may be a single text."""
     imports = (cfg.get('custom_imports') or {}).get('imports') or []
@@ -245,13 +273,12 @@ def use_our_loading(cfg: Config) -> ConfigDict:
     Returns:
         ConfigDict: The config of the `PretrainedWeightsHook`.
     """
-    backbone = cfg.get('model', {}).get('backbone') or {}
-    if (backbone.get('init_cfg') or {}).get('type') == 'Pretrained':
-        from mmengine.logging import MMLogger
-        MMLogger.get_current_instance().warning(
-            f'model.backbone.init_cfg ({backbone.init_cfg.get("checkpoint")}) is not used: the weights '
-            'that this run starts from replace it.')
-        backbone.init_cfg = None
+    for part in dicts_in(cfg.get('model')):
+        for source in drop_weights(part) if part.get('type') else ():
+            from mmengine.logging import MMLogger
+            MMLogger.get_current_instance().warning(
+                f'{part["type"]} would load {source}, which is not used: the weights that this run '
+                'starts from replace it.')
     hook = find_hook(cfg, 'PretrainedWeightsHook')
     if hook is None:
         hooks = cfg.setdefault('default_hooks', ConfigDict())

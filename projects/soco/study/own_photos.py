@@ -1,5 +1,6 @@
 """From photos and annotations to a comparison: its detector, its length, and what it is about."""
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -123,6 +124,22 @@ def unlabelled_photos(data: Annotations) -> tuple[list[str], int]:
                          f'in {data.val}. Pretraining uses no photo of val, so that val can judge it: '
                          'split the photos into train and val.')
     return left, len(names)
+
+
+def as_list(names: Sequence[str]) -> str:
+    """Return names as the text of a list of images, with `./` before a name that it would not take.
+
+    Args:
+        names (Sequence[str]): Names of photos.
+
+    Raises:
+        ValueError: If a name ends with a space or has a line break.
+    """
+    odd = [name for name in names if name != name.rstrip() or len(name.splitlines()) > 1]
+    if odd:
+        raise ValueError(f'The photo {odd[0]!r} has a name that a list cannot contain, since it ends '
+                         'with a space or has a line break. Rename it.')
+    return ''.join(f'./{name}\n' if name.startswith(('#', ' ')) else f'{name}\n' for name in names)
 
 
 def settle_plan(folder: Path, plan: Plan) -> None:
