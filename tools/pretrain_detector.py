@@ -119,7 +119,11 @@ def train(config: Path, run: Path, steps: int, gpus: int, *options: str) -> Path
 
     from projects.soco.launch.errors import Stopped
     from projects.soco.runs.progress import run_with_bar
-    from projects.soco.weights.read import find_newest_checkpoint, read_checkpoint
+    from projects.soco.weights.read import (
+        find_newest_checkpoint,
+        read_checkpoint,
+        run_checkpoints,
+    )
     newest = find_newest_checkpoint(run)
     if newest is not None and read_checkpoint(newest)['meta']['iter'] >= steps:
         print(f'The run is finished: {newest}')
@@ -127,7 +131,7 @@ def train(config: Path, run: Path, steps: int, gpus: int, *options: str) -> Path
     command = [str(ROOT / 'tools/train.py'), str(config), '--work-dir', str(run), *options]
     if not torch.cuda.is_available():
         command.append('--cpu')
-    if newest is not None:
+    if run_checkpoints(run):  # if none can be opened, the run starts anew
         command.append('--resume')
     if gpus > 1:
         command = ['-m', 'torch.distributed.run', f'--nproc_per_node={gpus}',

@@ -16,7 +16,12 @@ from small import ROOT, make_photos, make_store
 
 from projects.soco.datasets import SoCoDataset  # noqa: F401  (registers it)
 from projects.soco.datasets.transforms import GEOMETRY
-from projects.soco.launch.checks import check_devices, check_inputs, check_shared_memory
+from projects.soco.launch.checks import (
+    check_devices,
+    check_inputs,
+    check_shared_memory,
+    check_unused,
+)
 from projects.soco.launch.configs import check_key, find_hook, load_config, set_pretrained
 from projects.soco.launch.errors import (
     DIVERGED,
@@ -282,6 +287,25 @@ def test_train_explains_bad_input_in_one_paragraph(tmp_path):
         assert done.returncode == 2, done.stderr
         error = done.stderr[done.stderr.rindex('error: '):]
         assert message in ' '.join(error.split()) and 'Traceback' not in done.stderr, error
+
+
+def test_a_new_run_does_not_mix_with_an_earlier_one(tmp_path):
+    work = tmp_path / 'work'
+    check_unused(work)
+    work.mkdir()
+    (work / 'detector_start.pth').touch()  # not of a run
+    check_unused(work)
+    for age, name in enumerate(('iter_30.pth', 'epoch_10.pth', 'epoch_9.pth')):
+        (work / name).touch()
+        os.utime(work / name, (1e9 - age, 1e9 - age))
+    for start in (('tools/train.py', ), ('-m', 'projects.soco.launch', 'tools/train.py', '2')):
+        done = run(PYTHON, *start, QUICKSTART, '--work-dir', str(work))
+        told = ' '.join(done.stderr.split())
+        assert done.returncode == 2 and f'{work} has checkpoints of an earlier run, the newest ' \
+            'iter_30.pth. Add --resume to continue' in told and '--work-dir' in told, told
+        done = run(PYTHON, *start, QUICKSTART, '--work-dir', str(work), '--resume')
+        assert 'of an earlier run' not in done.stderr and 'no proposal store' in done.stderr
+        assert len(list(work.iterdir())) == 4
 
 
 def test_slurm_train_calls_srun(tmp_path):

@@ -37,6 +37,30 @@ def check_work_dir(path: str | Path) -> None:
                       f'({error.strerror}). Choose another folder with --work-dir.') from error
 
 
+def check_unused(work_dir: str | Path) -> None:
+    """Check that a work directory has no checkpoints of an earlier run.
+
+    A new run would overwrite those that have the same names and leave the others, and `--resume` would
+    then continue the earlier run, which was trained longer.
+
+    Args:
+        work_dir (str | Path): The work directory of a run that is not resumed.
+
+    Raises:
+        ValueError: If there are any; the message names the newest.
+    """
+    if not Path(work_dir).is_dir():
+        return
+    from ..weights.read import run_checkpoints  # late, as it imports torch
+    found = run_checkpoints(work_dir)
+    if found:
+        newest = max(found, key=lambda path: path.stat().st_mtime)
+        raise ValueError(
+            f'The work directory {work_dir} has checkpoints of an earlier run, the newest '
+            f'{newest.name}. Add --resume to continue that run. To start anew, choose another folder '
+            'with --work-dir, or remove this one.')
+
+
 def check_devices(cfg: Config, asked: int, found: int) -> None:
     """Check that there are as many GPUs as requested.
 
