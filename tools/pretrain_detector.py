@@ -84,7 +84,7 @@ def make_proposals(photos: Path, root: Path | None, out: Path) -> 'ProposalStore
     from projects.soco.detectors.object_sizes import SEARCH
     from projects.soco.proposals.sources import open_source
     from projects.soco.proposals.store import ProposalStore
-    from projects.soco.proposals.store_check import check_store_fits
+    from projects.soco.proposals.store_check import check_has_boxes, check_store_fits
     from projects.soco.runs.follow import run_command
     if not out.exists() and (code := run_command([
             str(ROOT / 'tools/generate_proposals.py'), str(photos), str(out), *SEARCH,
@@ -92,11 +92,7 @@ def make_proposals(photos: Path, root: Path | None, out: Path) -> 'ProposalStore
         sys.exit(code)
     store, source = ProposalStore.open(out), open_source(photos, root)
     check_store_fits(store, source)
-    if not store.box_counts().any():
-        raise ValueError(
-            f'{out} contains no box for any of the {len(store)} photos of {photos}, so there is '
-            'nothing to compare. Give photos that show objects, or delete this file and make it with '
-            f'another filter: python tools/generate_proposals.py {photos} {out} --keep all')
+    check_has_boxes(store, source)
     count = len(source.names())
     if count > len(store):
         print(f'{out} has boxes for {len(store)} of the {count} photos: the others could not be used, '

@@ -175,6 +175,17 @@ def test_a_store_of_other_photos_is_refused_before_processes_start(tmp_path):
         check('photos')
 
 
+def test_a_store_without_a_box_is_refused_where_boxes_are_compared(tmp_path):
+    make_photos(tmp_path / 'photos', 2)
+    store = make_store(tmp_path / 'p.arrow', tmp_path / 'photos', boxes_per_photo=0)
+    data = {'train_dataloader.dataset.proposals': str(store),
+            'train_dataloader.dataset.data_root': f'{tmp_path}/photos'}
+    with pytest.raises(ValueError, match='no box for any of the 2 photos .*--setting fine'):
+        check_inputs(load_config(QUICKSTART, data, register=False))
+    for config in ('ablations/components_1_whole_image.py', 'benchmarks/transfer_study/byol_r18.py'):
+        check_inputs(load_config(str(ROOT / 'configs' / config), data, register=False))
+
+
 def test_error_text_leaves_out_what_frameworks_add():
     worker = ValueError('Caught ValueError in DataLoader worker process 0.\nOriginal Traceback '
                         '(most recent call last):\n  File "a.py", line 1\nValueError: a.jpg is bad')
