@@ -126,8 +126,7 @@ def warnings_of(run: Run) -> list[str]:
     if len(ranks) > 1 and not ranks[-1] >= share * ranks[0]:
         found.append(f'The features have collapsed into a few directions: their effective rank '
                      f'(obj_rank) fell from {ranks[0]:.1f} to {ranks[-1]:.1f}, under {share:.0%} of '
-                     'the start. A detector can be better off with random weights, however low the '
-                     'loss is; see docs/results/collapse.md.')
+                     f'the start. {limits.LOW_RANK}')
     if not run.finished:
         how = run.sessions[-1].get('how') if run.sessions else None
         why = (f'It {"" if how.startswith("failed") else "was "}{how}.' if how else
