@@ -300,6 +300,22 @@ def test_train_explains_bad_input_in_one_paragraph(tmp_path):
         assert message in ' '.join(error.split()) and 'Traceback' not in done.stderr, error
 
 
+@pytest.mark.parametrize('given, near', [
+    ('configs/soco_r18_fpn_quickstart.py', f'Did you mean {QUICKSTART}?'),
+    ('soco_r18_quickstart.py', f'Did you mean {QUICKSTART}?'),
+    ('configs/mine/a.py', 'Did you mean configs/mine/ab.py?'),
+    ('zzz', f'configs are in {ROOT}/configs.')])
+def test_a_config_is_looked_for_in_the_project_from_any_folder(tmp_path, monkeypatch, given, near):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'configs/mine').mkdir(parents=True)
+    (tmp_path / 'configs/mine/ab.py').touch()
+    with pytest.raises(FileNotFoundError, match=re.escape(near)):
+        load_config(given, {})
+    monkeypatch.chdir(ROOT)
+    with pytest.raises(FileNotFoundError, match='mean configs/soco_r18_fpn_quickstart.py'):
+        load_config('soco_r18_quickstart.py', {})
+
+
 def test_a_new_run_does_not_mix_with_an_earlier_one(tmp_path):
     work = tmp_path / 'work'
     check_unused(work)
