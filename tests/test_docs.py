@@ -360,19 +360,32 @@ def test_messages_that_are_explained_are_the_code_s():
         assert any(re.search(pattern, other) for other in known) or re.search(pattern, shell), message
 
 
-def test_files_and_sections_that_the_code_names_are_there():
-    """Messages, help texts and the comments of configs send a reader to what exists."""
-    for folder in ('projects', 'tools', 'configs'):
-        for path in (ROOT / folder).rglob('*.*'):
-            if path.suffix not in ('.py', '.sh', '.md', '.html') or '.mim' in path.parts:
-                continue
-            text = re.sub(r"""['"]\n\s*f?['"]""", '', path.read_text())
-            files = r'(?<![\w/.])((?:tools|configs|docs)/[\w./-]+\.(?:py|sh|md))(?! of MMDetection)'
-            for name in re.findall(files, text):
-                assert (ROOT / name).is_file(), f'{path}: no {name}'
-            for section, page in re.findall(r'see "([^"]+)" in ([\w/-]+\.md)', text):
-                assert re.search(rf'^#+ {section}$', (ROOT / page).read_text(), re.M), (
-                    f'{path}: {page} has no section {section!r}')
+FILES = (r"(?<![\w/.])(?<!MMDetection's `)((?:tools|configs|docs)/[\w./-]+\.(?:py|sh|md))"
+         '(?! of MMDetection)')
+
+
+def files_named(text: str) -> Iterator[str]:
+    """Yield the files of the project that a text names, but not those that it says are of a commit."""
+    for paragraph in text.split('\n\n'):
+        if not re.search(r'\(commit [0-9a-f]{7}', paragraph):
+            yield from (name for name in re.findall(FILES, ' '.join(paragraph.split()))
+                        if not re.search('[A-Z]{3}', Path(name).stem))
+
+
+def test_files_and_sections_that_code_and_pages_name_are_there():
+    """Messages, help texts, the comments of configs and pages send a reader to what exists."""
+    named = 'See `tools/gone.py`.\n\nThat is of before (commit 0123abc, `tools/old.py`).\n'
+    assert list(files_named(named)) == ['tools/gone.py']
+    sources = (path for folder in ('projects', 'tools', 'configs')
+               for path in (ROOT / folder).rglob('*.*')
+               if path.suffix in ('.py', '.sh', '.md', '.html') and '.mim' not in path.parts)
+    for path in (*sources, *PAGES):
+        text = re.sub(r"""['"]\n\s*f?['"]""", '', path.read_text())
+        for name in files_named(text):
+            assert (ROOT / name).is_file(), f'{path}: no {name}'
+        for section, page in re.findall(r'see "([^"]+)" in ([\w/-]+\.md)', text):
+            assert re.search(rf'^#+ {section}$', (ROOT / page).read_text(), re.M), (
+                f'{path}: {page} has no section {section!r}')
 
 
 def test_every_message_is_listed(site: Path):

@@ -3,16 +3,18 @@ import importlib.util
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import time
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from scripts import PYTHON
+from scripts import PYTHON, WARM
 from small import ROOT, make_photos, make_store
 
 from projects.soco.evaluation.loading import build_model
@@ -81,6 +83,7 @@ def test_the_whole_way(folder):
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     out = folder / 'work_dirs/quickstart'
     assert len(ProposalStore.open(out / 'proposals.arrow')) == 8
+    assert 'The results of an earlier run' not in done.stdout
     assert done.stdout.count(' yes ') == 5 and ' NO ' not in done.stdout
     assert '194 of 194 keys matched' in done.stdout
     assert re.search(r'box AP 0\.\d+', done.stdout) and re.search(r'mask AP 0\.\d+', done.stdout)
@@ -134,7 +137,7 @@ def test_from_annotations_to_the_page(annotated):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(('arguments', 'log', 'number', 'way_out'), [
-    ((), 'quickstart/pretrain.log', signal.SIGINT, 'starts anew'),
+    ((), 'quickstart_mine/demo/pretrain.log', signal.SIGINT, 'starts anew'),
     (('--train', 'labels/train', '--val', 'labels/val', '--epochs', '50'),
      'quickstart_mine/pretraining/pretraining.log', signal.SIGTERM, 'continues')])
 def test_a_signal_stops_the_pretraining_too(annotated, arguments, log, number, way_out):
@@ -162,13 +165,18 @@ def test_wrong_annotations_end_the_quickstart_before_anything_is_trained(annotat
     assert done.returncode == 2 and '--val needs a folder of photos, --train and --val' in done.stderr
 
 
+def load_quickstart() -> ModuleType:
+    spec = importlib.util.spec_from_file_location('quickstart', ROOT / 'tools/quickstart.py')
+    tool = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tool)
+    return tool
+
+
 @pytest.mark.slow
 def test_a_network_that_did_not_learn_is_said_to(folder, monkeypatch, capsys):
     """The weights are those of the start, and the loss does not fall."""
     monkeypatch.chdir(folder)
-    spec = importlib.util.spec_from_file_location('quickstart', ROOT / 'tools/quickstart.py')
-    tool = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tool)
+    tool = load_quickstart()
     make_photos(tool.OUT / 'photos', 3)
     store = make_store(tool.OUT / 'proposals.arrow', tool.OUT / 'photos')
     options = {f'train_dataloader.dataset.{key}': str(value) for key, value in
@@ -176,12 +184,16 @@ def test_a_network_that_did_not_learn_is_said_to(folder, monkeypatch, capsys):
     cfg = load_config(tool.PRETRAINING, options)
     log = tool.OUT / 'pretrain/20260102_030405/vis_data/scalars.json'
     log.parent.mkdir(parents=True)
-    log.write_text('\n'.join(json.dumps(dict(loss=-1, step=step)) for step in (1, 2)) + '\n')
+    log.write_text('\n'.join(json.dumps(dict(
+        loss=-1 - step, loss_12=-.5, loss_13=-.5, loss_regulariser=-step, step=step))
+        for step in (1, 2)) + '\n')
     weights = tool.OUT / 'start.pth'
     torch.save(dict(state_dict=build_model(cfg, seed=cfg.randomness.seed).state_dict()), weights)
-    assert not tool.judge(weights, options)
+    assert not tool.judge(weights, options, tool.OUT)
     told = capsys.readouterr().out
-    assert told.count(' NO ') == 3 and 'collapsed' not in told  # all but the spread and the rank
+    assert told.count(' NO ') == 3 and told.count('NO, ') == 3  # all but the spread and the rank
+    assert re.search(r'NO, loss of the pairs of views \(-8 at best\): Train for longer', told)
+    assert 'covariance_weight' not in told and '(measured on the photos of the training)' in told
 
     # A head with one direction: half of its units get the same weights, the others none.
     state = torch.load(weights)['state_dict']
@@ -189,17 +201,75 @@ def test_a_network_that_did_not_learn_is_said_to(folder, monkeypatch, capsys):
         fc = state[f'{prefix}roi_head.bbox_head.shared_fcs.0.weight']
         fc[:128], fc[128:] = fc[:1].clone(), 0
     torch.save(dict(state_dict=state), weights)
-    log.write_text('\n'.join(json.dumps(dict(loss=-step, step=step)) for step in (1, 2)) + '\n')
-    assert not tool.judge(weights, options)
+    log.write_text('\n'.join(json.dumps(dict(loss=-step, loss_12=-step, step=step))
+                             for step in (1, 2)) + '\n')
+    assert not tool.judge(weights, options, tool.OUT)
     told = ' '.join(capsys.readouterr().out.split())
     assert 'The object features differ in about 1 directions, those of random' in told
+    assert 'raise model.regulariser.covariance_weight' in told and 'NO, loss' not in told
 
 
 def test_a_folder_without_photos_loses_nothing(folder):
-    kept = folder / 'work_dirs/quickstart/pretrain/epoch_10.pth'
+    kept = folder / 'work_dirs/quickstart_empty/demo/pretrain/epoch_10.pth'
     kept.parent.mkdir(parents=True)
     kept.write_text('weights of an earlier run')
     (folder / 'empty').mkdir()
     done = quickstart(folder, 'empty')
     assert done.returncode == 2 and 'empty contains no photo' in done.stderr
     assert kept.is_file()
+
+
+def test_results_of_an_earlier_run_are_replaced_aloud_and_those_of_other_photos_stay(
+        folder, monkeypatch, capsys):
+    monkeypatch.chdir(folder)
+    tool = load_quickstart()
+    make_photos(folder / 'mine', 2)
+    out = tool.own_folder(folder / 'mine') / 'demo'
+    assert out == Path('work_dirs/quickstart_mine/demo')
+    for path in (tool.OUT / 'pretrain/epoch_10.pth', out / 'pretrain/epoch_10.pth'):
+        path.parent.mkdir(parents=True)
+        path.touch()
+    tool.collect_photos(folder / 'mine', out)
+    assert f'The results of an earlier run in {out} are replaced' in capsys.readouterr().out
+    assert len(list((out / 'photos').iterdir())) == 2 and not (out / 'pretrain').exists()
+    assert (tool.OUT / 'pretrain/epoch_10.pth').is_file()
+
+
+def run_script(folder: Path, *arguments: str) -> tuple[int, str]:
+    """Run the script from a folder, in a project whose set-up and tool only say that they ran."""
+    tools = folder / 'project/tools'
+    tools.mkdir(parents=True, exist_ok=True)
+    for name in ('quickstart.sh', '_environment.sh'):
+        shutil.copy(ROOT / 'tools' / name, tools)
+    (tools / 'setup_env.sh').write_text('echo SET-UP\n')
+    (tools / 'quickstart.py').write_text('import sys\nprint(sys.argv[1:])\n')
+    done = subprocess.run(['bash', str(tools / 'quickstart.sh'), *arguments], cwd=folder, text=True,
+                          capture_output=True, env={**os.environ, 'SOCO_VENV': str(WARM)})
+    return done.returncode, ' '.join((done.stdout + done.stderr).split())
+
+
+def test_the_script_gives_whole_paths(tmp_path):
+    (tmp_path / 'my photos').mkdir()
+    for name in ('t.json', 'v.json'):
+        (tmp_path / name).touch()
+    expected = ['--train', f'{tmp_path}/t.json', '--val', f'{tmp_path}/v.json', '--epochs', '3',
+                '--work-dir', f'{tmp_path}/new/work']
+    for words in (['--train', 't.json', '--val', 'v.json', '--epochs', '3', '--work-dir', 'new/work'],
+                  ['--train=t.json', '--val=v.json', '--epochs=3', '--work-dir=new/work']):
+        told = f'SET-UP {[f"{tmp_path}/my photos", *expected]}'
+        assert run_script(tmp_path, 'my photos', *words) == (0, told)
+    assert run_script(tmp_path) == (0, 'SET-UP []')
+
+
+@pytest.mark.parametrize('arguments, code, told', [
+    (['--help'], 0, 'usage: bash tools/quickstart.sh'),
+    (['.', '--epoch', '3'], 2, 'Unknown argument: --epoch'),
+    (['.', '--epochs=many'], 2, '--epochs is a number, not many'),
+    (['.', '--train'], 2, '--train needs a value'),
+    (['.', '--train=nowhere.json'], 2, 'There is no nowhere.json (--train)'),
+    (['.', '--iters', '3'], 2, '--iters needs a folder of photos, --train and --val'),
+    (['nowhere'], 2, 'There is no folder nowhere'),
+    (['.', '.'], 2, 'One folder of photos, not also .')])
+def test_the_script_refuses_and_helps_before_the_set_up(tmp_path, arguments, code, told):
+    found, printed = run_script(tmp_path, *arguments)
+    assert found == code and told in printed and 'SET-UP' not in printed

@@ -78,10 +78,11 @@ def judge(args: argparse.Namespace) -> int:
 
 def read_content(args: argparse.Namespace) -> tuple:
     """Return the content of the file as that of a COCO json, and what was found in converting it."""
-    from projects.soco.annotations.formats import is_coco, read_as_coco
+    from projects.soco.annotations.formats import find_labels, is_coco, read_as_coco
     from projects.soco.annotations.read import read_json
     if is_coco(args.json):
         return read_json(args.json), []
+    find_labels(Path(args.json))  # before --images is asked for: there may be no annotations
     judged = read_as_coco(args.json, args.images, args.classes).accept()
     return judged.content, judged.findings
 

@@ -150,6 +150,16 @@ def make_filter(args: argparse.Namespace) -> Any:
     return get_filter(args.filter) if args.filter else None
 
 
+def ways_to_more(source: str, setting: str | None, box_filter: str) -> str:
+    """Return how photos without boxes can get some; empty if no flag helps."""
+    ways = []
+    if source == 'selective_search' and setting != 'fine':
+        ways.append('--setting fine finds smaller objects')
+    if box_filter != 'all':
+        ways.append('--keep all or a smaller --min-side or --min-size keeps smaller boxes')
+    return f'. {", ".join(ways)}; add --overwrite to make the store again' if ways else ''
+
+
 def make_executor(args: argparse.Namespace) -> Any:
     from projects.soco.proposals.executors import DaskExecutor, ProcessExecutor, SerialExecutor
     if args.scheduler:
@@ -171,7 +181,7 @@ def run(args: argparse.Namespace) -> None:
         TimeRemainingColumn,
     )
 
-    from projects.soco.proposals.generate import GenerateOptions, generate
+    from projects.soco.proposals.generate import GenerateOptions, check_out, generate
     from projects.soco.proposals.generators import SearchBoxes
     from projects.soco.proposals.journal import remarks_path, skipped_path
     from projects.soco.proposals.sources import open_source
@@ -183,6 +193,7 @@ def run(args: argparse.Namespace) -> None:
         generator = make_generator(args)
     options = GenerateOptions(generator, make_filter(args), args.max_pixels)
     executor = make_executor(args)
+    check_out(args.out)
     if isinstance(generator, SearchBoxes):
         with console.status('compiling the kernels: about 15 s the first time, then cached'):
             from projects.soco.proposals.selective_search import compile_kernels
@@ -213,6 +224,11 @@ def run(args: argparse.Namespace) -> None:
     counts = figures.counts
     console.print(f'{figures.images} images, {counts.sum()} boxes: {counts.mean():.1f} per image '
                   f'(min {counts.min()}, max {counts.max()})')
+    empty = int((counts == 0).sum())
+    if empty:
+        console.print(f'{empty} of {figures.images} photos have no boxes'
+                      f'{ways_to_more(args.source, args.setting, options.box_filter.name)}',
+                      soft_wrap=True)
     if len(figures.sides):
         console.print(f'median image {np.median(figures.sizes[:, 0]):.0f} × '
                       f'{np.median(figures.sizes[:, 1]):.0f} pixels; median box '

@@ -88,7 +88,7 @@ def make_proposals(photos: Path, out: Path, args: argparse.Namespace) -> 'Propos
     from projects.soco.detectors.object_sizes import SEARCH
     from projects.soco.proposals.sources import open_source
     from projects.soco.proposals.store import ProposalStore
-    from projects.soco.proposals.store_check import check_store_fits
+    from projects.soco.proposals.store_check import check_has_boxes, check_store_fits
     from projects.soco.runs.follow import run_command
     if not out.exists() and (code := run_command([
             str(ROOT / 'tools/generate_proposals.py'), str(photos), str(out), *SEARCH,
@@ -97,11 +97,7 @@ def make_proposals(photos: Path, out: Path, args: argparse.Namespace) -> 'Propos
         sys.exit(code)
     store, source = ProposalStore.open(out), open_source(photos, args.root, args.follow_links)
     check_store_fits(store, source)
-    if not store.box_counts().any():
-        raise ValueError(
-            f'{out} contains no box for any of the {len(store)} photos of {photos}, so there is '
-            'nothing to compare. Give photos that show objects, or delete this file and make it with '
-            f'another filter: python tools/generate_proposals.py {photos} {out} --keep all')
+    check_has_boxes(store, source)
     count = len(source.names())
     if count > len(store):
         print(f'{out} has boxes for {len(store)} of the {count} photos: the others could not be used, '
@@ -124,7 +120,11 @@ def train(config: Path, run: Path, steps: int, gpus: int, *options: str) -> Path
 
     from projects.soco.launch.errors import Stopped
     from projects.soco.runs.progress import run_with_bar
-    from projects.soco.weights.read import find_newest_checkpoint, read_checkpoint
+    from projects.soco.weights.read import (
+        find_newest_checkpoint,
+        read_checkpoint,
+        run_checkpoints,
+    )
     newest = find_newest_checkpoint(run)
     if newest is not None and read_checkpoint(newest)['meta']['iter'] >= steps:
         print(f'The run is finished: {newest}')
@@ -132,7 +132,7 @@ def train(config: Path, run: Path, steps: int, gpus: int, *options: str) -> Path
     command = [str(ROOT / 'tools/train.py'), str(config), '--work-dir', str(run), *options]
     if not torch.cuda.is_available():
         command.append('--cpu')
-    if newest is not None:
+    if run_checkpoints(run):  # if none can be opened, the run starts anew
         command.append('--resume')
     if gpus > 1:
         command = ['-m', 'torch.distributed.run', f'--nproc_per_node={gpus}',

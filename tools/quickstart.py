@@ -1,8 +1,9 @@
 """Run the full pipeline: photos, proposals, SoCo pretraining, fine-tuning of a detector.
 
 Called by tools/quickstart.sh. Without annotations, it is a demonstration on a CPU: it replaces
-work_dirs/quickstart and writes nothing elsewhere. With annotations, it trains the same detector with
-and without pretraining, and continues where it was stopped.
+work_dirs/quickstart, or for photos of your own work_dirs/quickstart_<name of the folder>/demo, and
+writes nothing elsewhere. With annotations, it trains the same detector with and without pretraining,
+and continues where it was stopped.
 """
 import argparse
 import importlib.util
@@ -23,7 +24,7 @@ from projects.soco.launch.errors import Stopped, run_tool
 from projects.soco.runs.follow import run_command
 from projects.soco.runs.progress import run_with_bar
 
-OUT = Path('work_dirs/quickstart')
+OUT = Path('work_dirs/quickstart')  # of the packaged photos, as in the config and the pages
 PRETRAINING = 'configs/soco_r18_fpn_quickstart.py'
 DETECTOR = 'configs/benchmarks/mmdetection/coco/mask-rcnn_r18_fpn_quickstart.py'
 PACKAGED = {
@@ -37,9 +38,14 @@ SPREAD_FLOOR = 0.2  # below, the object features have nearly collapsed; see feat
 console = Console(highlight=False, markup=False)
 
 
-def collect_photos(folder: Path | None) -> None:
+def own_folder(photos: Path) -> Path:
+    """Return the folder for everything that is written about a folder of photos."""
+    return Path('work_dirs') / f'quickstart_{photos.resolve().name}'
+
+
+def collect_photos(folder: Path | None, out: Path) -> None:
     """Copy the photos to use, at most `MAX_PHOTOS` evenly spread ones of a folder."""
-    photos = OUT / 'photos'
+    photos = out / 'photos'
     if folder is None:
         chosen = {name: Path(importlib.util.find_spec(package).origin).parent / place / name
                   for package, (place, names) in PACKAGED.items() for name in names}
@@ -56,31 +62,33 @@ def collect_photos(folder: Path | None) -> None:
         if len(contents) < len(names):
             console.print(f'Using {len(contents)} of the {len(names)} photos, evenly spread, to take '
                           'only minutes. To use all photos, see docs/first-hour.md.')
-    shutil.rmtree(OUT, ignore_errors=True)  # remove the files of an earlier run
+    if out.exists():
+        console.print(f'The results of an earlier run in {out} are replaced.')
+        shutil.rmtree(out, ignore_errors=True)
     for name, content in contents.items():
         path = photos / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
 
 
-def pretrain(num_photos: int) -> tuple[Path, dict]:
+def pretrain(num_photos: int, out: Path) -> tuple[Path, dict]:
     """Pretrain for 10 epochs of about 10 iterations; return the checkpoint and the config's changes."""
     repeat = max(1, round(MAX_PHOTOS / num_photos))
     options = {
-        'train_dataloader.dataset.data_root': OUT / 'photos',
-        'train_dataloader.dataset.proposals': OUT / 'proposals.arrow',
+        'train_dataloader.dataset.data_root': out / 'photos',
+        'train_dataloader.dataset.proposals': out / 'proposals.arrow',
         'train_dataloader.dataset.repeat': repeat,
-        'default_hooks.scores.images': OUT / 'photos',
-        'default_hooks.scores.proposals': OUT / 'proposals.arrow',
+        'default_hooks.scores.images': out / 'photos',
+        'default_hooks.scores.proposals': out / 'proposals.arrow',
         'default_hooks.scores.interval': 2,
     }
-    run_with_bar(console, ['tools/train.py', PRETRAINING, '--work-dir', str(OUT / 'pretrain'),
+    run_with_bar(console, ['tools/train.py', PRETRAINING, '--work-dir', str(out / 'pretrain'),
                            '--cfg-options', *(f'{key}={value}' for key, value in options.items())],
-                 OUT / 'pretrain.log', 'pretraining', num_photos * repeat // 8 * 10)
-    return OUT / 'pretrain/epoch_10.pth', options
+                 out / 'pretrain.log', 'pretraining', num_photos * repeat // 8 * 10)
+    return out / 'pretrain/epoch_10.pth', options
 
 
-def judge(checkpoint: Path, options: dict) -> bool:
+def judge(checkpoint: Path, options: dict, out: Path) -> bool:
     """Print and return whether pretraining learned, compared with the random initialisation."""
     from projects.soco.engine import CollapseHook
     from projects.soco.evaluation import held_out_dataset, score_objects
@@ -91,48 +99,58 @@ def judge(checkpoint: Path, options: dict) -> bool:
     from projects.soco.runs.log import read_run
 
     cfg = load_config(PRETRAINING, options)
-    dataset = held_out_dataset(cfg, OUT / 'photos', OUT / 'proposals.arrow')
+    dataset = held_out_dataset(cfg, out / 'photos', out / 'proposals.arrow')
     scores, ranks = {}, {}
     for name, weights in (('random', None), ('pretrained', checkpoint)):
         model = build_model(cfg, weights, cfg.randomness.seed)
         scores[name] = score_objects(model, dataset, features='object')
         # of the network that a detector starts from
         ranks[name] = rank_of_model(model, dataset, features='object')['online object']
-    draw_views_of(options)
+    draw_views_of(options, out)
 
-    records = read_run(OUT / 'pretrain')
-    draw_training(records, OUT / 'pictures/training.png', obj_std_floor=SPREAD_FLOOR)
-    losses = [record['loss'] for record in records if 'loss' in record]
+    records = read_run(out / 'pretrain')
+    draw_training(records, out / 'pictures/training.png', obj_std_floor=SPREAD_FLOOR)
+    # of the pairs of views alone: the terms against collapse, which `loss` contains, fall by themselves
+    pairs = sorted({key for record in records for key in record if re.fullmatch(r'loss_\d+', key)})
+    losses = [sum(record[key] for key in pairs) for record in records if 'loss' in record]
     random, learned = scores['random'], scores['pretrained']
     start, end = ranks['random'].effective_rank, ranks['pretrained'].effective_rank
     rank_floor = CollapseHook().rank_share * start
-    table = Table(title='Did pretraining learn?')
+    table = Table(title='Did pretraining learn? (measured on the photos of the training)')
     for column in ('', 'before', 'after', 'expected', ''):
         table.add_column(column, justify='left' if not column else 'right')
     rows = [
-        ('loss (-8 at best)', losses[0], losses[-1], 'falls', losses[-1] < losses[0]),
+        (f'loss of the pairs of views ({-4 * len(pairs)} at best)', losses[0], losses[-1], 'falls',
+         losses[-1] < losses[0],
+         'Train for longer, or with a lower learning rate: optim_wrapper.optimizer.lr.'),
         ('spread of object features (0: collapse)', random.spread, learned.spread,
-         f'above {SPREAD_FLOOR}', learned.spread > SPREAD_FLOOR),
+         f'above {SPREAD_FLOOR}', learned.spread > SPREAD_FLOOR,
+         'All objects look alike to the network: lower the learning rate, or lengthen the warm-up.'),
         (f'effective rank of object features (of {ranks["random"].dimensions})', start, end,
-         f'above {rank_floor:.1f}', end > rank_floor),
+         f'above {rank_floor:.1f}', end > rank_floor,
+         f'The object features differ in about {end:.0f} directions, those of random weights in '
+         f'{start:.0f}: raise model.regulariser.covariance_weight. {CollapseHook.LOW_RANK}'),
         (f'object found again in another view (chance {learned.chance:.1%})', random.top1,
-         learned.top1, 'rises', learned.top1 > random.top1),
+         learned.top1, 'rises', learned.top1 > random.top1,
+         'Train for longer or on more photos (docs/first-hour.md), and look whether the boxes in '
+         f'{out}/pictures/proposals.png show objects.'),
     ]
     if learned.top1_same_photo is not None:  # None if every photo has a single object
         before, after = random.top1_same_photo, learned.top1_same_photo
         rows.append((f'the same within one photo (chance {learned.chance_same_photo:.1%})',
-                     before, after, 'rises', after > before))
-    for what, before, after, wanted, good in rows:
+                     before, after, 'rises', after > before,
+                     'Train for longer or on more photos (docs/first-hour.md): among the few objects '
+                     'of one photo, many look alike.'))
+    for what, before, after, wanted, good, _ in rows:
         table.add_row(what, f'{before:.3f}', f'{after:.3f}', wanted, 'yes' if good else 'NO')
     console.print(table)
-    if end <= rank_floor:
-        console.print(f'The object features differ in about {end:.0f} directions, those of random '
-                      f'weights in {start:.0f}: they have collapsed, and a detector can be worse off '
-                      'with them than without. See docs/results/collapse.md.')
-    return all(row[-1] for row in rows[:4])
+    for what, *_, good, advice in rows:
+        if not good:
+            console.print(f'NO, {what}: {advice}', soft_wrap=True)
+    return all(good for *_, good, _ in rows[:4])
 
 
-def draw_views_of(options: dict) -> None:
+def draw_views_of(options: dict, out: Path) -> None:
     """Draw a photo's proposals, and its views after augmentation with the matched boxes."""
     from projects.soco.datasets import SampleKey
     from projects.soco.engine import ViewDrawer
@@ -145,8 +163,8 @@ def draw_views_of(options: dict) -> None:
     key = SampleKey(int(np.argmin(np.abs(counts - 40))))  # about 40 boxes are easy to see
     image = drawer.dataset.image_name(key)
     save_image(draw_proposals(*drawer.photo(key), f'{image}: {counts[key.index]} proposals'),
-               OUT / 'pictures/proposals.png')
-    save_image(drawer.draw(key), OUT / 'pictures/views.png')
+               out / 'pictures/proposals.png')
+    save_image(drawer.draw(key), out / 'pictures/views.png')
 
 
 def hand_over(checkpoint: Path) -> None:
@@ -191,18 +209,19 @@ def finetune(checkpoint: Path) -> None:
 def demonstrate(folder: Path | None) -> None:
     """Run the demonstration, with a folder of photos or with the packaged ones."""
     start = time.monotonic()
+    out = OUT if folder is None else own_folder(folder) / 'demo'
 
     console.rule('(a) photos and proposals')
-    collect_photos(folder)
-    (OUT / 'pictures').mkdir()
-    run_or_exit(['tools/generate_proposals.py', str(OUT / 'photos'),
-                 str(OUT / 'proposals.arrow'), '--overwrite'])
+    collect_photos(folder, out)
+    (out / 'pictures').mkdir()
+    run_or_exit(['tools/generate_proposals.py', str(out / 'photos'),
+                 str(out / 'proposals.arrow'), '--overwrite'])
     from projects.soco.proposals.store import ProposalStore
-    count = len(ProposalStore.open(OUT / 'proposals.arrow'))
+    count = len(ProposalStore.open(out / 'proposals.arrow'))
 
     console.rule('(b) SoCo pretraining')
-    checkpoint, options = pretrain(count)
-    learned = judge(checkpoint, options)
+    checkpoint, options = pretrain(count, out)
+    learned = judge(checkpoint, options, out)
 
     console.rule('(c) transfer to Mask R-CNN')
     hand_over(checkpoint)
@@ -211,15 +230,15 @@ def demonstrate(folder: Path | None) -> None:
         finetune(checkpoint)
 
     from projects.soco.runs.report import write_report
-    report = write_report(OUT / 'pretrain')
+    report = write_report(out / 'pretrain')
 
     console.rule('output files')
-    for what, path in [('proposals', OUT / 'proposals.arrow'), ('pretrained weights', checkpoint),
-                       ('detector', OUT / 'finetune'), ('report', report),
-                       ('pictures', OUT / 'pictures')]:
+    for what, path in [('proposals', out / 'proposals.arrow'), ('pretrained weights', checkpoint),
+                       ('detector', out / 'finetune'), ('report', report),
+                       ('pictures', out / 'pictures')]:
         if path.exists():
-            console.print(f'{what:20} {path}')
-    for picture in sorted((OUT / 'pictures').iterdir()):
+            console.print(f'{what:20} {path}', soft_wrap=True)
+    for picture in sorted((out / 'pictures').iterdir()):
         console.print(f'{"":20}   {picture.name}')
     if folder is not None:
         console.print('\nWith annotations of these photos, a detector is trained as well, with and '
@@ -229,21 +248,22 @@ def demonstrate(folder: Path | None) -> None:
     console.print(f'\nDone in {time.monotonic() - start:.0f} s.')
     if folder is None and not learned:
         raise ValueError('Pretraining did not learn (see the table above), but should on these photos. '
-                         'Please report it with the log in ' + str(OUT / 'pretrain.log'))
+                         'Please report it with the log in ' + str(out / 'pretrain.log'))
 
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('folder', nargs='?', type=Path, help='folder of your own photos (default: '
-                        'eight photos of scikit-image and scikit-learn)')
+    parser.add_argument('folder', nargs='?', type=Path, help='folder of your own photos; without '
+                        f'annotations, at most {MAX_PHOTOS} are used (default: eight photos of '
+                        'scikit-image and scikit-learn)')
     own = parser.add_argument_group('with annotations of your own')
     own.add_argument('--train', metavar='FILE', help='annotations to train on: COCO json, or VOC XML '
                      'or YOLO text files (docs/data.md)')
     own.add_argument('--val', metavar='FILE', help='annotations to evaluate on, of other photos')
     own.add_argument('--weights', type=Path, metavar='FILE', help='weights of a backbone or a '
                      'detector: pretraining starts from them, and is compared with them')
-    own.add_argument('--epochs', type=int, metavar='N', help='epochs of pretraining (default: 20, or '
-                     'fewer, to take minutes on a CPU)')
+    own.add_argument('--epochs', type=int, metavar='N', help='epochs of pretraining (default: '
+                     '10,240 photos seen, at least 20 epochs; on a CPU at most 3200 photos seen)')
     own.add_argument('--iters', type=int, metavar='N', help='iterations of each detector (default: '
                      '300, or fewer, to take minutes on a CPU)')
     own.add_argument('--work-dir', type=Path, metavar='DIR', help='folder for everything that is '
@@ -263,8 +283,7 @@ def compare(args: argparse.Namespace) -> None:
     start = time.monotonic()
     console.rule('(a) annotations')
     from projects.soco.study.compare import read_annotations
-    name = args.folder.resolve().name
-    folder = args.work_dir or Path('work_dirs') / f'quickstart_{name}'
+    folder = args.work_dir or own_folder(args.folder)
     data = read_annotations(args.folder, args.train, args.val, folder,
                             lambda line: console.print(line, soft_wrap=True))
 

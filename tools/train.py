@@ -14,8 +14,8 @@ def parse_args() -> argparse.Namespace:
     add_config_arguments(parser)
     add_train_arguments(parser)
     parser.add_argument('--resume', nargs='?', const='newest', metavar='PATH',
-                        help='resume from a checkpoint; without PATH, from the last complete one '
-                        'in the work directory')
+                        help='resume from a checkpoint; without PATH, from the complete one in '
+                        'the work directory that was trained longest')
     length = parser.add_mutually_exclusive_group()
     length.add_argument('--epochs', type=int, metavar='N', help='length of the run, for configs that '
                         'count epochs')
@@ -82,6 +82,7 @@ def main() -> None:
     from projects.soco.launch.checks import (
         check_inputs,
         check_shared_memory,
+        check_unused,
         check_work_dir,
         prepare_processes,
     )
@@ -89,6 +90,8 @@ def main() -> None:
     from projects.soco.launch.schedule_check import schedule_warning
     cfg = load_config(args.config, args.cfg_options, register=False, cpu=args.cpu)
     apply_arguments(cfg, args)
+    if not (args.resume or cfg.get('resume')):
+        check_unused(cfg.work_dir)
     checkpoint = read_start(cfg, args)
     check_inputs(cfg)
     check_shared_memory(cfg)

@@ -69,6 +69,17 @@ def test_a_file_that_is_refused(folder: Path) -> None:
     assert code == 2 and 'labelme' in text
 
 
+def test_a_folder_of_photos_is_told_to_have_no_annotations(folder: Path) -> None:
+    """Before the photos are asked for, which would not help."""
+    for name, message in (('photos', 'photos contains no annotation file'),
+                          ('list.txt', 'is a list, but there is no folder Annotations/')):
+        (folder / 'list.txt').write_text('0\n')
+        done = subprocess.run([PYTHON, str(ROOT / 'tools/check_annotations.py'), name], cwd=folder,
+                              text=True, capture_output=True)
+        assert done.returncode == 2 and message in ' '.join(done.stderr.split()), done.stderr
+        assert '--images' not in done.stderr
+
+
 def test_it_imports_neither_torch_nor_openmmlab() -> None:
     code = ('import runpy, sys\nsys.argv = ["check_annotations.py", "--help"]\n'
             'try:\n    runpy.run_path("tools/check_annotations.py")["parse_args"]()\n'

@@ -45,7 +45,7 @@ def test_r50_config_is_the_official_setting() -> None:
     assert cfg.train_cfg.max_iters == 90000 and cfg.train_dataloader.batch_size == 2
     assert cfg.auto_scale_lr == dict(enable=False, base_batch_size=16)
     assert {'PretrainedWeightsHook', 'ClassesHook', 'PreciseBNHook', 'FiniteLossHook', 'SameRunHook',
-            'StopSignalHook'} <= {hook.type for hook in cfg.default_hooks.values()}
+            'StopSignalHook', 'ChannelsLastHook'} <= {hook.type for hook in cfg.default_hooks.values()}
     assert cfg.default_hooks.checkpoint.type == 'PlainCheckpointHook'
 
 

@@ -26,7 +26,9 @@ from projects.soco.compat.cpu import cpu_config
 from projects.soco.engine import CollapseHook, FiniteLossHook, SameRunHook, StopSignalHook
 from projects.soco.engine.finite_loss_hook import image_names
 from projects.soco.engine.same_run_hook import run_identity
+from projects.soco.launch.configs import load_config
 from projects.soco.launch.errors import STOPPED, Stopped
+from projects.soco.models import VarianceCovariance
 from projects.soco.proposals.store import StoreWriter
 from projects.soco.weights.read import find_newest_checkpoint, read_checkpoint
 
@@ -436,16 +438,18 @@ class TestFiniteLoss:
 
 class TestCollapse:
 
-    def warnings(self, spreads: list, monkeypatch, ranks: list | None = None, **kwargs) -> list:
+    def warnings(self, spreads: list, monkeypatch, ranks: list | None = None,
+                 terms: VarianceCovariance | None = None, **kwargs) -> list:
         logger, hub = MMLogger.get_instance('collapse'), MessageHub('collapse')
         told = []
         monkeypatch.setattr(logger, 'warning', told.append)
-        hook = CollapseHook(interval=1, **kwargs)
+        hook, model = CollapseHook(interval=1, **kwargs), torch.nn.Module()
+        model.regulariser = terms
         for i, spread in enumerate(spreads):
             if ranks and ranks[i] is not None:  # a rank is not measured in every iteration
                 hub.update_scalar('train/obj_rank', ranks[i])
-            hook.after_train_iter(SimpleNamespace(logger=logger, iter=i, message_hub=hub), i, None,
-                                  dict(obj_std=torch.tensor(spread)))
+            runner = SimpleNamespace(logger=logger, iter=i, message_hub=hub, model=model)
+            hook.after_train_iter(runner, i, None, dict(obj_std=torch.tensor(spread)))
         return told
 
     def test_it_warns_once_for_so_many_in_a_row(self, monkeypatch):
@@ -462,7 +466,13 @@ class TestCollapse:
             assert len(told) == expected
         told = self.warnings([0.9] * 11, monkeypatch, ranks, patience=3)
         assert 'obj_rank) is 2.0, below 20% of the 100.0 at the start, in 3 measurements' in told[0]
-        assert "regulariser=dict(type='VarianceCovariance')" in told[0]
+        option = re.search('--cfg-options "(model.regulariser)=(.*?)"$', told[0])
+        for name in ('soco_r50_fpn_400e.py', 'benchmarks/transfer_study/soco_lite0.py'):  # none, None
+            cfg = load_config(str(ROOT / 'configs' / name), {option[1]: option[2]}, register=False)
+            assert cfg.model.regulariser == dict(type='VarianceCovariance')
+        told = self.warnings([0.9] * 11, monkeypatch, ranks, VarianceCovariance(), patience=3)
+        assert 'a larger model.regulariser.covariance_weight than 0.16' in told[0]
+        assert '--cfg-options' not in told[0]
         assert not self.warnings([0.9] * 10, monkeypatch, ranks, patience=3)
         assert not self.warnings([0.9] * len(ranks), monkeypatch, ranks, patience=3, rank_share=0)
 

@@ -1,7 +1,7 @@
 """Tests that resumed training is bit-identical to uninterrupted training, or has the same data."""
 import itertools
 import signal
-from collections import Counter
+from collections import Counter, UserList
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -50,6 +50,12 @@ class TestResumableBatchSampler:
     def test_too_few_photos(self):
         with pytest.raises(ValueError, match='3 photos.*2 x 1 processes x accumulative_counts 2'):
             ResumableBatchSampler(DefaultSampler(range(3), seed=0), 2, accumulative_counts=2)
+        photos = UserList(range(6))  # three photos, each twice per epoch
+        photos.repeat, photos.store = 2, SimpleNamespace(path='/data/three.arrow')
+        with pytest.raises(ValueError, match='dataset.repeat=6.*more photos than /data/three.arrow'):
+            ResumableBatchSampler(DefaultSampler(photos, seed=0), 8, accumulative_counts=2)
+        photos.data *= 3  # which is enough
+        assert len(ResumableBatchSampler(DefaultSampler(photos, seed=0), 8, 2)) == 2
 
 
 class Killed(Exception):

@@ -16,7 +16,12 @@ from small import ROOT, make_photos, make_store
 
 from projects.soco.datasets import SoCoDataset  # noqa: F401  (registers it)
 from projects.soco.datasets.transforms import GEOMETRY
-from projects.soco.launch.checks import check_devices, check_inputs, check_shared_memory
+from projects.soco.launch.checks import (
+    check_devices,
+    check_inputs,
+    check_shared_memory,
+    check_unused,
+)
 from projects.soco.launch.configs import check_key, find_hook, load_config, set_pretrained
 from projects.soco.launch.errors import (
     DIVERGED,
@@ -170,6 +175,17 @@ def test_a_store_of_other_photos_is_refused_before_processes_start(tmp_path):
         check('photos')
 
 
+def test_a_store_without_a_box_is_refused_where_boxes_are_compared(tmp_path):
+    make_photos(tmp_path / 'photos', 2)
+    store = make_store(tmp_path / 'p.arrow', tmp_path / 'photos', boxes_per_photo=0)
+    data = {'train_dataloader.dataset.proposals': str(store),
+            'train_dataloader.dataset.data_root': f'{tmp_path}/photos'}
+    with pytest.raises(ValueError, match='no box for any of the 2 photos .*--setting fine'):
+        check_inputs(load_config(QUICKSTART, data, register=False))
+    for config in ('ablations/components_1_whole_image.py', 'benchmarks/transfer_study/byol_r18.py'):
+        check_inputs(load_config(str(ROOT / 'configs' / config), data, register=False))
+
+
 def test_error_text_leaves_out_what_frameworks_add():
     worker = ValueError('Caught ValueError in DataLoader worker process 0.\nOriginal Traceback '
                         '(most recent call last):\n  File "a.py", line 1\nValueError: a.jpg is bad')
@@ -288,6 +304,41 @@ def test_train_explains_bad_input_in_one_paragraph(tmp_path):
         assert done.returncode == 2, done.stderr
         error = done.stderr[done.stderr.rindex('error: '):]
         assert message in ' '.join(error.split()) and 'Traceback' not in done.stderr, error
+
+
+@pytest.mark.parametrize('given, near', [
+    ('configs/soco_r18_fpn_quickstart.py', f'Did you mean {QUICKSTART}?'),
+    ('soco_r18_quickstart.py', f'Did you mean {QUICKSTART}?'),
+    ('configs/mine/a.py', 'Did you mean configs/mine/ab.py?'),
+    ('zzz', f'configs are in {ROOT}/configs.')])
+def test_a_config_is_looked_for_in_the_project_from_any_folder(tmp_path, monkeypatch, given, near):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'configs/mine').mkdir(parents=True)
+    (tmp_path / 'configs/mine/ab.py').touch()
+    with pytest.raises(FileNotFoundError, match=re.escape(near)):
+        load_config(given, {})
+    monkeypatch.chdir(ROOT)
+    with pytest.raises(FileNotFoundError, match='mean configs/soco_r18_fpn_quickstart.py'):
+        load_config('soco_r18_quickstart.py', {})
+
+
+def test_a_new_run_does_not_mix_with_an_earlier_one(tmp_path):
+    work = tmp_path / 'work'
+    check_unused(work)
+    work.mkdir()
+    (work / 'detector_start.pth').touch()  # not of a run
+    check_unused(work)
+    for age, name in enumerate(('iter_30.pth', 'epoch_10.pth', 'epoch_9.pth')):
+        (work / name).touch()
+        os.utime(work / name, (1e9 - age, 1e9 - age))
+    for start in (('tools/train.py', ), ('-m', 'projects.soco.launch', 'tools/train.py', '2')):
+        done = run(PYTHON, *start, QUICKSTART, '--work-dir', str(work))
+        told = ' '.join(done.stderr.split())
+        assert done.returncode == 2 and f'{work} has checkpoints of an earlier run, the newest ' \
+            'iter_30.pth. Add --resume to continue' in told and '--work-dir' in told, told
+        done = run(PYTHON, *start, QUICKSTART, '--work-dir', str(work), '--resume')
+        assert 'of an earlier run' not in done.stderr and 'no proposal store' in done.stderr
+        assert len(list(work.iterdir())) == 4
 
 
 def test_slurm_train_calls_srun(tmp_path):

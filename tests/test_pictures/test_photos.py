@@ -9,7 +9,7 @@ from PIL import Image
 
 from projects.soco.pictures import photos
 from projects.soco.pictures.canvas import PALETTE, save_image
-from projects.soco.pictures.photos import draw_boxes, draw_proposals, draw_views
+from projects.soco.pictures.photos import draw_proposals, draw_views
 
 GREY = 128
 
@@ -25,8 +25,15 @@ def extent(picture: np.ndarray, color: tuple[int, int, int]) -> list[tuple[int, 
     return [tuple(area) for area in areas.tolist() if min(area[2:]) > 30]
 
 
-def test_draw_boxes_colours_the_edges_of_each_box():
-    out = draw_boxes(grey(400, 500), [[50, 100, 250, 300], [300, 40, 480, 380]])
+def annotated(image: np.ndarray, boxes: list, labels: list | None = None) -> np.ndarray:
+    """Draw boxes as on a view, with the numbers from 1 as labels."""
+    numbers = [str(i + 1) for i in range(len(boxes))]
+    colors = [PALETTE[i % len(PALETTE)] for i in range(len(boxes))]
+    return photos._annotate(image, boxes, numbers if labels is None else labels, colors, 1)
+
+
+def test_boxes_have_edges_in_their_colour():
+    out = annotated(grey(400, 500), [[50, 100, 250, 300], [300, 40, 480, 380]])
     assert out.shape == (400, 500, 3) and out.dtype == np.uint8
     for (x1, y1, x2, y2), color in zip([(50, 100, 250, 300), (300, 40, 480, 380)], PALETTE):
         for x, y in ((x1, (y1 + y2) // 2), (x2 - 1, (y1 + y2) // 2), ((x1 + x2) // 2, y1),
@@ -36,17 +43,10 @@ def test_draw_boxes_colours_the_edges_of_each_box():
     assert (out[5, 5] == GREY).all()
 
 
-def test_draw_boxes_enlarges_small_pictures_by_a_whole_factor():
-    out = draw_boxes(grey(40, 64), [[10, 10, 50, 30]], labels=[''], colors=[(0, 0, 255)])
-    assert out.shape == (320, 512, 3)
-    assert extent(out, (0, 0, 255)) == [(80, 80, 320, 160)]
-    assert draw_boxes(grey(10, 4000), np.zeros((0, 4))).shape == (10, 4000, 3)
-
-
-def test_draw_boxes_writes_labels_on_chips_in_the_colour_of_the_box():
-    plain = draw_boxes(grey(320, 320), [[40, 40, 280, 280]], labels=[''])
-    numbered = draw_boxes(grey(320, 320), [[40, 40, 280, 280]])
-    named = draw_boxes(grey(320, 320), [[40, 40, 280, 280]], labels=['motorcycle'])
+def test_labels_are_on_chips_in_the_colour_of_the_box():
+    plain = annotated(grey(320, 320), [[40, 40, 280, 280]], labels=[''])
+    numbered = annotated(grey(320, 320), [[40, 40, 280, 280]])
+    named = annotated(grey(320, 320), [[40, 40, 280, 280]], labels=['motorcycle'])
 
     def chip_width(picture: np.ndarray) -> int:
         changed = (picture != plain).any(-1)
@@ -59,7 +59,7 @@ def test_draw_boxes_writes_labels_on_chips_in_the_colour_of_the_box():
 
 def test_coinciding_boxes_all_stay_visible():
     boxes = np.repeat([[50., 60., 300., 290.]], 4, axis=0)
-    out = draw_boxes(grey(320, 400), boxes)
+    out = annotated(grey(320, 400), boxes)
     for color in PALETTE[:4]:
         assert (out[150] == color).all(-1).any() and (out[:, 170] == color).all(-1).any()
 
@@ -76,7 +76,7 @@ def test_chips_never_overlap_and_stay_inside(corners):
 
     photos.draw_chip = spy
     try:
-        out = draw_boxes(grey(320, 360), boxes)
+        out = annotated(grey(320, 360), boxes)
     finally:
         photos.draw_chip = original
     assert out.shape == (320, 360, 3) and len(places) == len(boxes)
@@ -87,17 +87,15 @@ def test_chips_never_overlap_and_stay_inside(corners):
     assert covered.max() <= 1
 
 
-@pytest.mark.parametrize('image, boxes, options, message', [
-    (np.zeros((4, 4), np.uint8), [], {}, r'`image`.*\(H, W, 3\)'),
-    (np.zeros((4, 4, 3), np.float32), [], {}, '`image`.*uint8.*float32'),
-    (grey(9, 9), [[1, 2, 3]], {}, r'`boxes`.*\(n, 4\).*\(1, 3\)'),
-    (grey(9, 9), [[1, 2, 3, np.nan]], {}, '`boxes` must be finite'),
-    (grey(9, 9), [[1, 2, 3, 4]], dict(labels=['a', 'b']), '`labels` has 2 entries for 1 boxes'),
-    (grey(9, 9), [[1, 2, 3, 4]], dict(colors=[]), '`colors` has 0 entries for 1 boxes'),
+@pytest.mark.parametrize('image, boxes, message', [
+    (np.zeros((4, 4), np.uint8), [], r'`image`.*\(H, W, 3\)'),
+    (np.zeros((4, 4, 3), np.float32), [], '`image`.*uint8.*float32'),
+    (grey(9, 9), [[1, 2, 3]], r'`boxes`.*\(n, 4\).*\(1, 3\)'),
+    (grey(9, 9), [[1, 2, 3, np.nan]], '`boxes` must be finite'),
 ])
-def test_draw_boxes_names_what_is_wrong(image, boxes, options, message):
+def test_what_is_wrong_is_named(image, boxes, message):
     with pytest.raises(ValueError, match=message):
-        draw_boxes(image, boxes, **options)
+        draw_proposals(image, boxes, 'title')
 
 
 def test_draw_proposals_colours_by_size_small_ones_on_top():

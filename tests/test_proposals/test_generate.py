@@ -236,7 +236,8 @@ def test_tool_makes_a_store(tmp_path, small_photos):
     (['{empty}', '{out}'], 'there are no images in'),
     (['{empty}/none', '{out}'], 'there are no images at'),
     (['{photos}', '{out}', '--filter', 'nms'], 'unknown filter'),
-    (['{photos}', '{empty}/no/s.arrow'], 'the folder .* of the output does not exist'),
+    (['{photos}', '{empty}'], '^error: the output .*/empty is a folder: give the name'),
+    (['{photos}', '{photos}/a.png/s.arrow'], '^error: .*s.arrow could not be written .File exists'),
     (['{photos}', '{out}', '--workers', '0'], 'at least 1'),
 ])
 def test_tool_explains_bad_input(tmp_path, small_photos, args, message):
@@ -247,6 +248,23 @@ def test_tool_explains_bad_input(tmp_path, small_photos, args, message):
     assert 'Traceback' not in done.stderr
     assert re.search(message, ' '.join(done.stderr.split()))
     assert [path.name for path in tmp_path.iterdir()] == ['empty']
+    assert not ('error: ' in message and 'kernels' in done.stdout)  # an output is checked before
+
+
+def test_photos_without_boxes_are_told(tmp_path):
+    rng = np.random.default_rng(0)
+    (tmp_path / 'photos').mkdir()
+    for i, side in enumerate((18, 18, 180)):  # the official filter keeps sides of 32 pixels and more
+        coarse = Image.fromarray(rng.integers(0, 255, (4, 5, 3), dtype=np.uint8))
+        coarse.resize((side, side)).save(tmp_path / f'photos/{i}.png')
+    out = tmp_path / 'new/folder/s.arrow'
+    done = run_tool(tmp_path / 'photos', out, '--workers', 1)
+    assert done.returncode == 0, done.stderr
+    assert ('2 of 3 photos have no boxes. --setting fine finds smaller objects, --keep all or a '
+            'smaller --min-side') in done.stdout
+    done = run_tool(tmp_path / 'photos', out, '--workers', 1, '--overwrite', '--keep', 'all',
+                    '--setting', 'fine')
+    assert done.returncode == 0 and 'no boxes' not in done.stdout
 
 
 def test_help_needs_neither_numba_nor_torch():

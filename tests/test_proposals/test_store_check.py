@@ -8,7 +8,7 @@ import pytest
 
 from projects.soco.proposals import ProposalStore, StoreWriter
 from projects.soco.proposals.sources import ImageSource, open_source
-from projects.soco.proposals.store_check import check_store_fits
+from projects.soco.proposals.store_check import check_has_boxes, check_store_fits
 
 
 @pytest.fixture(scope='module')
@@ -104,3 +104,15 @@ def test_half_of_the_images(tmp_path, photos):
 def test_an_empty_store(tmp_path, photos):
     with pytest.raises(ValueError, match='lists no image'):
         check_store_fits(store(tmp_path / 's.arrow', []), open_source(photos))
+
+
+def test_a_store_without_a_single_box_is_refused(tmp_path, photos):
+    source = open_source(photos / 'train')
+    none = store(tmp_path / 'none.arrow', NAMES)
+    with pytest.raises(ValueError, match=f'no box for any of the 40 photos of {photos}/train.*'
+                       'none.arrow --overwrite --setting fine --keep all'):
+        check_has_boxes(none, source)
+    with StoreWriter(tmp_path / 'one.arrow', dict(rules=['a'])) as writer:
+        for i, name in enumerate(NAMES):
+            writer.add(name, 10, 10, np.full((int(i == 7), 4), 1), 'a')
+    check_has_boxes(ProposalStore.open(tmp_path / 'one.arrow'), source)

@@ -4,6 +4,9 @@ from typing import Any
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
+from torch import nn
+
+from .runner_utils import unwrapped
 
 
 @HOOKS.register_module()
@@ -27,6 +30,9 @@ class CollapseHook(Hook):
     Raises:
         ValueError: If an argument is outside its range.
     """
+
+    LOW_RANK = ('The loss and the objects found again do not show this. It is a warning: whether a '
+                'detector suffers from it, only a comparison tells (docs/results/collapse.md).')
 
     def __init__(self, threshold: float = 0.1, rank_share: float = 0.2, patience: int = 5,
                  interval: int = 50) -> None:
@@ -70,7 +76,19 @@ class CollapseHook(Hook):
             runner.logger.warning(
                 f'COLLAPSE? The effective rank of object features (obj_rank) is {last[-1]:.1f}, below '
                 f'{self.rank_share:.0%} of the {start:.1f} at the start, in {self.patience} '
-                'measurements in a row: the features differ in a few directions only, and a detector '
-                'that starts from them can be worse than one that starts from random weights, however '
-                'low the loss is. The remedy for few photos is '
-                "model.regulariser=dict(type='VarianceCovariance'); see docs/results/collapse.md.")
+                'measurements in a row: the features differ in a few directions only. '
+                f'{self.LOW_RANK} {_remedy(unwrapped(runner))}')
+
+
+def _remedy(model: nn.Module) -> str:
+    """Return what can be tried against a low rank."""
+    terms = getattr(model, 'regulariser', None)
+    if terms is None:
+        return ('To try against it: the terms of the recipe for own photos, --cfg-options '
+                '"model.regulariser={type: VarianceCovariance}"')
+    weight = getattr(terms, 'covariance_weight', None)
+    raised = '' if weight is None else (
+        f' a larger model.regulariser.covariance_weight than {weight:g} (the rank grows with it; the '
+        'largest on that page made the worst detector),')
+    return (f'The config has terms against it already. To try:{raised} a lower learning rate, or '
+            'ImageNet weights as the start (--pretrained).')

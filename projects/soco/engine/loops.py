@@ -51,10 +51,14 @@ class ResumableBatchSampler(Sampler):
         self.photos_per_step = self.photos_per_iter * accumulative_counts
         self.length = photos // self.photos_per_step * accumulative_counts
         if self.length == 0:
+            repeat = getattr(source.dataset, 'repeat', 1) * -(-self.photos_per_step // max(photos, 1))
+            file = getattr(getattr(source.dataset, 'store', None), 'path', '')
             raise ValueError(
                 f'{photos} photos are fewer than one optimizer step takes (batch_size {batch_size} x '
                 f'{ranks} processes x accumulative_counts {accumulative_counts}). Lower '
-                'train_dataloader.batch_size, or use more photos.')
+                'train_dataloader.batch_size, use each photo more often per epoch '
+                f'(train_dataloader.dataset.repeat={repeat}), or use more photos'
+                f'{f" than {file} lists" if file else ""}.')
 
     def __iter__(self) -> Iterator[list[SampleKey]]:
         keys = self._keys(self.epoch)

@@ -118,9 +118,11 @@ def held_out_dataset(cfg: Config, images: str | Path, proposals: str | Path,
     with DefaultScope.overwrite_default_scope(cfg.default_scope):
         built = DATASETS.build(dataset)
     if not built.box_counts().any():
-        raise ValueError(f'{proposals} contains no box that the config uses for any of its '
-                         f'{len(built.store)} photos. Generate it again with a filter that keeps some '
-                         f'boxes: python tools/generate_proposals.py {images} OUT.arrow --keep all')
+        raise ValueError(  # the store may be a temporary file
+            f'The config uses no box of the {len(built.store)} photos of {images}. Make proposals that '
+            f'have small boxes too: python tools/generate_proposals.py {images} OUT.arrow --setting '
+            'fine --keep all, and give them with --proposals OUT.arrow (in training, '
+            'default_hooks.scores.proposals=OUT.arrow).')
     return built
 
 

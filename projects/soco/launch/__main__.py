@@ -16,7 +16,13 @@ def main() -> None:
     args = runpy.run_path(script)['parse_args']()
 
     from .annotations import TESTING, TRAINING
-    from .checks import check_devices, check_inputs, check_shared_memory, default_work_dir
+    from .checks import (
+        check_devices,
+        check_inputs,
+        check_shared_memory,
+        check_unused,
+        default_work_dir,
+    )
     from .configs import load_config, set_pretrained
     cfg = load_config(args.config, args.cfg_options, register=False, cpu=args.cpu)
     if getattr(args, 'pretrained', None):
@@ -24,6 +30,8 @@ def main() -> None:
     if gpus == 'elsewhere':
         return
     cfg.work_dir = default_work_dir(args.config, args.work_dir, cfg, getattr(args, 'pretrained', None))
+    if not (script.endswith('test.py') or args.resume or cfg.get('resume')):
+        check_unused(cfg.work_dir)
     check_inputs(cfg, TESTING if script.endswith('test.py') else TRAINING)
     import torch  # late, as its import takes the longest
     check_devices(cfg, int(gpus), torch.cuda.device_count())

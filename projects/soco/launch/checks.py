@@ -8,7 +8,7 @@ from mmengine.config import Config
 
 from ..proposals.sources import open_source
 from ..proposals.store import ProposalStore
-from ..proposals.store_check import check_store_fits
+from ..proposals.store_check import check_has_boxes, check_store_fits
 from .annotations import TRAINING, settle_annotations
 from .data_files import check_layout
 from .driver import why_no_device
@@ -35,6 +35,30 @@ def check_work_dir(path: str | Path) -> None:
     except OSError as error:
         raise OSError(error.errno, f'The work directory {path} cannot be written to '
                       f'({error.strerror}). Choose another folder with --work-dir.') from error
+
+
+def check_unused(work_dir: str | Path) -> None:
+    """Check that a work directory has no checkpoints of an earlier run.
+
+    A new run would overwrite those that have the same names and leave the others, and `--resume` would
+    then continue the earlier run, which was trained longer.
+
+    Args:
+        work_dir (str | Path): The work directory of a run that is not resumed.
+
+    Raises:
+        ValueError: If there are any; the message names the newest.
+    """
+    if not Path(work_dir).is_dir():
+        return
+    from ..weights.read import run_checkpoints  # late, as it imports torch
+    found = run_checkpoints(work_dir)
+    if found:
+        newest = max(found, key=lambda path: path.stat().st_mtime)
+        raise ValueError(
+            f'The work directory {work_dir} has checkpoints of an earlier run, the newest '
+            f'{newest.name}. Add --resume to continue that run. To start anew, choose another folder '
+            'with --work-dir, or remove this one.')
 
 
 def check_devices(cfg: Config, asked: int, found: int) -> None:
@@ -126,8 +150,9 @@ def check_inputs(cfg: Config, loaders: tuple[str, ...] = TRAINING) -> None:
 
     Raises:
         FileNotFoundError: If there is no proposal store, no photos or no data set.
-        ValueError: If the store cannot be read, or is for other images than those in `data_root`; if
-            something in the annotations is refused; or if the package of a logger is not installed.
+        ValueError: If the store cannot be read, has no box or is for other images than those in
+            `data_root`; if something in the annotations is refused; or if the package of a logger is
+            not installed.
     """
     _check_loggers(cfg)
     dataset = cfg.get('train_dataloader', {}).get('dataset', {})
@@ -135,9 +160,18 @@ def check_inputs(cfg: Config, loaders: tuple[str, ...] = TRAINING) -> None:
         store = ProposalStore.open(dataset.proposals)
         images = open_source(dataset.data_root, follow_links=dataset.get('follow_links', False))
         check_store_fits(store, images)
+        if _compares_boxes(dataset.pipeline):
+            check_has_boxes(store, images)
     else:
         check_layout(cfg)
         settle_annotations(cfg, loaders)
+
+
+def _compares_boxes(pipeline: list[dict]) -> bool:
+    """Return whether the objects of a pipeline are boxes, not the whole views only."""
+    steps = {transform['type'].split('.')[-1]: transform for transform in pipeline}
+    return (steps.get('LoadProposals', {}).get('max_proposals') != 0
+            and steps.get('ProposalViews', {}).get('min_shared') != 0)
 
 
 def _check_loggers(cfg: Config) -> None:

@@ -11,6 +11,10 @@ from mmengine.utils import import_modules_from_strings
 
 from .options import MISSING, read_value, set_value
 
+_PACKAGE = Path(__file__).resolve().parents[1]
+# In a checkout, beside projects/. In an installed package, where OpenMMLab packages have them.
+CONFIGS = next((folder for folder in (_PACKAGE.parents[1] / 'configs', _PACKAGE / '.mim/configs')
+                if (folder / 'metafile.yml').is_file()), _PACKAGE / '.mim/configs')
 # Loops that resume at the right data, in place of mmengine's.
 OUR_LOOPS = {'IterBasedTrainLoop': 'ResumableIterLoop',
              'EpochBasedTrainLoop': 'ResumableDetectorEpochLoop'}
@@ -31,6 +35,16 @@ LOADER_KEYS = {
     'prefetch_factor', 'sampler', 'shuffle', 'timeout', 'worker_init_fn'}
 # MMEngine reloads pkg_resources while it reads a config: two threads that read at once fail.
 _READING = threading.Lock()
+
+
+def _similar_config(path: str) -> str | None:
+    """Return the path, from the current folder, of the config whose name is the most similar."""
+    known = {f'configs/{file.relative_to(CONFIGS).as_posix()}': file for file in CONFIGS.rglob('*.py')}
+    known.update((file.as_posix(), file) for file in Path('configs').rglob('*.py'))
+    names = {Path(name).name: name for name in known}
+    near = difflib.get_close_matches(path, known, 1) or [
+        names[name] for name in difflib.get_close_matches(Path(path).name, names, 1)]
+    return next((name if Path(name).is_file() else str(known[name]) for name in near), None)
 
 
 def load_config(path: str, options: dict[str, Any], register: bool = True,
@@ -54,9 +68,9 @@ def load_config(path: str, options: dict[str, Any], register: bool = True,
         ValueError: If the config cannot be read, or an option names a key that does not exist.
     """
     if not Path(path).is_file():
-        near = difflib.get_close_matches(path, [str(p) for p in Path('configs').rglob('*.py')], 1)
-        hint = f' Did you mean {near[0]}?' if near else ' The configs are in configs/.'
-        raise FileNotFoundError(f'There is no config at {path}.{hint}')
+        near = _similar_config(path)
+        hint = f'Did you mean {near}?' if near else f"The project's configs are in {CONFIGS}."
+        raise FileNotFoundError(f'There is no config at {path}. {hint}')
     try:
         with _READING:
             cfg = Config.fromfile(path, import_custom_modules=False)

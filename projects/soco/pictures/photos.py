@@ -30,32 +30,6 @@ from .canvas import (
 )
 
 
-def draw_boxes(image: np.ndarray,
-               boxes: np.ndarray,
-               labels: Sequence[str] | None = None,
-               colors: Sequence[Color] | None = None) -> np.ndarray:
-    """Draw boxes, with their labels on chips that do not overlap.
-
-    A picture whose short side is below 320 px is first enlarged by a whole factor, so that a
-    pixel (x, y) of `image` is at (factor * x, factor * y), where factor = `out.shape[0] // H`. A side
-    that would hide the same side of an earlier box is drawn 5 px further inside.
-
-    Args:
-        image (np.ndarray): RGB, uint8, (H, W, 3).
-        boxes (np.ndarray): (n, 4), x1 y1 x2 y2 in pixels of `image`; parts outside are clipped.
-        labels (Sequence[str] | None): One text per box, '' for none. Defaults to 1, 2, …
-        colors (Sequence[Color] | None): One (r, g, b) per box, 0 to 255. Defaults to
-            `PALETTE`, repeated.
-
-    Returns:
-        np.ndarray: uint8, (factor * H, factor * W, 3).
-
-    Raises:
-        ValueError: If an array has another type or shape, or a list has another length than `boxes`.
-    """
-    return _annotate(image, boxes, labels, colors, whole_factor(image, 320))
-
-
 def draw_proposals(image: np.ndarray, boxes: np.ndarray, title: str) -> np.ndarray:
     """Draw many boxes with thin lines, coloured by size, with a title above and a scale below.
 
@@ -154,16 +128,14 @@ def _check_pairs(views: list[np.ndarray], bboxes: np.ndarray, levels: np.ndarray
     return bboxes, labels
 
 
-def _annotate(image: np.ndarray, boxes: np.ndarray, labels: Sequence[str] | None,
-              colors: Sequence[Color] | None, factor: float) -> np.ndarray:
+def _annotate(image: np.ndarray, boxes: np.ndarray, labels: Sequence[str], colors: Sequence[Color],
+              factor: float) -> np.ndarray:
+    """Draw boxes, with their labels on chips that do not overlap.
+
+    A pixel (x, y) of `image` is at (factor * x, factor * y). A side that would hide the same side of an
+    earlier box is drawn 5 px further inside. There is no chip for the label ''.
+    """
     boxes = check_boxes(boxes)
-    labels = [str(i + 1) for i in range(len(boxes))] if labels is None else list(labels)
-    if colors is None:
-        colors = [PALETTE[i % len(PALETTE)] for i in range(len(boxes))]
-    for name, given in (('labels', labels), ('colors', colors)):
-        if len(given) != len(boxes):
-            raise ValueError(f'`{name}` has {len(given)} entries for {len(boxes)} boxes: give '
-                             'one for each box, or None.')
     canvas = enlarge(image, factor)
     draw = ImageDraw.Draw(canvas)
     pixels = to_pixels(boxes, factor, canvas.size)

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ..files import naming_file
 from .filters import NOTHING, BoxFilter, get_filter
 from .generators import BoxGenerator, Found, SearchBoxes
 from .images import MAX_PIXELS, ImageError
@@ -149,6 +150,21 @@ def describe_run(names: list[str], source: ImageSource, options: GenerateOptions
         max_pixels=options.max_pixels)
 
 
+def check_out(out: str | Path) -> None:
+    """Create the folder of an output, and check that the output itself is no folder.
+
+    Raises:
+        NotWrittenError: If its folder cannot be created.
+        ValueError: If it is a folder.
+    """
+    out = Path(out)
+    if out.is_dir():
+        raise ValueError(f'the output {out} is a folder: give the name of the file to write, such as '
+                         f'{out / "proposals.arrow"}.')
+    with naming_file(out):
+        out.parent.mkdir(parents=True, exist_ok=True)
+
+
 def _check_disk(out: Path, images: int) -> None:
     free = shutil.disk_usage(out.parent).free
     needed = 2 * BYTES_PER_IMAGE * images + 2**20
@@ -251,19 +267,17 @@ def generate(source: ImageSource, out: str | Path, options: GenerateOptions, exe
         Summary: The result of the run.
 
     Raises:
-        FileNotFoundError: If the folder of the output does not exist.
         OSError: If there is too little disk space, or the output cannot be written.
-        ValueError: If there are no images, no image can be used, the output was made with other
-            parameters or is being made by another run, or, with `strict`, an image cannot be used.
+        ValueError: If the output is a folder, there are no images, no image can be used, the output was
+            made with other parameters or is being made by another run, or, with `strict`, an image
+            cannot be used.
     """
     out = Path(out)
     generator = options.generator
     names = generator.images(source) if names is None else names
     if not names:
         raise ValueError(no_photos(source))
-    if not out.parent.is_dir():
-        raise FileNotFoundError(f'the folder {out.parent} of the output does not exist: create it '
-                                f'first.')
+    check_out(out)
     metadata = describe_run(names, source, options)
     finished = not overwrite and _is_finished(out, metadata)
     if not finished:

@@ -56,6 +56,24 @@ def where_instead(source: ImageSource, name: str, what: str) -> str:
     return ''
 
 
+def check_has_boxes(store: ProposalStore, source: ImageSource) -> None:
+    """Check that a store has a box for at least one photo.
+
+    Args:
+        store (ProposalStore): The store.
+        source (ImageSource): The images that it was made from.
+
+    Raises:
+        ValueError: If it has none.
+    """
+    if not store.box_counts().any():
+        raise ValueError(
+            f'{store.path} contains no box for any of the {len(store)} photos of {source.path}, so '
+            'there is nothing to compare. Give photos that show objects, or make it again so that '
+            f'small boxes are found and kept: python tools/generate_proposals.py {source.path} '
+            f'{store.path} --overwrite --setting fine --keep all')
+
+
 def check_store_fits(store: ProposalStore, source: ImageSource) -> None:
     """Check that a few of a store's images, evenly spread, exist in an image source.
 

@@ -6,10 +6,8 @@ from typing import Any, NamedTuple
 
 from mmengine.config import Config
 
-_PACKAGE = Path(__file__).resolve().parents[1]
-# In a checkout, beside projects/. In an installed package, where OpenMMLab packages have them.
-CONFIGS = next((folder for folder in (_PACKAGE.parents[1] / 'configs', _PACKAGE / '.mim/configs')
-                if (folder / 'metafile.yml').is_file()), _PACKAGE / '.mim/configs')
+from ..launch.configs import CONFIGS
+
 ABSENT = '–'  # shown for a key that a config does not have
 OF_THE_PLACE = ('work_dir', 'launcher', 'local_rank', 'resume')  # not part of the experiment
 

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from .. import __version__
-from ..files import whole_file
+from ..files import write_whole
 from ..pictures.curves import ap_name, panel_figures
 from .config_changes import Change, base_files, changes_against, config_values, known_config
 from .next_steps import browse_command, commands, score_command
@@ -62,7 +62,7 @@ def write_report(work_dir: str | Path, out: str | Path | None = None) -> Path:
         Path: The file.
 
     Raises:
-        FileNotFoundError: If the work directory or the folder of `out` does not exist.
+        FileNotFoundError: If the work directory does not exist.
         ValueError: If the work directory contains no run or a run of another model, or `out` is
             not an .html file.
         OSError: If the page cannot be written. An existing page is kept.
@@ -70,16 +70,12 @@ def write_report(work_dir: str | Path, out: str | Path | None = None) -> Path:
     out = Path(out) if out else Path(work_dir) / 'report.html'
     if out.suffix.lower() not in ('.html', '.htm'):
         raise ValueError(f'{out}: the report is an HTML page; use a name that ends in .html.')
-    if out.parent != Path(work_dir) and not out.parent.is_dir():
-        raise FileNotFoundError(f'There is no folder {out.parent} for {out.name}. Create it first.')
     run = read_work_dir(work_dir)
     if run.kind != 'SoCo' and not run.is_detector:
         raise ValueError(f'{work_dir} is a run of {run.kind}, but the report is for SoCo pretraining '
                          'and for detectors. For curves of any run: python tools/plot_curves.py '
                          + shlex.quote(str(work_dir)))
-    page = render(run)
-    with whole_file(out) as file:
-        file.write(page)
+    write_whole(out, render(run).encode())
     return out
 
 
@@ -130,8 +126,7 @@ def warnings_of(run: Run) -> list[str]:
     if len(ranks) > 1 and not ranks[-1] >= share * ranks[0]:
         found.append(f'The features have collapsed into a few directions: their effective rank '
                      f'(obj_rank) fell from {ranks[0]:.1f} to {ranks[-1]:.1f}, under {share:.0%} of '
-                     'the start. A detector can be better off with random weights, however low the '
-                     'loss is; see docs/results/collapse.md.')
+                     f'the start. {limits.LOW_RANK}')
     if not run.finished:
         how = run.sessions[-1].get('how') if run.sessions else None
         why = (f'It {"" if how.startswith("failed") else "was "}{how}.' if how else
