@@ -14,10 +14,10 @@ ADVICE = 'Free some disk space or choose another place, then start the same comm
 
 
 def project_folder() -> Path:
-    """Return the folder of tools/ and configs/: that of the installed package, or the checkout."""
+    """Return the folder of tools/ and configs/: the checkout, or `.mim` of the installed package."""
     package = Path(__file__).resolve().parent
-    installed = package / '.mim'
-    return installed if (installed / 'tools').is_dir() else package.parents[1]
+    checkout = package.parents[1]
+    return checkout if (checkout / 'configs/metafile.yml').is_file() else package / '.mim'
 
 
 class NotWrittenError(OSError):

@@ -9,12 +9,10 @@ from typing import Any
 from mmengine.config import Config, ConfigDict
 from mmengine.utils import import_modules_from_strings
 
+from ..files import project_folder
 from .options import MISSING, read_value, set_value
 
-_PACKAGE = Path(__file__).resolve().parents[1]
-# In a checkout, beside projects/. In an installed package, where OpenMMLab packages have them.
-CONFIGS = next((folder for folder in (_PACKAGE.parents[1] / 'configs', _PACKAGE / '.mim/configs')
-                if (folder / 'metafile.yml').is_file()), _PACKAGE / '.mim/configs')
+CONFIGS = project_folder() / 'configs'
 # Loops that resume at the right data, in place of mmengine's.
 OUR_LOOPS = {'IterBasedTrainLoop': 'ResumableIterLoop',
              'EpochBasedTrainLoop': 'ResumableDetectorEpochLoop'}

@@ -15,7 +15,7 @@ from ..pictures.curves import COLORS
 from ..runs.page import render_page
 from .plan import CompareJob
 from .records import Records
-from .resampling import Interval, paired_difference
+from .resampling import Interval, paired_difference, widening
 from .verdict import LEARNED, labels_worth, pairs_to_judge, verdict
 
 MEASURES = ('box_AP50', 'box_AP', 'mask_AP50', 'mask_AP')
@@ -95,10 +95,11 @@ def _differences(records: Records, ours: str, theirs: str, share: int, seeds: li
         if not both:  # a start that ends before the other
             continue
         measure, _, iterations = name.partition('@')
-        interval = paired_difference(
-            *([side[i][name] for i in both] for side in values),
-            *(np.stack([side[i][name] for i in both]) for side in samples),
-            records.content['val_photos'])
+        (our, their), (our_draws, their_draws) = (
+            [[run[name] for run in map(side.__getitem__, both)] for side in sides]
+            for sides in (values, samples))
+        interval = paired_difference(our, their, np.stack(our_draws), np.stack(their_draws),
+                                     records.content['val_photos'])
         rows.append(dict(ours=ours, theirs=theirs, measure=measure, share=share,
                          iterations=int(iterations), seeds=len(both), **interval._asdict()))
     return sorted(rows, key=lambda row: (row['measure'], row['iterations']))
@@ -191,12 +192,13 @@ def draw(content: Mapping[str, Any], measure: str = 'box_AP50') -> np.ndarray:
 
 
 def bands_of(records: Records) -> dict[str, list[float]]:
-    """Return the 95 % interval over draws of photos of each mean over seeds.
+    """Return the 95 % interval over draws of photos of each mean over seeds, widened for few photos.
 
     Returns:
         dict[str, list[float]]: `start/share/measure@iterations` to both ends, within [0, 1].
     """
     content, bands = records.content, {}
+    wide = widening(content['val_photos'])
     for start in content['starts']:
         for share in content['shares']:
             keys = [key for seed in range(content['seeds'])
@@ -204,8 +206,9 @@ def bands_of(records: Records) -> dict[str, list[float]]:
             samples = [records.samples(key) for key in keys]
             for name in dict.fromkeys(name for run in samples for name in run):
                 drawn = np.mean([run[name] for run in samples if name in run], axis=0)
-                bands[f'{start["name"]}/{share}/{name}'] = [
-                    float(value) for value in np.nanpercentile(drawn, (2.5, 97.5))]
+                ends = np.nanmean(drawn) + wide * (np.nanpercentile(drawn, (2.5, 97.5))
+                                                   - np.nanmean(drawn))
+                bands[f'{start["name"]}/{share}/{name}'] = np.clip(ends, 0, 1).tolist()
     return bands
 
 
