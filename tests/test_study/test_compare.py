@@ -104,7 +104,10 @@ def test_data_sets_of_different_pipelines_are_refused():
     cfg.train_dataloader.dataset = dict(type='ConcatDataset', datasets=[one, other])
     with pytest.raises(ValueError, match='parts with different pipelines'):
         fitted(cfg)
-    cfg.train_dataloader.dataset = {k: v for k, v in one.items() if k != 'pipeline'}
+    del cfg.train_dataloader['batch_size']
+    with pytest.raises(ValueError, match='no train_dataloader.batch_size'):
+        fitted(cfg)
+    cfg.train_dataloader.update(batch_size=2, dataset={k: v for k, v in one.items() if k != 'pipeline'})
     with pytest.raises(ValueError, match='train_dataloader.dataset has no pipeline'):
         fitted(cfg)
 

@@ -59,6 +59,8 @@ def fit_detector(detector: Config, images: Path, train: Path, val: Path, classes
     for key in ('model', 'train_dataloader', 'val_dataloader', 'train_cfg', 'optim_wrapper'):
         if key not in cfg or cfg[key] is None:
             raise ValueError(f'The config has no {key}: it is not one that trains a detector.')
+    if not cfg.train_dataloader.get('batch_size'):
+        raise ValueError('The config has no train_dataloader.batch_size, the photos of an iteration.')
     with_masks = needs_masks(cfg)
     if with_masks and not masks:
         raise ValueError(f'The detector needs masks, and some objects of {train} or {val} have none. '

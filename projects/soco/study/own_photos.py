@@ -116,7 +116,7 @@ def unlabelled_photos(data: Annotations) -> tuple[list[str], int]:
     Raises:
         ValueError: If fewer than two photos are left.
     """
-    names = open_source(data.images).names()
+    names = open_source(data.images, follow_links=True).names()
     held_out = {row['file_name'] for row in read_json(data.val)['images']}
     left = [name for name in names if name not in held_out]
     if len(left) < 2:
