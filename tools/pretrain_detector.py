@@ -196,20 +196,23 @@ def _free_port() -> int:
 
 def print_end(work: 'WorkDir', config: Path, downloads: bool) -> None:
     """Print the commands that fine-tune the detector and that look at the run."""
+    from projects.soco.files import tool_path
     start, config, ours = (shlex.quote(str(path.resolve()))
                            for path in (work.start, config, work.detector))
+    tool = {name: f'python {shlex.quote(tool_path(f"tools/{name}.py"))}'
+            for name in ('train', 'compare_starts', 'report', 'browse_views')}
     plain = f'load_from={start}' + (' model.backbone.init_cfg=None' if downloads else '')
     print('\nFine-tune the detector on your annotations (set its classes and data in a config that '
           f'inherits from it: docs/detectors.md), with this project:\n'
-          f'  python tools/train.py {ours} --pretrained {start}\n'
+          f'  {tool["train"]} {ours} --pretrained {start}\n'
           'or with MMDetection alone, in its folder:\n'
           f'  python tools/train.py {config} --cfg-options {plain}\n'
           'Does it pay? Against random and other weights, on your annotations (docs/compare.md):\n'
-          f'  python tools/compare_starts.py {ours} --images DIR --train train.json --val val.json '
+          f'  {tool["compare_starts"]} {ours} --images DIR --train train.json --val val.json '
           f'--start random --start soco:{shlex.quote(str(work.path))}\n'
           'Look at the pretraining:\n'
-          f'  python tools/report.py {shlex.quote(str(work.run))}\n'
-          f'  python tools/browse_views.py {shlex.quote(str(work.config))}')
+          f'  {tool["report"]} {shlex.quote(str(work.run))}\n'
+          f'  {tool["browse_views"]} {shlex.quote(str(work.config))}')
 
 
 def main() -> None:

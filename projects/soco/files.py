@@ -20,6 +20,19 @@ def project_folder() -> Path:
     return checkout if (checkout / 'configs/metafile.yml').is_file() else package / '.mim'
 
 
+def tool_path(name: str) -> str:
+    """Return a path under which a tool can be started from the current folder.
+
+    Args:
+        name (str): Path of the tool in the project, such as 'tools/train.py'.
+
+    Returns:
+        str: `name` in the project's own folder, and the whole path elsewhere.
+    """
+    path = project_folder() / name
+    return name if os.path.abspath(name) == str(path) else str(path)
+
+
 class NotWrittenError(OSError):
     """A file could not be written; the message names the file and what to do."""
 

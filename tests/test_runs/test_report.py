@@ -21,7 +21,7 @@ from projects.soco.compat.cpu import cpu_config
 from projects.soco.evaluation.cost import match_detector
 from projects.soco.launch.configs import load_config
 from projects.soco.runs.config_changes import config_values, read_dumped
-from projects.soco.runs.next_steps import commands, transfer_command
+from projects.soco.runs.next_steps import browse_command, commands, transfer_command
 from projects.soco.runs.read import Run, read_work_dir
 from projects.soco.runs.record import RECORD, describe_session, read_record
 from projects.soco.runs.report import ap_table, warnings_of, write_report
@@ -435,6 +435,14 @@ class TestThePage:
 def region(shot: np.ndarray, box: tuple[int, ...]) -> np.ndarray:
     left, top, right, bottom = box
     return shot[top:bottom, left:min(right, shot.shape[1] - 16)]
+
+
+def test_commands_of_a_report_run_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    run = Run(tmp_path, checkpoint=tmp_path / 'epoch_1.pth')
+    monkeypatch.chdir(ROOT)
+    assert browse_command(run) == 'python tools/browse_views.py CONFIG'
+    monkeypatch.chdir(tmp_path)
+    assert browse_command(run) == f'python {ROOT}/tools/browse_views.py CONFIG'
 
 
 @pytest.mark.slow(15)

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
+from ..files import tool_path
 from ..weights.convert import resnet_depth
 from .config_changes import CONFIGS, config_values
 from .read import Run
@@ -230,4 +231,6 @@ def _own_detector_command(run: Run, title: str) -> Command:
 
 
 def _line(command: str, *words: Any) -> str:
-    return ' '.join([command, *(shlex.quote(str(word)) for word in words)])
+    """Return a command line that starts a tool from the current folder, such as 'python tools/x.py'."""
+    program, tool = command.split()
+    return ' '.join([program, *(shlex.quote(str(word)) for word in (tool_path(tool), *words))])
