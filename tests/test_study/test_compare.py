@@ -142,6 +142,11 @@ def test_a_detector_that_needs_a_class_for_each_pixel_is_refused(name: str):
         fitted(load(name), masks=True)
 
 
+def test_an_rpn_alone_cannot_learn_classes():
+    with pytest.raises(ValueError, match='is an RPN, which tells no classes apart'):
+        fitted(load('rpn/rpn_r50_fpn_1x_coco.py'))
+
+
 def test_classes_that_a_head_has_by_default_are_set_and_not_those_of_a_backbone():
     cfg = load('faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py')
     del cfg.model.roi_head.bbox_head['num_classes']

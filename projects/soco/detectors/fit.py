@@ -59,6 +59,10 @@ def fit_detector(detector: Config, images: Path, train: Path, val: Path, classes
     for key in ('model', 'train_dataloader', 'val_dataloader', 'train_cfg', 'optim_wrapper'):
         if key not in cfg or cfg[key] is None:
             raise ValueError(f'The config has no {key}: it is not one that trains a detector.')
+    if cfg.model.type.split('.')[-1] == 'RPN' and len(classes) > 1:
+        raise ValueError(f'The detector is an RPN, which tells no classes apart, and {train} has '
+                         f'{len(classes)}. Use a detector with a head for classes, such as '
+                         f'{BOX_DETECTOR}')
     if not cfg.train_dataloader.get('batch_size'):
         raise ValueError('The config has no train_dataloader.batch_size, the photos of an iteration.')
     with_masks = needs_masks(cfg)
