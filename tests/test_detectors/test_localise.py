@@ -85,6 +85,12 @@ def test_the_detector_is_trained_as_it_says_without_masks_and_validation():
     assert thawed.model.backbone.frozen_stages == -1 and thawed.model.backbone.norm_eval is False
 
 
+def test_a_semantic_branch_is_left_out_with_its_maps():
+    detector, _ = read_detector('mmdet::htc/htc_r50_fpn_1x_coco.py')
+    cfg = localisation_config(detector, Path('/i'), Path('/o.json'), 8, 1, True)
+    assert 'semantic_head' not in cfg.model.roi_head and 'with_seg=True' not in cfg.pretty_text
+
+
 @pytest.mark.parametrize('name, names', [
     (FASTER, {'roi_head.bbox_head.fc_cls', 'roi_head.bbox_head.fc_reg'}),
     ('mmdet::retinanet/retinanet_r50_fpn_1x_coco.py', {'bbox_head.retina_cls'}),

@@ -120,6 +120,9 @@ def without_masks(detector: Config) -> Config:
     for node in dicts_in(cfg.model):
         for part in MASK_PARTS:
             node.pop(part, None)
+    for node in dicts_in(cfg.get('train_dataloader')):
+        if node.get('with_seg'):  # of the semantic branch of HTC
+            node['with_seg'] = False
     return cfg
 
 
