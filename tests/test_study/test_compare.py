@@ -438,6 +438,12 @@ def test_weights_of_another_network_are_refused_before_anything_is_trained(
             one.check_starts()
 
 
+def test_a_detector_that_cannot_be_built_is_refused_before_anything_is_trained(comparison: Comparison):
+    comparison.fitted.model.neck.type = 'NoSuchNeck'
+    with pytest.raises(ValueError, match='The model of the detector cannot be built: .*NoSuchNeck'):
+        comparison.check_starts()
+
+
 def fill(comparison: Comparison, ahead: float) -> Records:
     """Return records as of finished jobs: soco is ahead of imagenet by `ahead` AP50."""
     comparison.folder.mkdir(parents=True, exist_ok=True)

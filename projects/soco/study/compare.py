@@ -20,8 +20,9 @@ from ..annotations.formats import as_coco
 from ..annotations.read import read_categories, read_json
 from ..compat.cpu import needs_cuda
 from ..datasets.coco_subset import choose_images, with_images
-from ..detectors.build import build_detector
+from ..detectors.build import build
 from ..detectors.fit import fit_detector, thaw
+from ..detectors.read import SCOPE
 from ..files import hash_of, whole_file
 from ..launch.data_files import leaf_datasets
 from ..proposals.store import ProposalStore
@@ -302,12 +303,12 @@ class Comparison:
         return photos if share == 100 else choose_images(sorted(photos, key=str), share, seed)
 
     def check_starts(self) -> None:
-        """Compare the weights of all starts with the detector, as its trainings will load them.
+        """Build the detector, and compare the weights of all starts with it as trainings load them.
 
         Raises:
-            ValueError: If a file cannot be read, or does not fit the detector.
+            ValueError: If the detector cannot be built, or a file cannot be read or does not fit it.
         """
-        ours = build_detector(self.fitted)[0].state_dict()
+        ours = build({**self.fitted.model, '_scope_': SCOPE}, 'model').state_dict()
         for start in self.starts.values():
             if start.path is None:
                 continue
