@@ -107,7 +107,8 @@ def test_data_sets_of_different_pipelines_are_refused():
     del cfg.train_dataloader['batch_size']
     with pytest.raises(ValueError, match='no train_dataloader.batch_size'):
         fitted(cfg)
-    cfg.train_dataloader.update(batch_size=2, dataset={k: v for k, v in one.items() if k != 'pipeline'})
+    cfg.train_dataloader.batch_size = 2
+    cfg.train_dataloader.dataset = {k: v for k, v in one.items() if k != 'pipeline'}
     with pytest.raises(ValueError, match='train_dataloader.dataset has no pipeline'):
         fitted(cfg)
 

@@ -231,6 +231,6 @@ def _own_detector_command(run: Run, title: str) -> Command:
 
 
 def _line(command: str, *words: Any) -> str:
-    """Return a command line that starts a tool from the current folder, such as 'python tools/x.py'."""
+    """Return a command line that starts a tool of the project from the current folder."""
     program, tool = command.split()
     return ' '.join([program, *(shlex.quote(str(word)) for word in (tool_path(tool), *words))])
