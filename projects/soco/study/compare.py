@@ -15,7 +15,7 @@ import torch
 from mmengine.config import Config
 from rich.console import Console
 
-from ..annotations.copies import Use, settle
+from ..annotations.copies import FOLDER, Use, settle
 from ..annotations.formats import as_coco
 from ..annotations.read import read_categories, read_json
 from ..compat.cpu import needs_cuda
@@ -23,7 +23,7 @@ from ..datasets.coco_subset import choose_images, with_images
 from ..detectors.build import build
 from ..detectors.fit import fit_detector, thaw
 from ..detectors.read import SCOPE
-from ..files import hash_of, whole_file
+from ..files import hash_of, whole_file, write_whole
 from ..launch.data_files import leaf_datasets
 from ..proposals.store import ProposalStore
 from ..runs.read import read_work_dir
@@ -202,15 +202,21 @@ def read_annotations(images: str | Path, train: str | Path, val: str | Path, wor
                          'Use at least two, better fifty.')
     masked = all(row.get('segmentation') for content in rows.values() for row in content['annotations'])
     names = sorted({row['file_name'] for content in rows.values() for row in content['images']})
-    _check_photos(folder, names)
-    sizes = [(name, (folder / name).stat().st_size) for name in names]
+    sizes = hash_of(json.dumps([(name, (folder / name).stat().st_size) for name in names]).encode())
+    seen = Path(work_dir) / FOLDER / f'photos.{sizes}.read'
+    if not seen.exists():
+        _check_photos(folder, names, report)
+        write_whole(seen, b'')
     return Annotations(
         images=folder, train=read['train'], val=read['val'], rows=rows['train'], val_rows=rows['val'],
-        classes=classes, masks=masked, sizes=hash_of(json.dumps(sizes).encode()), lines=lines)
+        classes=classes, masks=masked, sizes=sizes, lines=lines)
 
 
-def _check_photos(folder: Path, names: Sequence[str]) -> None:
+def _check_photos(folder: Path, names: Sequence[str], report: Callable[[str], Any]) -> None:
     """Read all photos as a detector does, which otherwise fails at the first bad one, after hours."""
+    if len(names) > 2000:
+        report(f'Reading all {len(names)} photos, once')
+
     def problem(name: str) -> str | None:
         try:
             return None if mmcv.imread(folder / name) is not None else name
