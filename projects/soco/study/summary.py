@@ -168,6 +168,8 @@ def draw(content: Mapping[str, Any], path: Path) -> Path:
         for axes, (name, one) in zip(row, sets.items()):
             _panel(axes, content['titles'], one, share)
             axes.set_title(f'{name}, {share} % of the labels', loc='left', fontsize=10)
+            if not axes.lines:  # no detector is trained yet
+                axes.set_visible(False)
         row[0].set_ylabel('AP50 on val, %')
     for axes in grid[-1]:
         axes.set_xlabel('iterations')
