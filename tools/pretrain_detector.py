@@ -118,13 +118,10 @@ def train(config: Path, run: Path, steps: int, gpus: int, *options: str) -> Path
     import torch
     from rich.console import Console
 
+    from projects.soco.files import run_checkpoints
     from projects.soco.launch.errors import Stopped
     from projects.soco.runs.progress import run_with_bar
-    from projects.soco.weights.read import (
-        find_newest_checkpoint,
-        read_checkpoint,
-        run_checkpoints,
-    )
+    from projects.soco.weights.read import find_newest_checkpoint, read_checkpoint
     newest = find_newest_checkpoint(run)
     if newest is not None and read_checkpoint(newest)['meta']['iter'] >= steps:
         print(f'The run is finished: {newest}')

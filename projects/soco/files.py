@@ -4,6 +4,7 @@ import fcntl
 import glob
 import hashlib
 import os
+import re
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,6 +32,12 @@ def tool_path(name: str) -> str:
     """
     path = project_folder() / name
     return name if os.path.abspath(name) == str(path) else str(path)
+
+
+def run_checkpoints(work_dir: PathLike) -> list[Path]:
+    """Return the files of a work directory that are named as a run names its checkpoints."""
+    return [path for path in Path(work_dir).glob('*.pth')
+            if re.fullmatch(r'(epoch|iter)_\d+\.pth', path.name)]
 
 
 class NotWrittenError(OSError):

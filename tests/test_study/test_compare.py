@@ -85,6 +85,15 @@ def test_a_cosine_that_ends_before_the_run_ends_at_the_same_share():
         CosineLR(rates, end=40, begin=.5, until=.4)
 
 
+@pytest.mark.parametrize('given, until', [
+    (dict(T_max=6), .5), (dict(begin=6, T_max=6), None), (dict(begin=3, T_max=6), .75),
+    (dict(begin=6, end=9, T_max=3), .75), (dict(end=12), None)])
+def test_a_cosine_is_as_long_as_it_says_from_its_beginning(given: dict, until: float | None):
+    cfg = load('faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py')  # 12 epochs
+    cfg.param_scheduler = [dict(type='CosineAnnealingLR', by_epoch=True, **given)]
+    assert fitted(cfg)[0].param_scheduler[0].get('until') == until
+
+
 @pytest.mark.parametrize('wrapper', ['RepeatDataset', 'ConcatDataset'])
 def test_a_data_set_that_mixes_photos_stays_inside_another_wrapper(wrapper: str):
     cfg = load('yolox/yolox_tiny_8xb8-300e_coco.py')

@@ -3,7 +3,6 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
 from mmengine.config import Config, ConfigDict
 
 from ..annotations.masks import BOX_DETECTOR
@@ -114,10 +113,11 @@ def needs_masks(cfg: Config) -> bool:
                          'LoadPanopticAnnotations in its pipeline), which annotations of objects do '
                          f'not have. Use another detector, such as {BOX_DETECTOR}')
     heads = [node['mask_head'] for node in dicts_in(cfg.model) if 'mask_head' in node]
-    metrics = [metric for evaluator in evaluators_of(cfg, 'val_evaluator')
-               for metric in np.atleast_1d(evaluator.get('metric', 'bbox'))]
-    # RTMDet-Ins and Mask2Former, for example, have no head of this name
-    return any(heads) if heads or 'roi_head' in cfg.model else 'segm' in metrics
+    if heads or 'roi_head' in cfg.model:
+        return any(heads)
+    # RTMDet-Ins and Mask2Former, for example, have no head of this name; `metric` is a text or a list
+    return any('segm' in evaluator.get('metric', ()) for evaluator in
+               evaluators_of(cfg, 'val_evaluator'))
 
 
 def set_classes(model: dict, count: int) -> None:
@@ -189,12 +189,13 @@ def as_shares(cfg: Config, iters: int, epoch_length: int) -> Iterator[dict]:
             yield dict(type='StepsLR', by_epoch=False, gamma=scheduler.get('gamma', 0.1),
                        shares=[value for value in shares if value < 1])
         elif kind == 'CosineAnnealingLR':
-            lowest = {key: scheduler[key] for key in ('eta_min', 'eta_min_ratio') if key in scheduler}
-            begin = min(share(scheduler.get('begin', 0)), 0.9)
-            until = share(scheduler.get('end') or scheduler.get('T_max') or math.inf)
+            options = {key: scheduler[key] for key in ('eta_min', 'eta_min_ratio') if key in scheduler}
+            first = scheduler.get('begin', 0)
+            begin = min(share(first), 0.9)
+            until = share(scheduler.get('end') or first + (scheduler.get('T_max') or math.inf))
             if until < 1:
-                lowest['until'] = max(until, begin + 0.01)
-            yield dict(type='CosineLR', by_epoch=False, begin=begin, **lowest)
+                options['until'] = max(until, begin + 0.01)
+            yield dict(type='CosineLR', by_epoch=False, begin=begin, **options)
         elif not (kind == 'ConstantLR' and scheduler.get('factor') == 1):
             raise ValueError(f'The schedule {scheduler["type"]} cannot be converted to another length. '
                              'Use a config with MultiStepLR or CosineAnnealingLR (and a warm-up).')
@@ -249,7 +250,7 @@ def _set_runtime(cfg: Config) -> list[str]:
         else:
             notes.append(f'{hook.get("type")} stays, but what it counts in epochs has no effect')
             kept.append(hook)
-    if kept or cfg.get('custom_hooks'):
+    if cfg.get('custom_hooks'):
         cfg.custom_hooks = kept
     scaling = cfg.get('auto_scale_lr') or {}
     if scaling.get('base_batch_size'):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from mmengine.config import Config
 
+from ..files import run_checkpoints
 from ..proposals.sources import open_source
 from ..proposals.store import ProposalStore
 from ..proposals.store_check import check_has_boxes, check_store_fits
@@ -49,9 +50,6 @@ def check_unused(work_dir: str | Path) -> None:
     Raises:
         ValueError: If there are any; the message names the newest.
     """
-    if not Path(work_dir).is_dir():
-        return
-    from ..weights.read import run_checkpoints  # late, as it imports torch
     found = run_checkpoints(work_dir)
     if found:
         newest = max(found, key=lambda path: path.stat().st_mtime)

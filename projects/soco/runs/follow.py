@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..files import project_folder
+from ..files import tool_path
 from ..launch.errors import DIVERGED, STOPPED, Stopped
 
 LOOK = 0.5  # seconds between two checks of the stop event
@@ -128,7 +128,7 @@ def _started(command: Sequence[str], stop: threading.Event, **options: Any
     """Start a command that gets SIGTERM when `stop` is set, and is killed if it outlives the block."""
     script, *words = command
     if script.startswith('tools/'):  # also where another folder is the current one
-        script = str(project_folder() / script)
+        script = tool_path(script)
     # In its own session, so that only this process receives Ctrl-C.
     with subprocess.Popen([sys.executable, script, *words], start_new_session=True, **options
                           ) as process:

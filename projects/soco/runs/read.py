@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..weights.read import find_newest_checkpoint, read_checkpoint, run_checkpoints
+from ..files import run_checkpoints
+from ..weights.read import find_newest_checkpoint, read_checkpoint
 from .config_changes import changes_between, read_dumped
 from .log import read_run
 from .record import RECORD, read_record

@@ -275,12 +275,12 @@ class Comparison:
         self.data, self.starts = data, {start.name: start for start in starts}
         self.shares, self.seeds = sorted(set(shares)), seeds
         self.folder, self.workers = Path(folder).resolve(), workers
-        photos = len({row['image_id'] for row in data.rows['annotations']})
+        photos = len(self.labelled(100))
         self.fitted, self.notes = fit_detector(
             detector, data.images, data.train, data.val, data.classes, data.masks, photos, iters)
         if any(start.kind == 'random' for start in starts):
             self.notes += thaw(Config(self.fitted._cfg_dict.to_dict()))
-        self.cpu = not torch.cuda.is_available() and needs_cuda(self.fitted)
+        self.cpu = [] if torch.cuda.is_available() else needs_cuda(self.fitted)
         if self.cpu:
             self.notes.append(f'there is no CUDA GPU: BN instead of SyncBN, full precision '
                               f'({"; ".join(self.cpu)})')

@@ -15,7 +15,7 @@ from ..pictures.curves import COLORS
 from ..runs.page import render_page
 from .plan import CompareJob
 from .records import Records
-from .resampling import Interval, paired_difference, widening
+from .resampling import Interval, paired_difference, widened
 from .verdict import LEARNED, labels_worth, pairs_to_judge, verdict
 
 MEASURES = ('box_AP50', 'box_AP', 'mask_AP50', 'mask_AP')
@@ -95,10 +95,9 @@ def _differences(records: Records, ours: str, theirs: str, share: int, seeds: li
         if not both:  # a start that ends before the other
             continue
         measure, _, iterations = name.partition('@')
-        (our, their), (our_draws, their_draws) = (
-            [[run[name] for run in map(side.__getitem__, both)] for side in sides]
-            for sides in (values, samples))
-        interval = paired_difference(our, their, np.stack(our_draws), np.stack(their_draws),
+        our, their = ([side[i][name] for i in both] for side in values)
+        our_draws, their_draws = (np.stack([side[i][name] for i in both]) for side in samples)
+        interval = paired_difference(our, their, our_draws, their_draws,
                                      records.content['val_photos'])
         rows.append(dict(ours=ours, theirs=theirs, measure=measure, share=share,
                          iterations=int(iterations), seeds=len(both), **interval._asdict()))
@@ -198,7 +197,6 @@ def bands_of(records: Records) -> dict[str, list[float]]:
         dict[str, list[float]]: `start/share/measure@iterations` to both ends, within [0, 1].
     """
     content, bands = records.content, {}
-    wide = widening(content['val_photos'])
     for start in content['starts']:
         for share in content['shares']:
             keys = [key for seed in range(content['seeds'])
@@ -206,8 +204,8 @@ def bands_of(records: Records) -> dict[str, list[float]]:
             samples = [records.samples(key) for key in keys]
             for name in dict.fromkeys(name for run in samples for name in run):
                 drawn = np.mean([run[name] for run in samples if name in run], axis=0)
-                ends = np.nanmean(drawn) + wide * (np.nanpercentile(drawn, (2.5, 97.5))
-                                                   - np.nanmean(drawn))
+                wide = widened(drawn, np.nanmean(drawn), content['val_photos'])
+                ends = np.nanpercentile(wide, (2.5, 97.5))
                 bands[f'{start["name"]}/{share}/{name}'] = np.clip(ends, 0, 1).tolist()
     return bands
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
+from ..datasets.coco_subset import with_images
 from ..launch.checks import check_work_dir
 from ..launch.errors import STOPPED
 from ..runs.record import describe_hardware
@@ -64,8 +65,7 @@ def warnings_of(data: Annotations) -> list[str]:
     if unseen:
         told.append(f'{len(unseen)} classes have objects in val and none in train, such as '
                     f'{unseen[0]!r}: their AP is 0 from every start, and lowers the mean.')
-    tiny = len(data.val_rows['annotations']) - data.val_objects - sum(
-        bool(row.get('iscrowd')) for row in data.val_rows['annotations'])
+    tiny = sum(not row.get('iscrowd') for row in data.val_rows['annotations']) - data.val_objects
     if tiny:
         told.append(f'{tiny} objects of val have a box of less than a pixel, and cannot be found: the '
                     'AP is too low for all starts.')
@@ -85,13 +85,12 @@ def _count(content: Mapping) -> Counter:
 def plan_warnings(comparison: Comparison) -> list[str]:
     """Return what makes the shares or the starts misleading: missing classes, photos of val."""
     data, told = comparison.data, []
-    names = {row['id']: row['name'] for row in data.rows['categories']}
+    trained = set(_count(data.rows))
     for share in comparison.shares:
         lacking: set[str] = set()
         for seed in range(comparison.seeds):
             kept = comparison.labelled(share, seed)
-            lacking |= set(_count(data.rows)) - {names[row['category_id']] for row in
-                                                 data.rows['annotations'] if row['image_id'] in kept}
+            lacking |= trained - set(_count(with_images(data.rows, kept)))
         if lacking:
             told.append(f'With {share} % of the labels ({len(comparison.labelled(share))} photos), a '
                         f'seed has no object of {", ".join(map(repr, sorted(lacking)[:3]))}'

@@ -56,6 +56,11 @@ def widening(photos: int) -> float:
     return float(stats.t.ppf(.975, photos - 1)) / normal * math.sqrt(photos / (photos - 1))
 
 
+def widened(draws: np.ndarray, mean: float, photos: int) -> np.ndarray:
+    """Return values under draws of photos, further from their mean by `widening`."""
+    return mean + widening(photos) * (draws - mean)
+
+
 def paired_difference(ours: Sequence[float], theirs: Sequence[float], our_samples: np.ndarray,
                       their_samples: np.ndarray, photos: int) -> Interval:
     """Compute the difference of two arms over the same seeds and the same draws of photos.
@@ -100,8 +105,7 @@ def pooled_difference(differences: Sequence[np.ndarray], by_draw: Sequence[np.nd
     """
     means = [float(values.mean()) for values in differences]
     value, sets = float(np.mean(means)), len(means)
-    wide = [mean + widening(count) * (draws - mean)
-            for mean, count, draws in zip(means, photos, by_draw)]
+    wide = list(map(widened, by_draw, means, photos))
     mixed = [np.random.default_rng(i).permutation(draws) if i else draws
              for i, draws in enumerate(wide)]  # the draws of two sets may be alike otherwise
     low, high = value - np.nanpercentile(np.mean(mixed, axis=0), (2.5, 97.5))

@@ -12,7 +12,7 @@ from mmengine.logging import MMLogger
 from safetensors import SafetensorError
 from torch import Tensor
 
-from ..files import PathLike
+from ..files import PathLike, run_checkpoints
 from .pkl import load_arrays
 
 
@@ -81,12 +81,6 @@ def read_checkpoint(path: PathLike, map_location: str = 'cpu') -> dict:
                              f'library: python tools/convert_weights.py {path} OUT.pth --to mmdet')
         content = dict(state_dict=content)
     return content
-
-
-def run_checkpoints(work_dir: PathLike) -> list[Path]:
-    """Return the files of a work directory that are named as a run names its checkpoints."""
-    return [path for path in Path(work_dir).glob('*.pth')
-            if re.fullmatch(r'(epoch|iter)_\d+\.pth', path.name)]
 
 
 def find_newest_checkpoint(work_dir: PathLike) -> Path | None:
