@@ -50,7 +50,7 @@ def main() -> None:
     if args.minutes is not None and args.minutes <= 0:
         raise ValueError(f'--minutes must be more than 0, not {args.minutes}.')
     deadline = time.monotonic() + 60 * (args.minutes or math.inf)
-    from projects.soco.study.compare import Comparison, read_annotations, read_starts
+    from projects.soco.study.inputs import read_annotations, read_starts
     name = args.detector.rpartition('/')[2].removesuffix('.py').replace('mmdet::', '')
     folder = Path(args.work_dir or f'work_dirs/compare_{name}')
     starts = read_starts(args.starts)
@@ -60,6 +60,7 @@ def main() -> None:
     import projects.soco.compat  # noqa: F401  (before anything of OpenMMLab)
     from projects.soco.detectors.fit import needs_masks
     from projects.soco.detectors.read import read_detector
+    from projects.soco.study.compare import Comparison
     from projects.soco.study.compare_run import (
         facts_of,
         plan_warnings,

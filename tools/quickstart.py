@@ -282,7 +282,7 @@ def compare(args: argparse.Namespace) -> None:
         raise ValueError('--epochs must be at least 1, and --iters at least 4.')
     start = time.monotonic()
     console.rule('(a) annotations')
-    from projects.soco.study.compare import read_annotations
+    from projects.soco.study.inputs import read_annotations
     folder = args.work_dir or own_folder(args.folder)
     data = read_annotations(args.folder, args.train, args.val, folder,
                             lambda line: console.print(line, soft_wrap=True))
@@ -295,7 +295,8 @@ def compare(args: argparse.Namespace) -> None:
     from projects.soco.proposals.store import ProposalStore
     from projects.soco.runs.report import write_report
     from projects.soco.study import compare_run, own_photos
-    from projects.soco.study.compare import Comparison, read_starts
+    from projects.soco.study.compare import Comparison
+    from projects.soco.study.inputs import read_starts
     cuda = torch.cuda.is_available()
     os.environ.update(SOCO_PHOTOS=str(data.images), SOCO_TRAIN=str(data.train), SOCO_VAL=str(data.val))
     weights = [str(args.weights)] if args.weights else []

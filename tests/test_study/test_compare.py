@@ -20,9 +20,10 @@ from projects.soco.engine.schedules import CosineLR
 from projects.soco.launch.configs import dicts_in
 from projects.soco.launch.errors import Stopped
 from projects.soco.study import training
-from projects.soco.study.compare import Comparison, Start, read_annotations, read_starts
+from projects.soco.study.compare import Comparison
 from projects.soco.study.compare_page import bands_of, draw, summarise, values_of, write_results
 from projects.soco.study.compare_run import facts_of, plan_warnings, show, warnings_of
+from projects.soco.study.inputs import Start, read_annotations, read_starts
 from projects.soco.study.records import Records
 
 MMDET = Path(__import__('mmdet').__file__).parent / '.mim/configs'

@@ -8,7 +8,7 @@ from small import make_photos, write_set
 from projects.soco.detectors.build import build_detector
 from projects.soco.detectors.read import read_detector
 from projects.soco.proposals.sources import open_source
-from projects.soco.study.compare import read_annotations
+from projects.soco.study.inputs import read_annotations
 from projects.soco.study.own_photos import (
     OWN_PHOTOS,
     Plan,

@@ -13,9 +13,10 @@ from ..datasets.coco_subset import with_images
 from ..launch.checks import check_work_dir
 from ..launch.errors import STOPPED
 from ..runs.record import describe_hardware
-from .compare import Annotations, Comparison, photos_seen
+from .compare import Comparison
 from .compare_page import write_results
 from .detection import PREDICTIONS
+from .inputs import Annotations, photos_seen
 from .records import Records
 from .verdict import outlook
 

@@ -14,7 +14,7 @@ from ..runs.read import read_work_dir
 from ..runs.report import warnings_of
 from ..weights.match import brought_parts, fit_names, match_weights
 from ..weights.read import load_content
-from .compare import Annotations
+from .inputs import Annotations
 
 OWN_PHOTOS = 'configs/benchmarks/mmdetection/own_photos/faster-rcnn_{}_fpn.py'
 # Name in OWN_PHOTOS, and what it is. The first one that weights fit is used.

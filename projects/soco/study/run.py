@@ -24,10 +24,11 @@ from ..runs.read import read_work_dir
 from ..runs.record import code_version
 from ..weights.read import find_newest_checkpoint
 from . import training
-from .compare import Comparison, Start, in_short, read_annotations
+from .compare import Comparison, in_short
 from .compare_page import write_results
 from .compare_run import facts_of, plan_warnings, warnings_of
 from .data import annotations_of, generate_store, photos_of
+from .inputs import Start, read_annotations
 from .jobs import Jobs, Report
 from .plan import BOXES, DetectorJob, PretrainJob, Study
 from .records import Records
